@@ -1,0 +1,82 @@
+# Everything runs in a virtual environment inside the checkout. It is made in stages, each only
+# when something asks for it and only once:
+#   base   the package, its ROS 2 (a sourced one, or the wheels) and its tests
+#   train  torch: some gigabytes, for `make test` and `make model`
+#   lint   ruff and mypy
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A stage is bound to the ROS 2 that was sourced when it was made.
+ROS := $(or $(ROS_DISTRO),none)
+BASE := $(VENV)/.stage-base-$(ROS)
+TRAIN := $(VENV)/.stage-train-$(ROS)
+LINT := $(VENV)/.stage-lint-$(ROS)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
+    --constraint $(VENV)/constraints.txt --editable
+
+# The ROS 2 wheels restart Python once with their library path, and mark that in the environment:
+# a mark that came from another environment would stop them.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# ROS 2 writes its logs under HOME, which a bare container may lack.
+export HOME := $(or $(HOME),$(CURDIR)/$(VENV))
+
+.PHONY: help demo test test-fast lint bench model clean distclean
+
+help:  ## Say what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(BASE)  ## Map a street in winter, localise on it in spring; pictures in demo/
+	@$(BIN)/vpr demo --output demo
+
+test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
+	@$(BIN)/python -m pytest
+
+test-fast: $(BASE)  ## Run the tests that need no torch
+	@$(BIN)/python -m pytest --ignore=test/training
+
+lint: $(BASE) $(LINT)  ## Check style and types
+	@$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(BASE)  ## Measure, against peers in the same run
+	@$(BIN)/python -m benchmarks
+
+model: $(BASE) $(TRAIN)  ## Make the bundled model anew
+	@$(BIN)/vpr make-model --output models/street_netvlad.onnx
+
+clean:  ## Remove what was built and what the demo wrote
+	@rm -rf build dist install log demo .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove the virtual environment too
+	@rm -rf $(VENV)
+
+# The extra `ros` comes as wheels, so only where there are some and no ROS 2 is sourced.
+$(BASE): setup.py package.xml .ci/make_venv
+	@.ci/make_venv $(VENV)
+	echo 'set-up: the package and its tests into $(VENV) (a minute or two)'
+	$(INSTALL) ".[$$(cat $(VENV)/extras)]"
+	$(BIN)/python -c 'import rclpy' 2> /dev/null || {
+	    echo '******************************************************************************'
+	    echo '* No ROS 2: none is sourced, and there are no wheels for this platform.      *'
+	    echo '* The node and its tests are left out; the demo replays offline instead.     *'
+	    echo '******************************************************************************'
+	} >&2
+	touch $@
+
+$(TRAIN): $(BASE)
+	@echo 'set-up: torch into $(VENV) (some gigabytes, a few minutes)'
+	$(INSTALL) '.[train]'
+	touch $@
+
+$(LINT): $(BASE)
+	@echo 'set-up: ruff and mypy into $(VENV)'
+	$(INSTALL) '.[dev]'
+	touch $@

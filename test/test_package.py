@@ -1,0 +1,238 @@
+"""The package as a whole: versions, dependencies, import rules, colcon, and no trace of a machine.
+
+What the modules do is tested beside them.
+"""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+import os
+from pathlib import Path
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
+
+# A module imports from the layers above its own, and from its own layer. `ros` stands for the
+# rest of that room, once the two modules that need no ROS 2 are taken out.
+LAYERS = (
+    ('errors', 'files', 'images', 'poses'),
+    ('belief', 'calibration', 'encoder', 'place_map'),
+    ('localizer',),
+    ('ros.bag', 'ros.messages'),
+    ('street',),
+    ('ros',), ('offline',), ('training',),
+    ('offline.demo',),
+    ('cli', '__main__'),
+)
+LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+# The rooms beside each other, each a layer of its own: none of these sees another.
+BESIDE = ('ros', 'offline', 'training')
+
+ROS = re.compile(r'rclpy|cv_bridge|launch(_ros)?|ament_index_python|builtin_interfaces'
+                 r'|\w+_(msgs|srvs)')
+TRAINING = {'torch', 'torchvision', 'onnx', 'onnxscript', 'sklearn'}
+HEAVY = {'torch', 'rclpy', 'cv2', 'faiss', 'onnxruntime', 'matplotlib', 'rosbags'}
+
+# PyPI's name -> rosdep's key; None where rosdep has no key (CONTRIBUTING.md lists those).
+ROSDEP = {
+    'numpy': 'python3-numpy',
+    'opencv-python-headless': 'python3-opencv',
+    'faiss-cpu': 'python3-faiss',
+    'pyyaml': 'python3-yaml',
+    'tqdm': 'python3-tqdm',
+    'rosbags': 'python3-rosbags-pip',
+    'onnxruntime': 'python3-onnxruntime-pip',
+    'onnxruntime-gpu': 'python3-onnxruntime-gpu-pip',
+    'onnxruntime-openvino': 'python3-onnxruntime-openvino-pip',
+    'matplotlib': 'python3-matplotlib',
+    'torch': 'python3-torch',
+    'torchvision': 'python3-torchvision',
+    'scikit-learn': 'python3-sklearn',
+    'onnx': None,
+    'onnxscript': None,
+    'cv-bridge': 'cv_bridge',
+    'pytest': 'python3-pytest',
+    'pytest-timeout': 'python3-pytest-timeout',
+    'hypothesis': 'python3-hypothesis',
+    'psutil': 'python3-psutil',
+    'catkin-pkg': 'python3-catkin-pkg',
+    'colcon-common-extensions': 'python3-colcon-common-extensions',
+}
+
+
+def test_versions_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = ElementTree.parse(ROOT / 'package.xml').findtext('version')
+    assert _setup(monkeypatch).get_version() == version
+    assert re.search(rf'^{re.escape(str(version))}\b', (ROOT / 'CHANGELOG.rst').read_text(), re.M)
+
+
+def test_every_requirement_is_in_package_xml(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = _setup(monkeypatch)
+    extras = {name: setup.extras_require[name] for name in setup.extras_require if name != 'dev'}
+    manifest = (ROOT / 'package.xml').read_text()
+    keyless = (ROOT / 'CONTRIBUTING.md').read_text()
+    for requirement in [*setup.install_requires, *(line for lines in extras.values()
+                                                   for line in lines)]:
+        name = re.match(r'[\w-]+', requirement)[0].lower().replace('_', '-')
+        if name.startswith('ros-jazzy-'):
+            key = name.removeprefix('ros-jazzy-').replace('-', '_')
+        else:
+            key = ROSDEP[name]
+        if key is None:
+            assert f'`{name}`' in keyless, f'{name} has no rosdep key: CONTRIBUTING.md says so'
+        else:
+            assert re.search(rf'\b{key}\b', manifest), f'{key} ({name}) is not in package.xml'
+
+
+def test_ros_packages_that_are_imported_are_in_package_xml() -> None:
+    depends = {element.text for element in ElementTree.parse(ROOT / 'package.xml').iter()
+               if element.tag.endswith('depend')}
+    sources = [*MODULES, *(ROOT / 'launch').glob('*.launch.py')]
+    imported = {name.split('.')[0] for path in sources for name in _imports(path)}
+    needed = {name for name in imported if ROS.fullmatch(name)}
+    assert needed <= depends, f'not in package.xml: {sorted(needed - depends)}'
+
+
+def test_every_room_is_a_python_package() -> None:
+    assert {str(path.parent) for path in MODULES if not (path.parent / '__init__.py').is_file()
+            } == set()
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_keep_to_the_rooms(path: Path) -> None:
+    room = _room(_name(path))
+    for name in _imports(path):
+        top = name.split('.')[0]
+        if ROS.fullmatch(top):
+            assert room.split('.')[0] == 'ros', f'{name} is for vpr_ros/ros alone'
+        if top in TRAINING:
+            assert room == 'training', f'{name} is for vpr_ros/training alone'
+        if top == 'vpr_ros' and room and _room(name):
+            other = _room(name)
+            assert other == room or LAYER[other] <= LAYER[room], f'{name} is above {room}'
+            assert other == room or not {room, other} <= set(BESIDE), f'{name} is beside {room}'
+
+
+@pytest.mark.parametrize('room', ['ros/bag.py', 'ros/messages.py'])
+def test_bags_are_read_without_ros(room: str) -> None:
+    at_import = {name.split('.')[0] for name in _imports(ROOT / 'vpr_ros' / room, lazy=False)}
+    assert not [name for name in at_import if ROS.fullmatch(name)]
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    names = {_name(path) for path in MODULES}
+    graph = {_name(path): {name for name in _imports(path, lazy=False) if name in names}
+             for path in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the way round
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = ('import sys; sys.argv = ["vpr", "--help"]\n'
+            'from vpr_ros.cli import main\n'
+            'try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n'
+            f'print("heavy:", *sorted({HEAVY} & set(sys.modules)))')
+    result = _run([sys.executable, '-c', code], cwd=ROOT)
+    assert result.stdout.splitlines()[-1].strip() == 'heavy:'
+
+
+def test_colcon_builds_the_package(tmp_path: Path) -> None:
+    pytest.importorskip('colcon_core')
+    colcon = shutil.which('colcon', path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    source = tmp_path / 'src' / 'vpr_ros'
+    for path in _tracked():
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+    # A package.xml that is not valid makes a plain `python` package of it, without a word.
+    assert '(ros.ament_python)' in _run([colcon, 'list'], cwd=tmp_path).stdout
+    _run([colcon, 'build'], cwd=tmp_path)
+
+    prefix = tmp_path / 'install' / 'vpr_ros'
+    assert (prefix / 'lib' / 'vpr_ros' / 'localizer').is_file()
+    assert (prefix / 'lib' / 'vpr_ros' / 'vpr').is_file()
+    assert (prefix / 'share/ament_index/resource_index/packages/vpr_ros').is_file()
+    assert (prefix / 'share/vpr_ros/package.xml').is_file()
+    for folder in ('config', 'launch', 'models'):
+        expected = {path.name for path in _tracked() if path.parent == ROOT / folder}
+        assert {path.name for path in (prefix / 'share/vpr_ros' / folder).glob('*')} == expected
+
+
+def test_nothing_tracked_names_this_machine() -> None:
+    places = [str(ROOT)] if len(ROOT.parts) > 2 else []
+    machine = re.compile('|'.join([*map(re.escape, places), r'/home/\w', r'/Users/\w',
+                                   r'(extra-)?index-url', 'find-links', 'file:/' + '//']).encode())
+    found = [f'{path.relative_to(ROOT)}: {match[0].decode()}' for path in _tracked()
+             if path != Path(__file__).resolve() and (match := machine.search(path.read_bytes()))]
+    assert not found
+
+
+def _setup(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip('setuptools')
+    from distutils.core import run_setup
+    monkeypatch.chdir(ROOT)
+    return run_setup('setup.py', stop_after='init')
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def _room(name: str) -> str:
+    inside = name.removeprefix('vpr_ros').removeprefix('.')
+    fitting = [room for room in LAYER if f'{inside}.'.startswith(f'{room}.')]
+    assert fitting or not inside, f'{name} is in none of the rooms: give it a layer'
+    return max(fitting, key=len, default='')
+
+
+def _imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
+    """Yield the full names of what a file imports; `lazy` includes imports that run later."""
+    nodes = [ast.parse(path.read_text(encoding='utf-8'))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}:{node.lineno}: imports are absolute'
+            for alias in node.names:
+                inner = ROOT.joinpath(*node.module.split('.'), alias.name)
+                module = inner.with_suffix('.py').is_file() or inner.is_dir()
+                yield f'{node.module}.{alias.name}' if module else node.module
+        later = isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and ast.unparse(node.test).endswith('TYPE_CHECKING'))
+        if lazy or not later:
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def _tracked() -> list[Path]:
+    """Return the files that are, or are about to be, under version control."""
+    git = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT,
+        capture_output=True, check=False) if shutil.which('git') else None
+    if git is not None and git.returncode == 0 and git.stdout:
+        paths = [ROOT / name.decode() for name in git.stdout.split(b'\0') if name]
+    else:  # an unpacked archive
+        built = {'build', 'dist', 'install', 'log', 'demo', '__pycache__'}
+        paths = [path for path in ROOT.rglob('*') if not any(
+            part.startswith('.') or part in built or part.endswith('.egg-info')
+            for part in path.relative_to(ROOT).parts)]
+    return sorted(path for path in paths if path.is_file())
+
+
+def _run(command: list[str], *, cwd: Path) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result

@@ -1,0 +1,1 @@
+"""Onboard visual localisation by visual place recognition, for ROS 2."""

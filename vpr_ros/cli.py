@@ -1,0 +1,304 @@
+"""The `vpr` command: its arguments, and nothing else.
+
+Each command imports what it needs when it runs, so that `vpr --help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from vpr_ros.encoder import Encoder
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+MODEL_HELP = 'ONNX model; the bundled one if left out'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0, 1 after an error that is told in one line, 130 after Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
+    from vpr_ros.errors import VprError
+    try:
+        return int(options.run(options) or 0)
+    except (VprError, OSError, ValueError) as error:
+        if options.debug:
+            raise
+        print(f'vpr: error: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f'vpr: error: {error.name} is not installed, and this command needs it: see the '
+              'README on what to install for what', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('vpr: interrupted', file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='vpr', description='Visual place recognition for ROS 2: build maps, replay bags, '
+                                'evaluate, and try it all on a made-up street.')
+    parser.add_argument('--debug', action='store_true', help='show a traceback for an error')
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    for add in (_build_map, _replay, _evaluate, _inspect, _play, _street, _demo, _make_model):
+        add(commands)
+    return parser
+
+
+def _command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None],
+             summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + '.',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_localizer_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--model', help=MODEL_HELP)
+    parser.add_argument('--provider', default='auto',
+                        choices=('auto', 'tensorrt', 'cuda', 'openvino', 'cpu'),
+                        help='what runs the model')
+
+
+def _encoder(options: argparse.Namespace) -> Encoder:
+    from vpr_ros.encoder import bundled_model
+    from vpr_ros.encoder import Encoder
+    return Encoder(options.model or bundled_model(), options.provider)
+
+
+def _build_map(commands: Commands) -> None:
+    parser = _command(commands, 'build-map', _run_build_map,
+                      'build a map from bags, or from folders of pictures with poses')
+    parser.add_argument('sources', nargs='+', metavar='SOURCE',
+                        help='a rosbag2, or a folder of pictures with poses.csv or poses.tum; '
+                             'each becomes a session of the map')
+    _add_localizer_options(parser)
+    parser.add_argument('--output', '-o', required=True, metavar='MAP', help='map directory')
+    parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
+    parser.add_argument('--spacing', type=float, default=1.0, metavar='M',
+                        help='metres between places')
+    parser.add_argument('--index', default='flat',
+                        choices=('flat', 'sq8', 'pq', 'hnsw', 'ivfpq'), help='kind of index')
+    parser.add_argument('--condition', action='append', default=[], metavar='NAME',
+                        help="a source's season or light, in the order of the sources")
+    parser.add_argument('--correct-radius', type=float, default=5.0, metavar='M',
+                        help='distance within which a pose counts as right')
+    parser.add_argument('--image-topic', help='the first image topic if left out')
+    parser.add_argument('--pose-topic', help='Odometry, PoseStamped or PoseWithCovarianceStamped')
+    parser.add_argument('--pose-file', help='poses of a folder of pictures (CSV or TUM)')
+    parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
+                        help='keep no pictures of the places')
+
+
+def _run_build_map(options: argparse.Namespace) -> None:
+    from vpr_ros.offline.build_map import build_map
+    from vpr_ros.offline.sources import open_source
+    if options.condition and len(options.condition) != len(options.sources):
+        raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
+                         'sources: give one --condition for each, or none')
+    if Path(options.output).exists() and not options.overwrite:
+        raise ValueError(f'{options.output} exists already: choose another name, or pass '
+                         '--overwrite')
+    sources = [open_source(source, image_topic=options.image_topic,
+                           pose_topic=options.pose_topic, pose_file=options.pose_file)
+               for source in options.sources]
+    place_map = build_map(sources, _encoder(options), conditions=options.condition,
+                          spacing=options.spacing, index=options.index,
+                          correct_radius=options.correct_radius, thumbnails=options.thumbnails)
+    place_map.save(options.output, overwrite=options.overwrite)
+    print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
+          f"'{place_map.manifest.frame_id}'")
+
+
+def _replay(commands: Commands) -> None:
+    parser = _command(commands, 'replay', _run_replay,
+                      'localise every frame of a bag as the node would, as fast as it goes')
+    parser.add_argument('bag', metavar='BAG')
+    parser.add_argument('--map', required=True, help='map directory')
+    _add_localizer_options(parser)
+    parser.add_argument('--output', '-o', required=True, metavar='OUT',
+                        help='directory for trajectory.tum, estimates.csv and a bag of the poses')
+    parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
+    parser.add_argument('--image-topic', help='the first image topic if left out')
+    parser.add_argument('--truth-topic', help='compare with the poses on this topic of the bag')
+    parser.add_argument('--min-confidence', type=float, default=0.5)
+    parser.add_argument('--top-k', type=int, default=10)
+    parser.add_argument('--correct-radius', type=float, default=5.0, metavar='M')
+    parser.add_argument('--no-compensate', dest='compensate', action='store_false',
+                        help='do not centre descriptors on the running mean of the drive')
+
+
+def _run_replay(options: argparse.Namespace) -> None:
+    from vpr_ros.localizer import Localizer
+    from vpr_ros.offline.evaluate import score_drive
+    from vpr_ros.offline.replay import replay
+    from vpr_ros.offline.replay import write_drive
+    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.ros.bag import Bag
+    encoder = _encoder(options)
+    place_map = PlaceMap.load(options.map, encoder)
+    localizer = Localizer(encoder, place_map, top_k=options.top_k,
+                          min_confidence=options.min_confidence,
+                          correct_radius=options.correct_radius, compensate=options.compensate)
+    drive = replay(options.bag, localizer, image_topic=options.image_topic)
+    write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)
+    count = len(drive.estimates)
+    print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '
+          f'{drive.dropped.total()} dropped, {count / drive.seconds:.1f} frames/s '
+          f'on {encoder.provider}')
+    if options.truth_topic:
+        with Bag(options.bag) as bag:
+            truth = bag.poses(bag.pose_topic(options.truth_topic))
+        print(score_drive(drive.stamps, drive.poses, drive.trusted, truth,
+                          options.correct_radius))
+
+
+def _evaluate(commands: Commands) -> None:
+    parser = _command(commands, 'evaluate', _run_evaluate,
+                      'measure the recall of a model on a set of pictures')
+    parser.add_argument('--database', required=True, metavar='DIR', help='pictures of the map')
+    parser.add_argument('--queries', required=True, metavar='DIR', help='pictures to find on it')
+    parser.add_argument('--ground-truth', required=True, metavar='CSV',
+                        help='file names query,reference: a row for each right answer')
+    _add_localizer_options(parser)
+    parser.add_argument('--no-compensate', dest='compensate', action='store_false',
+                        help='do not centre queries on their running mean')
+    parser.add_argument('--json', metavar='OUT', help='write the result to this file')
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    from vpr_ros.files import whole_file
+    from vpr_ros.offline.evaluate import evaluate_set
+    result = evaluate_set(options.database, options.queries, options.ground_truth,
+                          _encoder(options), compensate=options.compensate)
+    if options.json:
+        with whole_file(options.json) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
+    recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
+    print(f'{recalls}  ({result["evaluated"]} queries, {result["unmapped"]} without an answer, '
+          f'{result["places"]} places; tolerance {result["tolerance"]})')
+
+
+def _inspect(commands: Commands) -> None:
+    parser = _command(commands, 'inspect', _run_inspect, 'show what a map, a model or a bag holds')
+    parser.add_argument('path', metavar='MAP|MODEL|BAG')
+
+
+def _run_inspect(options: argparse.Namespace) -> None:
+    from vpr_ros.offline.inspect import inspect
+    for name, value in inspect(options.path):
+        print(f'{name:>16}  {value}')
+
+
+def _play(commands: Commands) -> None:
+    parser = _command(commands, 'play', _run_play,
+                      'publish a bag over ROS 2, where there is no `ros2 bag play`')
+    parser.add_argument('bag', metavar='BAG')
+    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
+    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these')
+    parser.add_argument('--loop', action='store_true', help='begin again at the end')
+    parser.add_argument('--no-clock', dest='clock', action='store_false',
+                        help='do not publish /clock')
+    parser.add_argument('--wait', type=int, default=0, metavar='N',
+                        help='begin once each image topic has N subscribers')
+    parser.add_argument('--wait-limit', type=float, metavar='S',
+                        help='give up waiting after so many seconds')
+    parser.add_argument('--best-effort', action='store_true',
+                        help='send images as a camera driver does, not reliably')
+
+
+def _run_play(options: argparse.Namespace) -> int:
+    from vpr_ros.ros.play import play
+    played = play(options.bag, rate=options.rate, topics=options.topics, loop=options.loop,
+                  clock=options.clock, wait_for_subscribers=options.wait,
+                  wait_limit=options.wait_limit,
+                  image_reliability='best_effort' if options.best_effort else 'reliable')
+    for topic, count in played.counts.items():
+        print(f'{count:>8}  {topic}')
+    for topic, reason in played.skipped.items():
+        print(f' skipped  {topic}: {reason}')
+    return 0 if played.complete else 130
+
+
+def _street(commands: Commands) -> None:
+    parser = _command(commands, 'street', _run_street,
+                      'drive through a made-up town and record the bag')
+    parser.add_argument('--seed', type=int, default=7, help='which town')
+    parser.add_argument('--season', default='spring',
+                        choices=('spring', 'winter', 'night', 'rain'), help='season or light')
+    parser.add_argument('--drive', type=int, default=0, metavar='SEED',
+                        help='which drive: its wobble, traffic and noise')
+    parser.add_argument('--route', default='main', choices=('main', 'other'), help='which streets')
+    parser.add_argument('--length', type=float, metavar='M',
+                        help='metres; the whole route if left out')
+    parser.add_argument('--start', type=float, default=0.0, metavar='M', help='where to begin')
+    parser.add_argument('--speed', type=float, default=8.0, metavar='M/S', help='mean speed')
+    parser.add_argument('--lateral-offset', type=float, default=0.0, metavar='M',
+                        help='metres to the left of the lane')
+    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ', help='frames per second')
+    parser.add_argument('--size', default='320x240', metavar='WxH', help='size of the pictures')
+    parser.add_argument('--compressed', action='store_true', help='record JPEG pictures')
+    parser.add_argument('--output', '-o', required=True, metavar='BAG',
+                        help='a name that ends in .mcap is written as mcap, others as sqlite3')
+    parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there')
+
+
+def _run_street(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+    from vpr_ros.street import drive
+    from vpr_ros.street import Town
+    from vpr_ros.street.record import record
+    try:
+        width, height = (int(side) for side in options.size.split('x'))
+    except ValueError as error:
+        raise ValueError(f"--size is WxH, such as 320x240, not '{options.size}'") from error
+    frames = drive(Town(options.seed), condition=options.season, seed=options.drive,
+                   route=options.route, speed=options.speed, length=options.length,
+                   start=options.start, lateral_offset=options.lateral_offset, rate=options.rate,
+                   width=width, height=height)
+    count = record(options.output, tqdm(frames, desc=options.season, unit='frame', disable=None),
+                   compressed=options.compressed, overwrite=options.overwrite)
+    print(f'{options.output}: {count} frames')
+
+
+def _demo(commands: Commands) -> None:
+    parser = _command(commands, 'demo', _run_demo,
+                      'map a street in winter and find the way in spring, with the real node')
+    parser.add_argument('--output', '-o', default='demo', metavar='DIR',
+                        help='folder for the bags, the map and the picture')
+    parser.add_argument('--seed', type=int, default=7, help='which town')
+    parser.add_argument('--model', help=MODEL_HELP)
+    parser.add_argument('--offline', action='store_true',
+                        help='replay the bag without ROS (so it is where there is none)')
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from vpr_ros.offline.demo import demo
+    return demo(options.output, seed=options.seed, model=options.model, offline=options.offline)
+
+
+def _make_model(commands: Commands) -> None:
+    parser = _command(commands, 'make-model', _run_make_model,
+                      'make the bundled model: clusters and whitening from made-up streets')
+    parser.add_argument('--output', '-o', required=True, metavar='ONNX')
+    parser.add_argument('--seed', type=int, default=0)
+
+
+def _run_make_model(options: argparse.Namespace) -> None:
+    from vpr_ros.training.first_model import make_first_model
+    print(make_first_model(options.output, seed=options.seed))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

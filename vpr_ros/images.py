@@ -1,0 +1,170 @@
+"""Pictures: decode, convert to RGB, resize. The only resize in the project.
+
+A picture is uint8 (H,W,3) RGB everywhere else. Nothing here knows of messages or networks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+# OpenCV reads its limit once, when it is loaded: it refuses such a file by its header, undecoded.
+MAX_PIXELS = 50_000_000
+os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from vpr_ros.errors import ImageError  # noqa: E402
+from vpr_ros.errors import SourceError  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+MIN_SIDE = 16
+"""Smallest width and height, in pixels, that can still show a place."""
+
+SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
+
+
+class _Layout(NamedTuple):
+    """How an encoding lies in memory: channels, bytes a channel, and OpenCV's code to RGB."""
+
+    channels: int
+    bytes: int
+    to_rgb: int | None
+
+
+_LAYOUTS = {
+    'rgb8': _Layout(3, 1, None),
+    'bgr8': _Layout(3, 1, cv2.COLOR_BGR2RGB),
+    '8UC3': _Layout(3, 1, cv2.COLOR_BGR2RGB),
+    'rgba8': _Layout(4, 1, cv2.COLOR_RGBA2RGB),
+    'bgra8': _Layout(4, 1, cv2.COLOR_BGRA2RGB),
+    '8UC4': _Layout(4, 1, cv2.COLOR_BGRA2RGB),
+    'mono8': _Layout(1, 1, cv2.COLOR_GRAY2RGB),
+    '8UC1': _Layout(1, 1, cv2.COLOR_GRAY2RGB),
+    'mono16': _Layout(1, 2, cv2.COLOR_GRAY2RGB),
+    '16UC1': _Layout(1, 2, cv2.COLOR_GRAY2RGB),
+    # OpenCV names a Bayer pattern by the second row's second pixel, ROS by the first's first.
+    'bayer_rggb8': _Layout(1, 1, cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': _Layout(1, 1, cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': _Layout(1, 1, cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': _Layout(1, 1, cv2.COLOR_BayerGB2RGB),
+    'uyvy': _Layout(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422': _Layout(2, 1, cv2.COLOR_YUV2RGB_UYVY),
+    'yuyv': _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+    'yuv422_yuy2': _Layout(2, 1, cv2.COLOR_YUV2RGB_YUY2),
+}
+
+ENCODINGS = tuple(sorted(_LAYOUTS))
+"""The raw encodings that `from_raw` converts, by their names in sensor_msgs."""
+
+
+def check_size(height: int, width: int, name: str = 'image') -> None:
+    """Raise ImageError when a picture is too small to show a place or too large to hold."""
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(f'{name} is {width}x{height}: at least {MIN_SIDE}x{MIN_SIDE} are needed')
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            f'{name} is {width}x{height}: more than {MAX_PIXELS // 1_000_000} megapixels; '
+            'publish a smaller picture')
+
+
+def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: int, encoding: str,
+             step: int, *, big_endian: bool = False) -> NDArray[np.uint8]:
+    """Convert raw pixels to uint8 (H,W,3) RGB.
+
+    `data` holds `height` rows of `step` bytes each, of which padding at the end is skipped; it is
+    not copied, so the result of 'rgb8' is a view of it. 16-bit pictures keep their high byte.
+    Raises ImageError for an unknown encoding, a size out of bounds, or too little data.
+    """
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise ImageError(f"encoding '{encoding}' is not supported; use one of "
+                         f'{", ".join(ENCODINGS)}')
+    check_size(height, width)
+    if layout.channels == 2 and width % 2:
+        raise ImageError(f'a {encoding} image has pixels in pairs: its width cannot be {width}')
+    row = width * layout.channels * layout.bytes
+    pixels = np.frombuffer(data, np.uint8)
+    if step < row or len(pixels) < step * height:
+        raise ImageError(f'{width}x{height} {encoding} needs {height} rows of at least {row} '
+                         f'bytes; got rows of {step} and {len(pixels)} bytes in all')
+    rows = pixels[:step * height].reshape(height, step)[:, :row]
+    if layout.bytes == 2:
+        rows = rows[:, (0 if big_endian else 1)::2]
+    picture = rows.reshape(height, width, layout.channels)
+    if layout.to_rgb is None:
+        return picture
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), layout.to_rgb), np.uint8)
+
+
+def decode(data: bytes | NDArray[np.uint8], name: str = 'image') -> NDArray[np.uint8]:
+    """Decode a compressed picture (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
+
+    Raises ImageError, naming `name`, when it cannot be decoded or its size is out of bounds.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    if buffer.size == 0:
+        raise ImageError(f'{name} is empty')
+    try:
+        bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f'{name} cannot be decoded, or has more than '
+                         f'{MAX_PIXELS // 1_000_000} megapixels') from error
+    if bgr is None:
+        raise ImageError(f'{name} is damaged, or not a picture that OpenCV can decode')
+    check_size(bgr.shape[0], bgr.shape[1], name)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """Compress a uint8 (H,W,3) RGB picture to the bytes of a JPEG file."""
+    _, buffer = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
+                             [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return bytes(buffer)
+
+
+def read(path: str | Path) -> NDArray[np.uint8]:
+    """Read a picture file as uint8 (H,W,3) RGB. Raises ImageError or FileNotFoundError."""
+    return decode(np.fromfile(path, np.uint8), str(path))
+
+
+def list_folder(folder: str | Path) -> list[Path]:
+    """Return the picture files of a folder (not of those below it), sorted by name.
+
+    Raises SourceError when there is no such folder or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SourceError(f'{folder} is not a folder')
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise SourceError(f'{folder} has no pictures ({", ".join(sorted(SUFFIXES))})')
+    return paths
+
+
+def resize(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Scale a uint8 (H,W,3) picture to (height,width,3), by area when it shrinks.
+
+    The aspect ratio is not kept: a network sees the whole field of view.
+    """
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    shrinks = rgb.shape[0] >= height and rgb.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=method), np.uint8)
+
+
+def to_height(rgb: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """Scale a picture to `height` pixels, keeping its aspect ratio."""
+    return resize(rgb, height, max(1, round(rgb.shape[1] * height / rgb.shape[0])))
+
+
+def side_by_side(pictures: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+    """Join pictures in a row, each scaled to `height` pixels with its own aspect ratio."""
+    return np.hstack([to_height(picture, height) for picture in pictures])

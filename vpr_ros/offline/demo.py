@@ -1,0 +1,148 @@
+"""The demo: map a street in winter, drive it again in spring, and find the way.
+
+With ROS 2 the spring drive goes through the real node, as a process of its own, over DDS; without
+it the same Localizer replays the bag.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros.encoder import bundled_model
+from vpr_ros.encoder import Encoder
+from vpr_ros.errors import VprError
+from vpr_ros.localizer import Localizer
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.evaluate import DriveScore
+from vpr_ros.offline.evaluate import score_drive
+from vpr_ros.offline.picture import draw_drive
+from vpr_ros.offline.replay import replay
+from vpr_ros.offline.sources import open_source
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import Bag
+from vpr_ros.street import drive
+from vpr_ros.street import Town
+from vpr_ros.street.record import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from vpr_ros.street import DriveFrame
+
+IMAGES = '/camera/image_raw'
+CORRECT_RADIUS = 5.0
+PLAY_RATE = 2.5
+"""Times the pace at which the spring drive was recorded (5 Hz)."""
+
+
+def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline: bool = False
+         ) -> int:
+    """Run the demo in the folder `output`; print what came of it and draw demo.png.
+
+    Returns 0 when most of the published poses were right, else 1. Raises VprError when a step
+    fails.
+    """
+    offline = offline or find_spec('rclpy') is None
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    winter, spring, map_path = (output / name for name in ('winter.mcap', 'spring.mcap', 'map'))
+    town = Town(seed)
+    print(f'1/4 drive through town {seed}: in winter for the map, in spring to find the way')
+    record(winter, _shown(drive(town, condition='winter', seed=1, speed=8.0, rate=8.0), 'winter'),
+           overwrite=True)
+    record(spring, _shown(drive(town, condition='spring', seed=2, speed=6.0, rate=5.0,
+                                lateral_offset=1.0), 'spring'), overwrite=True)
+    print('2/4 build the map from the winter drive')
+    encoder = Encoder(model or bundled_model())
+    place_map = build_map([open_source(winter)], encoder, conditions=['winter'], spacing=1.0,
+                          correct_radius=CORRECT_RADIUS)
+    place_map.save(map_path, overwrite=True)
+    del encoder
+    with Bag(spring) as bag:
+        truth = bag.poses('/ground_truth/pose')
+        frames = bag.count(IMAGES)
+    if offline:
+        print('3/4 no ROS 2 here: replay the spring drive without middleware')
+        stamps, estimated, trusted, latency = _replay(spring, map_path, model)
+    else:
+        print('3/4 start the node and play the spring drive to it over DDS')
+        stamps, estimated, trusted, latency = _play_to_node(spring, map_path, model, frames,
+                                                            output)
+    score = score_drive(stamps, estimated, trusted, truth, CORRECT_RADIUS)
+    print('4/4 compare with the truth')
+    draw_drive(output / 'demo.png', place_map, stamps, estimated, trusted, score,
+               CORRECT_RADIUS, _pictures_at(spring, stamps))
+    _tell(score, frames, latency)
+    print(f'picture: {output / "demo.png"}')
+    return 0 if score.right > score.wrong else 1
+
+
+def _shown(frames: Iterator[DriveFrame], name: str) -> Iterator[DriveFrame]:
+    return iter(tqdm(frames, desc=name, unit='frame', disable=None))
+
+
+def _replay(bag: Path, map_path: Path, model: str | None
+            ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
+    encoder = Encoder(model or bundled_model())
+    came = replay(bag, Localizer(encoder, PlaceMap.load(map_path, encoder)))
+    return (came.stamps, came.poses, came.trusted,
+            f'{1e3 * came.seconds / len(came.estimates):.1f} ms a frame, offline')
+
+
+def _play_to_node(bag: Path, map_path: Path, model: str | None, frames: int, output: Path
+                  ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
+    from vpr_ros.ros import live
+    os.environ.update(live.isolated_environment())
+    parameters = {'map': map_path, 'image_reliable': 'true'}
+    if model:
+        parameters['model'] = Path(model)
+    with live.Recorder() as recorder, live.process(
+            'vpr_ros.ros.node', *live.node_arguments(parameters, IMAGES),
+            log=output / 'node.log') as node:
+        if not recorder.wait(lambda: bool(recorder.maps), 30, node):
+            raise VprError(f'the node did not start: see {output / "node.log"}')
+        with live.process('vpr_ros.cli', 'play', str(bag), '--rate', str(PLAY_RATE), '--wait', '1',
+                          '--topics', IMAGES, log=output / 'play.log') as player:
+            bar = tqdm(total=frames, desc='localised', unit='frame', disable=None)
+            recorder.wait(lambda: bool(bar.update(len(recorder.candidates) - bar.n))
+                          or player.poll() is not None, 300, node)
+            recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
+            bar.close()
+        last = len(recorder.diagnostics)
+        recorder.wait(lambda: len(recorder.diagnostics) > last, 5, node)
+    latest = recorder.diagnostics[-1]
+    latency = (f'p50 {latest["total p50 (ms)"]} ms, p99 {latest["total p99 (ms)"]} ms from image '
+               f'to pose (network {latest["encode p50 (ms)"]} ms on {latest["provider"]})')
+    return (*recorder.drive(), latency)
+
+
+def _pictures_at(bag_path: Path, stamps: NDArray[np.int64]) -> dict[int, NDArray[np.uint8]]:
+    """Return three pictures of the bag, spread over the drive, by their stamps."""
+    wanted = set(stamps[np.linspace(0, len(stamps) - 1, 5).astype(int)[1:-1]].tolist())
+    with Bag(bag_path) as bag:
+        return {stamp: messages.rgb(message).copy() for stamp, message in bag.images(IMAGES)
+                if stamp in wanted}
+
+
+def _tell(score: DriveScore, frames: int, latency: str) -> None:
+    """Print the figures as a small table."""
+    rows = (
+        ('frames', f'{frames} sent, {score.frames} localised'),
+        ('poses published', f'{score.published} ({score.published / frames:.0%} of frames)'),
+        (f'right within {CORRECT_RADIUS:.0f} m',
+         f'{score.right / max(score.published, 1):.1%} of poses, {score.right / frames:.1%} of '
+         f'frames'),
+        ('wrong poses', f'{score.wrong}'),
+        ('best match right', f'{score.right_untrusted / frames:.1%} of frames, published or not'),
+        ('median error', f'{score.median_error:.2f} m'),
+        ('latency', latency),
+    )
+    for name, value in rows:
+        print(f'  {name:<20} {value}')

@@ -1,0 +1,127 @@
+"""Measure: recall of a model on a set of pictures, and the error of a drive's poses."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros import images
+from vpr_ros import poses
+from vpr_ros.errors import SourceError
+from vpr_ros.localizer import Localizer
+from vpr_ros.offline.build_map import BATCH
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.sources import open_source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from vpr_ros.encoder import Encoder
+
+RECALLS = (1, 5, 10)
+
+
+def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | Path,
+                 encoder: Encoder, *, compensate: bool = True) -> dict[str, Any]:
+    """Return Recall@1/5/10 of queries against a database of pictures, one place each.
+
+    `ground_truth` is a CSV of (query,reference) file names, a row for each right answer. The
+    queries go through the Localizer in the order of their names. Queries without a right answer
+    are counted, and take no part in the recall. Raises SourceError for names that do not exist.
+    """
+    begin = time.perf_counter()
+    references = {path.name: place for place, path in enumerate(images.list_folder(database))}
+    files = images.list_folder(queries)
+    truth = _read_truth(Path(ground_truth), references, {file.name for file in files})
+    place_map = build_map([open_source(database)], encoder, spacing=0.0, thumbnails=False)
+    if len(place_map) != len(references):
+        raise SourceError(f'{database}: {len(references) - len(place_map)} of its pictures '
+                          'cannot be used: mend or remove them, with their ground truth')
+    localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate)
+    first_right: list[int] = []
+    for start in tqdm(range(0, len(files), BATCH), desc=Path(queries).name, unit='batch',
+                      disable=None):
+        batch = files[start:start + BATCH]
+        descriptors = encoder.encode_batch([images.read(file) for file in batch])
+        for number, (file, descriptor) in enumerate(zip(batch, descriptors, strict=True)):
+            found = localizer.locate(descriptor, (start + number) * 10**9).candidates.places
+            if file.name in truth:
+                right = np.flatnonzero(np.isin(found, truth[file.name]))
+                first_right.append(int(right[0]) if len(right) else max(RECALLS))
+    return {
+        'database': str(database), 'queries': str(queries), 'places': len(references),
+        'model': encoder.digest, 'evaluated': len(first_right),
+        'unmapped': len(files) - len(first_right), 'compensate': compensate,
+        'tolerance': 'as listed in the ground truth',
+        'recall': {str(n): float(np.mean(np.array(first_right) < n)) for n in RECALLS},
+        'seconds': round(time.perf_counter() - begin, 3),
+    }
+
+
+@dataclass(frozen=True)
+class DriveScore:
+    """How right a drive was, over the frames whose truth is known.
+
+    errors (N,) in metres and truth (N,7) are for every frame, NaN where it is not known;
+    median_error is over the published poses.
+    """
+
+    frames: int
+    published: int
+    right: int
+    wrong: int
+    right_untrusted: int
+    median_error: float
+    errors: NDArray[np.float64]
+    truth: NDArray[np.float64]
+
+    @property
+    def right_share(self) -> float:
+        """The share of frames with a published pose within the radius of the truth."""
+        return self.right / self.frames
+
+
+def score_drive(stamps: NDArray[np.int64], estimated: NDArray[np.float64],
+                trusted: NDArray[np.bool_], truth: poses.PoseTrack, correct_radius: float
+                ) -> DriveScore:
+    """Compare a drive's estimated poses (N,7), some of them `trusted` (N,), with the true ones.
+
+    Raises SourceError when no estimate lies within the time of the truth.
+    """
+    true, known = poses.interpolate(truth, stamps)
+    if not known.any():
+        raise SourceError('the ground truth covers none of the frames')
+    errors = poses.distance(estimated, true)
+    right = errors <= correct_radius
+    published = known & trusted
+    return DriveScore(
+        frames=int(known.sum()), published=int(published.sum()),
+        right=int((published & right).sum()), wrong=int((published & ~right).sum()),
+        right_untrusted=int((known & right).sum()),
+        median_error=float(np.median(errors[published])) if published.any() else float('nan'),
+        errors=errors, truth=true)
+
+
+def _read_truth(path: Path, references: dict[str, int], queries: set[str]
+                ) -> dict[str, list[int]]:
+    """Return the right places of each query by its file name."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist')
+    truth: dict[str, list[int]] = {}
+    with path.open(newline='', encoding='utf-8-sig') as file:
+        reader = csv.DictReader(file)
+        if not {'query', 'reference'} <= set(reader.fieldnames or ()):
+            raise SourceError(f'{path} needs the columns query,reference')
+        for row in reader:
+            if row['query'] not in queries or row['reference'] not in references:
+                missing = row['query'] if row['query'] not in queries else row['reference']
+                raise SourceError(f'{path} names {missing}, which is not among the pictures')
+            truth.setdefault(row['query'], []).append(references[row['reference']])
+    if not truth:
+        raise SourceError(f'{path} lists no right answer')
+    return truth

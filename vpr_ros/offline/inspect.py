@@ -1,0 +1,69 @@
+"""Tell what a map, a model or a bag holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros import poses
+from vpr_ros.encoder import Encoder
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.ros.bag import Bag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def inspect(path: str | Path) -> Iterator[tuple[str, object]]:
+    """Yield what there is to say, as pairs of a name and a value.
+
+    Raises FileNotFoundError, or what Encoder, PlaceMap or Bag raise for what `path` seems to be.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist')
+    if path.suffix == '.onnx':
+        return _model(path)
+    if (path / 'map.yaml').exists():
+        return _map(path)
+    return _bag(path)
+
+
+def _model(path: Path) -> Iterator[tuple[str, object]]:
+    encoder = Encoder(path)
+    yield 'model', path
+    yield 'sha256', encoder.digest
+    yield 'input', f'{encoder.width}x{encoder.height} RGB'
+    yield 'descriptor', f'{encoder.dimension} dimensions'
+    yield 'runs on', encoder.provider
+    yield from sorted(encoder.metadata.items())
+
+
+def _map(path: Path) -> Iterator[tuple[str, object]]:
+    place_map = PlaceMap.load(path)
+    manifest = place_map.manifest
+    low, high = place_map.poses[:, :3].min(axis=0), place_map.poses[:, :3].max(axis=0)
+    steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
+    yield 'map', path
+    yield 'places', len(place_map)
+    yield 'frames', f'{manifest.child_frame_id} in {manifest.frame_id}'
+    yield 'extent', ' x '.join(f'{side:.1f}' for side in high - low) + ' m'
+    if len(steps):
+        yield 'spacing', f'{manifest.spacing} m asked, {np.median(steps):.2f} m median'
+    yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions'
+    yield 'model', f'{manifest.model.name} {manifest.model.sha256}'
+    for number, session in enumerate(manifest.sessions):
+        count = int((place_map.sessions == number).sum())
+        yield f'session {number}', f'{session.source} ({session.condition}), {count} places'
+    yield 'calibration', manifest.calibration.get('fitted_on') or 'none: defaults'
+    yield 'thumbnails', 'yes' if place_map.thumbnails else 'no'
+
+
+def _bag(path: Path) -> Iterator[tuple[str, object]]:
+    with Bag(path) as bag:
+        yield 'bag', path
+        yield 'duration', f'{bag.duration:.2f} s'
+        yield 'messages', bag.message_count
+        for topic, kind in bag.topics.items():
+            yield str(bag.count(topic)), f'{topic}  {kind}'

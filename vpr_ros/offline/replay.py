@@ -1,0 +1,105 @@
+"""Run a bag through the Localizer as fast as it goes, without middleware."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+import logging
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros import poses
+from vpr_ros.errors import ImageError
+from vpr_ros.errors import OutOfOrderError
+from vpr_ros.errors import SourceError
+from vpr_ros.files import whole_directory
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import Bag
+from vpr_ros.ros.bag import BagWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from vpr_ros.localizer import Estimate
+    from vpr_ros.localizer import Localizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What came of a bag: an estimate per usable frame, and the seconds it all took."""
+
+    estimates: list[Estimate]
+    dropped: Counter[str]
+    seconds: float
+
+    @property
+    def stamps(self) -> NDArray[np.int64]:
+        """The stamps (N,) of the frames, in ns."""
+        return np.array([e.stamp for e in self.estimates], np.int64)
+
+    @property
+    def poses(self) -> NDArray[np.float64]:
+        """The estimated poses (N,7), trusted or not."""
+        return np.array([e.pose for e in self.estimates])
+
+    @property
+    def trusted(self) -> NDArray[np.bool_]:
+        """Which of the estimates (N,) are trusted."""
+        return np.array([e.trusted for e in self.estimates])
+
+
+def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None) -> Drive:
+    """Localise every frame of a bag, in order; bad frames are counted by cause, and logged.
+
+    Raises SourceError when the bag has no images, or not one that can be used.
+    """
+    estimates: list[Estimate] = []
+    dropped: Counter[str] = Counter()
+    begin = time.perf_counter()
+    with Bag(bag_path) as bag:
+        topic = bag.image_topic(image_topic)
+        for stamp, message in tqdm(bag.images(topic), total=bag.count(topic),
+                                   desc=Path(bag_path).name, unit='frame', disable=None):
+            try:
+                estimates.append(localizer.localize(messages.rgb(message), stamp))
+            except (ImageError, OutOfOrderError) as error:
+                dropped[type(error).__name__] += 1
+                last = error
+    for cause, count in dropped.items():
+        log.warning('%s: %d frames dropped (%s), the last because: %s', bag_path, count, cause,
+                    last)
+    if not estimates:
+        raise SourceError(f'{bag_path}: not one frame on {topic} can be used: {last}')
+    return Drive(estimates, dropped, time.perf_counter() - begin)
+
+
+def write_drive(drive: Drive, output: str | Path, frame_id: str, *, overwrite: bool = False
+                ) -> None:
+    """Write a drive to the directory `output`, whole or not at all.
+
+    trajectory.tum holds the trusted poses; estimates.csv every frame, trusted or not; poses/ is
+    a rosbag2 with `/vpr_localizer/pose` and `/vpr_localizer/confidence` as the node would send.
+    """
+    every = drive.estimates
+    with whole_directory(output, overwrite=overwrite) as part:
+        poses.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
+                        drive.poses[drive.trusted])
+        poses.write_csv(
+            part / 'estimates.csv', [str(e.stamp) for e in every], drive.poses,
+            header='stamp_ns', extra={
+                'confidence': [f'{e.confidence:.4f}' for e in every],
+                'place': [int(e.candidates.places[0]) for e in every],
+                'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in every],
+                'reason': [e.reason for e in every]})
+        with BagWriter(part / 'poses') as bag:
+            for estimate in every:
+                if estimate.trusted:
+                    bag.write('/vpr_localizer/pose', messages.pose_with_covariance(
+                        bag.types, estimate.stamp, frame_id, estimate.pose, estimate.covariance),
+                        estimate.stamp)
+                bag.write('/vpr_localizer/confidence',
+                          messages.float32(bag.types, estimate.confidence), estimate.stamp)

@@ -1,0 +1,132 @@
+"""Where frames with poses come from: a rosbag2, or a folder of pictures with a pose file.
+
+A source gives frames in order and decodes none that is not asked for.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros import images
+from vpr_ros import poses
+from vpr_ros.errors import SourceError
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import Bag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterable
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+_PICTURE_FOLDERS = ('.', 'images', 'database', 'rgb')
+_POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels."""
+
+    stamp: int
+    pose: NDArray[np.float64]
+    load: Callable[[], NDArray[np.uint8]]
+    name: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The frames of one drive, in order, and the frames of reference of their poses."""
+
+    name: str
+    frames: Iterable[Frame]
+    count: int
+    frame_id: str = 'map'
+    child_frame_id: str = 'base_link'
+
+
+@contextmanager
+def open_source(path: str | Path, *, image_topic: str | None = None,
+                pose_topic: str | None = None, pose_file: str | Path | None = None
+                ) -> Iterator[Source]:
+    """Open a bag or a folder of pictures as a source of frames with poses.
+
+    A bag gives each picture the pose that lies between the two messages around its stamp. A
+    folder takes `pose_file`, or its own poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or
+    poses.tum (pictures named by their stamp in seconds); without any, pictures stand one metre
+    apart in the order of their names. Raises SourceError, PoseError or FileNotFoundError.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f'{path} does not exist')
+    folder = _picture_folder(path)
+    if folder is not None:
+        yield _folder_source(path, folder, pose_file)
+        return
+    with Bag(path) as bag:
+        topic = bag.image_topic(image_topic)
+        track = bag.poses(bag.pose_topic(pose_topic))
+        if track.dropped:
+            log.warning('%s: %d poses left out (not finite, or back in time)', path, track.dropped)
+        yield Source(path.name, _bag_frames(bag, topic, track), bag.count(topic),
+                     track.frame_id, track.child_frame_id)
+
+
+def _bag_frames(bag: Bag, topic: str, track: poses.PoseTrack) -> Iterator[Frame]:
+    unknown = 0
+    for stamp, message in bag.images(topic):
+        pose, known = poses.interpolate(track, np.array([stamp]))
+        if not known[0]:
+            unknown += 1
+            continue
+        yield Frame(stamp, pose[0], partial(messages.rgb, message),
+                    f'frame at {stamp / 1e9:.3f} s')
+    if unknown:
+        log.warning('%d frames left out: no pose before and after them', unknown)
+
+
+def _picture_folder(path: Path) -> Path | None:
+    if not path.is_dir() or (path / 'metadata.yaml').exists():
+        return None
+    for name in _PICTURE_FOLDERS:
+        folder = path / name
+        if folder.is_dir() and any(entry.suffix.lower() in images.SUFFIXES
+                                   for entry in folder.iterdir()):
+            return folder
+    return None
+
+
+def _folder_source(path: Path, folder: Path, pose_file: str | Path | None) -> Source:
+    files = images.list_folder(folder)
+    if pose_file is None:
+        pose_file = next((path / name for name in _POSE_FILES if (path / name).is_file()), None)
+    if pose_file is None:
+        log.warning('%s has no pose file: its pictures are taken to be one metre apart', path)
+        steps = np.arange(len(files), dtype=np.float64)
+        all_poses, known = poses.planar(steps, 0 * steps, 0 * steps), np.ones(len(files), np.bool_)
+        stamps = (steps * 1e9).astype(np.int64)
+    elif Path(pose_file).suffix.lower() == '.csv':
+        names, listed = poses.read_csv(pose_file)
+        by_name = dict(zip(names, listed, strict=True))
+        known = np.array([file.name in by_name for file in files])
+        all_poses = np.array([by_name.get(file.name, poses.IDENTITY) for file in files])
+        stamps = np.arange(len(files), dtype=np.int64) * 10**9
+    else:
+        stamps = np.array([poses.nanoseconds(file.stem, folder) for file in files])
+        all_poses, known = poses.interpolate(poses.read_tum(pose_file), stamps)
+    if not known.any():
+        raise SourceError(f'{pose_file} names none of the {len(files)} pictures of {folder}')
+    if not known.all():
+        log.warning('%s has no pose for %d of %d pictures: they are left out', pose_file,
+                    int((~known).sum()), len(files))
+    frames = [Frame(int(stamps[i]), all_poses[i], partial(images.read, files[i]),
+                    files[i].name) for i in np.flatnonzero(known)]
+    return Source(path.name, frames, len(frames))

@@ -1,0 +1,99 @@
+"""What the node counts and times, and how that reads in /diagnostics.
+
+Counting happens in two threads, each with counters of its own; reading is by a third.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections import deque
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.ros import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vpr_ros.localizer import Estimate
+
+OK, WARN, ERROR, STALE = b'\x00', b'\x01', b'\x02', b'\x03'
+"""The levels of diagnostic_msgs/DiagnosticStatus."""
+
+STALE_AFTER = 5.0
+"""Seconds without a frame after which an active node is stale."""
+
+_WINDOW = 300
+
+
+class Health:
+    """Counters and latencies of one node, since it was made."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.last_failure = ''
+        self.last_estimate: Estimate | None = None
+        self._times: dict[str, deque[float]] = {}
+        self._processed: deque[float] = deque(maxlen=_WINDOW)
+        self._active_since = time.monotonic()
+
+    def activated(self) -> None:
+        """Start over waiting for frames."""
+        self._active_since = time.monotonic()
+        self._processed.clear()
+
+    def processed(self, estimate: Estimate, stages: Mapping[str, float]) -> None:
+        """Count a localised frame and keep the seconds that each stage took."""
+        self.counts['processed'] += 1
+        self.last_estimate = estimate
+        self._processed.append(time.monotonic())
+        for stage, seconds in stages.items():
+            self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(seconds)
+
+    def failed(self, why: str) -> None:
+        """Count a frame that could not be used."""
+        self.counts['failed'] += 1
+        self.last_failure = why
+
+    def rate(self) -> float:
+        """Return the frames localised per second, over the last ones."""
+        times = list(self._processed)
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    def verdict(self) -> tuple[bytes, str]:
+        """Return the level and one line for a node that is active."""
+        now = time.monotonic()
+        since = now - (self._processed[-1] if self._processed else self._active_since)
+        if since > STALE_AFTER:
+            return STALE, f'no frame localised for {since:.0f} s'
+        if self.last_estimate is None:
+            return WARN, 'waiting for images'
+        if not self.last_estimate.trusted:
+            return WARN, f'lost: {self.last_estimate.reason}'
+        return OK, f'localised, confidence {self.last_estimate.confidence:.2f}'
+
+    def values(self) -> dict[str, str]:
+        """Return counters, rate and latencies as text, in a fixed order."""
+        values = {name: str(self.counts[name]) for name in (
+            'received', 'processed', 'dropped', 'failed', 'poses')}
+        values['rate (Hz)'] = f'{self.rate():.1f}'
+        for stage, seconds in self._times.items():
+            p50, p99 = np.percentile(list(seconds), [50, 99]) * 1e3
+            values[f'{stage} p50 (ms)'] = f'{p50:.2f}'
+            values[f'{stage} p99 (ms)'] = f'{p99:.2f}'
+        if self.last_failure:
+            values['last failure'] = self.last_failure
+        return values
+
+
+def diagnostics(types: messages.Types, stamp: int, name: str, hardware_id: str, level: bytes,
+                message: str, values: Mapping[str, str]) -> Any:
+    """Return a diagnostic_msgs/DiagnosticArray with one status."""
+    pair = types('diagnostic_msgs/msg/KeyValue')
+    status = types('diagnostic_msgs/msg/DiagnosticStatus')(
+        level=level, name=name, message=message, hardware_id=hardware_id,
+        values=[pair(key=key, value=value) for key, value in values.items()])
+    return types('diagnostic_msgs/msg/DiagnosticArray')(
+        header=messages.header(types, stamp, ''), status=[status])

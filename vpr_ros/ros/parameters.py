@@ -1,0 +1,74 @@
+"""The node's parameters: each name, default, meaning and range, once.
+
+config/localize.yaml and docs/parameters.md repeat them; a test holds the three together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rcl_interfaces.msg import FloatingPointRange
+from rcl_interfaces.msg import IntegerRange
+from rcl_interfaces.msg import ParameterDescriptor
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+Value = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the node; `live` ones take effect at once, others at the next configure."""
+
+    name: str
+    default: Value
+    description: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    def problem(self, value: Value) -> str:
+        """Return why `value` cannot be taken, '' if it can. ROS itself checks type and range."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} must be one of {', '.join(self.choices)}, not '{value}'"
+        return ''
+
+
+PARAMETERS = (
+    Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.'),
+    Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.'),
+    Parameter('provider', 'auto', 'What runs the model; auto takes the first that loads.',
+              choices=('auto', 'tensorrt', 'cuda', 'openvino', 'cpu')),
+    Parameter('threads', 0, 'Threads of the model on a CPU; 0 for one per core.', (0, 256)),
+    Parameter('image_transport', 'raw', 'raw subscribes to `image`, compressed to '
+              '`image/compressed`.', choices=('raw', 'compressed')),
+    Parameter('image_reliable', False, 'Ask for reliable delivery of images; false also takes '
+              'what a best-effort camera driver sends.'),
+    Parameter('top_k', 10, 'Candidates looked at and published per frame.', (1, 1000), live=True),
+    Parameter('min_confidence', 0.5, 'A pose is published from this confidence on.', (0, 1),
+              live=True),
+    Parameter('correct_radius', 5.0, 'Distance in metres within which a pose counts as right.',
+              (0.01, 1000), live=True),
+    Parameter('compensate', True, 'Centre descriptors on the running mean of the drive, which '
+              'takes out season and light.', live=True),
+    Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
+              'lifecycle manager.'),
+)
+
+
+def declare(node: Node) -> None:
+    """Declare every parameter on a node, with its descriptor and range."""
+    for parameter in PARAMETERS:
+        descriptor = ParameterDescriptor(
+            description=parameter.description,
+            additional_constraints=('One of ' + ', '.join(parameter.choices)
+                                    if parameter.choices else ''))
+        if parameter.bounds and isinstance(parameter.default, int):
+            descriptor.integer_range = [IntegerRange(
+                from_value=int(parameter.bounds[0]), to_value=int(parameter.bounds[1]))]
+        elif parameter.bounds:
+            descriptor.floating_point_range = [FloatingPointRange(
+                from_value=float(parameter.bounds[0]), to_value=float(parameter.bounds[1]))]
+        node.declare_parameter(parameter.name, parameter.default, descriptor)

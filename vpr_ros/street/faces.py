@@ -1,0 +1,86 @@
+"""Faces: textured convex pieces of planes in space, and the bodies made of them.
+
+Plain geometry (m, map frame). What is built of faces lives in scene.py and cars.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from vpr_ros.street.conditions import Condition
+    from vpr_ros.street.textures import Texture
+
+CORNERS = 5     # a face is a convex polygon of at most as many corners
+UP = np.array([0.0, 0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Face:
+    """A convex piece of a plane: point (a, b) of its texture lies at origin + a*right + b*down.
+
+    `right` and `down` are unit vectors (3,), a and b in m; the texture covers `size` (width,
+    height). `corners` (K,2) are its outline in (a, b). `skin` is a Texture or a flat colour.
+    """
+
+    origin: NDArray[np.float64]
+    right: NDArray[np.float64]
+    down: NDArray[np.float64]
+    size: tuple[float, float]
+    corners: NDArray[np.float64]
+    skin: Texture | tuple[int, int, int]
+    two_sided: bool = False
+
+    def normal(self) -> NDArray[np.float64]:
+        """Return the outward unit normal (3,)."""
+        return np.cross(self.down, self.right)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A picture that stands on a spot and always turns to the camera."""
+
+    place: NDArray[np.float64]    # (3,)
+    width: float
+    height: float
+    texture: Texture
+
+
+@dataclass(frozen=True)
+class Body:
+    """Faces that are drawn together; bodies are painted from the far ones to the near ones."""
+
+    faces: tuple[Face, ...]
+    centre: NDArray[np.float64]   # (2,)
+    radius: float                 # m around the centre within which all faces lie
+
+
+def rectangle(origin: NDArray[np.float64], right: NDArray[np.float64],
+              down: NDArray[np.float64], size: tuple[float, float],
+              skin: Texture | tuple[int, int, int], *, two_sided: bool = False) -> Face:
+    """Return a rectangular face."""
+    w, h = size
+    return Face(origin, right, down, size, np.array([(0, 0), (w, 0), (w, h), (0, h)], float),
+                skin, two_sided)
+
+
+def polygon(points: NDArray[np.float64], colour: tuple[int, int, int]) -> Face:
+    """Return a face of one colour through coplanar `points` (K,3), clockwise seen from outside."""
+    right = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
+    normal = np.cross(points[2] - points[0], right)
+    normal /= np.linalg.norm(normal)
+    down = np.cross(right, normal)
+    offsets = points - points[0]
+    return Face(points[0], right, down, (1.0, 1.0),
+                np.column_stack([offsets @ right, offsets @ down]), colour)
+
+
+def lit(colour: tuple[int, int, int], condition: Condition,
+        normal: NDArray[np.float64]) -> tuple[int, int, int]:
+    """Return the colour under the light that falls on a surface with this unit normal."""
+    red, green, blue = np.clip(np.asarray(colour) * condition.light(normal), 0, 255)
+    return int(red), int(green), int(blue)

@@ -1,0 +1,77 @@
+"""Record a drive through the street as a rosbag2, as a robot with a camera would have.
+
+The drive itself is drive.py's; how a bag is written is bag.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import BagWriter
+from vpr_ros.street import camera_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from vpr_ros.street import DriveFrame
+
+CAMERA_FRAME = 'camera_optical_frame'
+
+# What a maker of wheel odometry would claim for it: standard deviations.
+_POSITION_DRIFT = 0.02
+"""Metres per metre travelled."""
+_HEADING_DRIFT = 0.005
+"""Radians per square root of a metre travelled, as of a random walk."""
+_TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
+
+
+def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool = False,
+           overwrite: bool = False, progress: Callable[[int], None] | None = None) -> int:
+    """Write a drive to a rosbag2 and return the number of its frames.
+
+    Topics: /camera/image_raw (Image), or with `compressed` /camera/image_raw/compressed (JPEG);
+    /camera/camera_info; /odom (Odometry from odom to base_link, which drifts); and
+    /ground_truth/pose (PoseStamped of base_link in map). A path that ends in .mcap is written as
+    mcap, any other as sqlite3. `progress` gets the number of frames after each. Raises VprError
+    when the path exists already (and `overwrite` is false) or cannot be written.
+    """
+    count, travelled, last = 0, 0.0, None
+    with BagWriter(path, overwrite=overwrite) as bag:
+        for frame in frames:
+            if last is not None:
+                travelled += abs(float(frame.velocity[0])) * (frame.stamp - last) / 1e9
+            last = frame.stamp
+            _write(bag, frame, travelled, compressed=compressed)
+            count += 1
+            if progress is not None:
+                progress(count)
+    return count
+
+
+def _write(bag: BagWriter, frame: DriveFrame, travelled: float, *, compressed: bool) -> None:
+    stamp, types = frame.stamp, bag.types
+    bag.write('/odom', messages.odometry(
+        types, stamp, 'odom', 'base_link', frame.odometry, frame.velocity,
+        pose_covariance=_odometry_covariance(travelled), twist_covariance=_TWIST_VARIANCE), stamp)
+    bag.write('/ground_truth/pose', messages.pose_stamped(types, stamp, 'map', frame.pose), stamp)
+    height, width = frame.image.shape[:2]
+    bag.write('/camera/camera_info', messages.camera_info(
+        types, stamp, CAMERA_FRAME, camera_matrix(width, height), width, height), stamp)
+    if compressed:
+        bag.write('/camera/image_raw/compressed',
+                  messages.compressed_image(types, stamp, CAMERA_FRAME, frame.image), stamp)
+    else:
+        bag.write('/camera/image_raw',
+                  messages.image(types, stamp, CAMERA_FRAME, frame.image), stamp)
+
+
+def _odometry_covariance(travelled: float) -> NDArray[np.float64]:
+    """Return the covariance (6,6) of odometry after so many metres; the ground is flat."""
+    position = 0.01 + _POSITION_DRIFT * travelled
+    heading = 0.001 + _HEADING_DRIFT * np.sqrt(travelled)
+    return np.diag([position, position, 0.01, 0.01, 0.01, heading]) ** 2

@@ -1,0 +1,184 @@
+"""The faces of a town: every wall, roof and sprite as a textured piece of a plane.
+
+Built once per drive from a Town under a condition. Projection and painting live in render.py.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.street import facades
+from vpr_ros.street import sprites
+from vpr_ros.street.cars import car_faces
+from vpr_ros.street.cars import random_car
+from vpr_ros.street.faces import Body
+from vpr_ros.street.faces import Face
+from vpr_ros.street.faces import lit
+from vpr_ros.street.faces import polygon
+from vpr_ros.street.faces import rectangle
+from vpr_ros.street.faces import Sprite
+from vpr_ros.street.faces import UP
+from vpr_ros.street.textures import Texture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from vpr_ros.street.conditions import Condition
+    from vpr_ros.street.town import Boundary
+    from vpr_ros.street.town import House
+    from vpr_ros.street.town import Town
+
+class Scene:
+    """The bodies and sprites of a town under a condition, for the drive with this seed."""
+
+    def __init__(self, town: Town, condition: Condition, drive: int) -> None:
+        self._town = town
+        self._condition = condition
+        self._drive = drive
+        self._shared: dict[tuple, Texture] = {}
+        self.bodies = [self._house(house) for house in town.houses]
+        self.bodies += [self._boundary(item) for item in town.boundaries]
+        for house in town.houses:
+            if house.design.name == 'church':
+                self.bodies.append(self._tower(house))
+        self.sprites: list[Sprite] = []
+        self._stand()
+
+    def _texture(self, key: tuple, draw: Callable[[], NDArray[np.uint8]]) -> Texture:
+        return self._shared.setdefault(key, Texture(draw))
+
+    def _house(self, house: House) -> Body:
+        town, condition, drive = self._town, self._condition, self._drive
+        along = np.append(house.along, 0.0)
+        back = np.array([-house.along[1], house.along[0], 0.0])
+        corner = np.append(house.corner, 0.0)
+        w, d, h, rise = house.width, house.depth, house.height, house.rise
+        front_normal = -back
+        faces = []
+        gable = house.design.roof == 'gable'
+        ridge = house.design.roof == 'ridge'
+        top = h + (rise if gable else 0.0)
+        skin = Texture(lambda: facades.front(house, town.seed, condition, drive, front_normal))
+        outline = [(0, rise), (w / 2, 0), (w, rise), (w, top), (0, top)] if gable \
+            else [(0, 0), (w, 0), (w, h), (0, h)]
+        faces.append(Face(corner + top * UP, along, -UP, (w, top), np.array(outline, float),
+                          skin))
+        for which, (origin, right) in enumerate(((corner + d * back, -back),
+                                                 (corner + w * along, back))):
+            faces.append(self._side(house, which, origin, right))
+        faces.append(polygon(np.array([corner + w * along + d * back + h * UP,
+                                       corner + d * back + h * UP,
+                                       corner + d * back, corner + w * along + d * back]),
+                             lit(house.colour, condition, back)))
+        if gable:
+            slope = math.hypot(w / 2, rise)
+            for origin, right, fall in (
+                    (corner + d * back, -back, -along), (corner + w * along, back, along)):
+                apex = origin + h * UP + rise * UP - fall * (w / 2)
+                down = (fall * (w / 2) - rise * UP) / slope
+                faces.append(self._roof(house, apex, right, down, (d, slope)))
+        elif ridge:
+            slope = math.hypot(d / 2, rise)
+            for origin, right, fall in ((corner, along, -back),
+                                        (corner + w * along + d * back, -along, back)):
+                apex = origin + (h + rise) * UP - fall * (d / 2)
+                down = (fall * (d / 2) - rise * UP) / slope
+                faces.append(self._roof(house, apex, right, down, (w, slope)))
+        if house.number % 3 and house.design.name not in ('church', 'flats'):
+            faces += self._chimney(corner + along * (w * (0.2 + 0.6 * (house.number % 2)))
+                                   + back * (d * 0.5) + UP * (h + rise * 0.6), along, back)
+        centre = house.point(w / 2, d / 2)
+        return Body(tuple(faces), centre, math.hypot(w, d) / 2 + 0.5)
+
+    def _side(self, house: House, which: int, origin: NDArray[np.float64],
+              right: NDArray[np.float64]) -> Face:
+        d, h = house.depth, house.height
+        rise = house.rise if house.design.roof == 'ridge' else 0.0
+        top = h + rise
+        normal = np.cross(-UP, right)
+        skin = Texture(lambda: facades.side(house, self._town.seed, self._condition, self._drive,
+                                            which, normal))
+        outline = [(0, rise), (d / 2, 0), (d, rise), (d, top), (0, top)] if rise \
+            else [(0, 0), (d, 0), (d, h), (0, h)]
+        return Face(origin + top * UP, right, -UP, (d, top), np.array(outline, float), skin)
+
+    def _roof(self, house: House, origin: NDArray[np.float64], right: NDArray[np.float64],
+              down: NDArray[np.float64], size: tuple[float, float]) -> Face:
+        light = self._condition.light(np.cross(down, right))
+        kind = house.number % 4
+        skin = self._texture(('roof', kind, *np.round(light, 1)),
+                             lambda: facades.roof(self._condition, light, kind))
+        return rectangle(origin, right, down, size, skin)
+
+    def _chimney(self, base: NDArray[np.float64], along: NDArray[np.float64],
+                 back: NDArray[np.float64]) -> list[Face]:
+        return self._box(base, along, back, (0.7, 0.7, 2.2), (128, 78, 62))
+
+    def _box(self, base: NDArray[np.float64], along: NDArray[np.float64],
+             back: NDArray[np.float64], size: tuple[float, float, float],
+             colour: tuple[int, int, int]) -> list[Face]:
+        """Return the four walls of an upright box whose front left lower corner is `base`."""
+        w, d, h = size
+        faces = []
+        for origin, right, length in ((base, along, w), (base + w * along, back, d),
+                                      (base + w * along + d * back, -along, w),
+                                      (base + d * back, -back, d)):
+            faces.append(rectangle(origin + h * UP, right, -UP, (length, h),
+                                   lit(colour, self._condition, np.cross(-UP, right))))
+        return faces
+
+    def _tower(self, house: House) -> Body:
+        along = np.append(house.along, 0.0)
+        back = np.array([-house.along[1], house.along[0], 0.0])
+        base = np.append(house.point(house.width + 0.2, 0.5), 0.0)
+        wide, high = 5.0, 22.0
+        faces = self._box(base, along, back, (wide, wide, high), house.colour)
+        apex = base + (along + back) * (wide / 2) + UP * (high + 11.0)
+        ring = [base, base + wide * along, base + wide * (along + back), base + wide * back]
+        for index in range(4):
+            first, second = ring[index] + high * UP, ring[(index + 1) % 4] + high * UP
+            normal = np.cross(second - first, apex - first)
+            colour = (232, 235, 242) if self._condition.snow else (84, 104, 100)
+            faces.append(polygon(np.array([apex, second, first]),
+                                 lit(colour, self._condition, normal / np.linalg.norm(normal))))
+        centre = (base + (along + back) * (wide / 2))[:2]
+        return Body(tuple(faces), centre, 4.0)
+
+    def _boundary(self, item: Boundary) -> Body:
+        length = float(np.linalg.norm(item.end - item.start))
+        right = np.append((item.end - item.start) / length, 0.0)
+        normal = np.cross(-UP, right)
+        light = (self._condition.light(normal) + self._condition.light(-normal)) / 2
+        kind = item.number % 5
+        skin = self._texture((item.kind, kind, *np.round(light, 1)), lambda: sprites.boundary(
+            item.kind, kind, self._condition, light))
+        face = rectangle(np.append(item.start, item.height), right, -UP, (length, item.height),
+                         skin, two_sided=True)
+        return Body((face,), (item.start + item.end) / 2, length / 2)
+
+    def _stand(self) -> None:
+        condition, seed = self._condition, self._town.seed
+        draw: dict[str, tuple[float, int, Callable[[int], NDArray[np.uint8]]]] = {
+            'tree': (sprites.TREE_SHAPE, 9, lambda kind: sprites.tree(seed, kind, condition)),
+            'lamp': (1.6 / 6.2, 1, lambda kind: sprites.lamp(condition)),
+            'sign': (0.9 / 2.6, 4, lambda kind: sprites.sign(kind, condition)),
+            'board': (2.2 / 3.0, 99, lambda kind: sprites.board(seed, kind, condition))}
+        for thing in self._town.standing:
+            if thing.kind == 'parking':
+                # The seed of the drive decides who is parked; some cars never leave.
+                resident = np.random.default_rng((seed, 12, thing.number))
+                visitor = np.random.default_rng((seed, 13, thing.number, self._drive))
+                stays = resident.random() < 0.35
+                rng = resident if stays else visitor
+                if rng.random() < 0.5:
+                    car = random_car(rng)
+                    self.bodies.append(car_faces(car, thing.place, thing.heading, condition))
+                continue
+            shape, kinds, make = draw[thing.kind]
+            kind = thing.number % kinds
+            texture = self._texture((thing.kind, kind), lambda make=make, kind=kind: make(kind))
+            self.sprites.append(Sprite(np.append(thing.place, 0.0), thing.size * shape,
+                                       thing.size, texture))

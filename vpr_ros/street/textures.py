@@ -1,0 +1,95 @@
+"""Textures: pictures that are drawn when first needed, kept at every scale, and grain for walls.
+
+What is drawn on them lives in facades.py and sprites.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+PIXELS_PER_METRE = 24
+_LEVELS = 6
+
+
+class Texture:
+    """A picture, uint8 (H,W,3) RGB or (H,W,4) with coverage, and its reductions by powers of two.
+
+    Width and height are reduced apart from each other, since a wall along the street is seen
+    squeezed in one direction only.
+    """
+
+    def __init__(self, draw: Callable[[], NDArray[np.uint8]]) -> None:
+        self._draw = draw
+        self._levels: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def at(self, across: float, down: float) -> NDArray[np.uint8]:
+        """Return the reduction that best fits a view of `across` by `down` screen pixels."""
+        full = self._level(0, 0)
+        height, width = full.shape[:2]
+        return self._level(_steps(width, across), _steps(height, down))
+
+    def _level(self, x: int, y: int) -> NDArray[np.uint8]:
+        if (x, y) not in self._levels:
+            if x == y == 0:
+                picture = np.ascontiguousarray(self._draw())
+            else:
+                full = self._level(0, 0)
+                size = (max(full.shape[1] >> x, 1), max(full.shape[0] >> y, 1))
+                picture = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
+            self._levels[x, y] = picture  # type: ignore[assignment]
+        return self._levels[x, y]
+
+
+def _steps(texels: int, pixels: float) -> int:
+    return int(np.clip(np.log2(max(texels, 1) / max(pixels, 1.0)) + 0.35, 0, _LEVELS))
+
+
+def grain(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return smooth noise float32 (H,W) in -1 to 1 whose blobs are about `cell` pixels wide."""
+    height, width = shape
+    coarse = rng.uniform(-1, 1, (height // cell + 2, width // cell + 2)).astype(np.float32)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def wall(kind: str, width: int, height: int, colour: tuple[int, int, int],
+         rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a bare wall uint8 (height,width,3) of 'brick', 'plaster', 'boards', ..."""
+    picture = np.full((height, width, 3), colour, np.float32)
+    picture += 5.0 * grain((height, width), 24, rng)[..., None]
+    if kind in ('brick', 'works'):
+        course = 6
+        rows = np.arange(height) // course
+        cells = rng.normal(0, 11, (height // course + 1, width // 12 + 2)).astype(np.float32)
+        columns = (np.arange(width)[None, :] + (rows[:, None] % 2) * 6) // 12
+        picture += cells[rows[:, None], columns][..., None]
+        picture[::course] += 14
+    elif kind == 'boards':
+        picture[::7] -= 26
+        picture[1::7] += 10
+    elif kind == 'concrete':
+        picture[::72] -= 22
+        picture[:, ::86] -= 16
+        picture += 4.0 * grain((height, width), 8, rng)[..., None]
+    elif kind == 'timber':
+        beams = picture.copy()
+        for x in np.linspace(2, width - 5, max(3, width // 34)).astype(int):
+            cv2.rectangle(beams, (int(x) - 3, 0), (int(x) + 3, height), (84, 58, 44), -1)
+        for y in range(6, height, 70):
+            cv2.rectangle(beams, (0, y - 4), (width, y + 3), (78, 54, 40), -1)
+            cv2.line(beams, (0, y), (width // 4, y + 66), (84, 58, 44), 6)
+            cv2.line(beams, (width, y), (width - width // 4, y + 66), (84, 58, 44), 6)
+        picture = beams
+    else:
+        picture += 4.0 * grain((height, width), 6, rng)[..., None]
+    # Walls darken towards the ground, by splashes and damp.
+    foot = np.clip((np.arange(height) - height + 30) / 30.0, 0, 1)[:, None, None]
+    picture *= 1 - 0.14 * foot
+    return np.clip(picture, 0, 255).astype(np.uint8)

@@ -1,0 +1,194 @@
+"""First values of a network that has seen no label: unlearned filters, calibrated on pictures.
+
+BatchNorm statistics, VLAD centres and PCA-whitening are fitted to pictures here; nothing is
+learned by gradients, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from vpr_ros.training.model import NetVLAD
+    from vpr_ros.training.model import PlaceNetwork
+
+BATCH = 32
+SHIFT = 1.0
+"""Bias of every BatchNorm of an untrained backbone, in standard deviations of its input."""
+LONGEST_WAVE = 8.0
+"""Longest wavelength of the first layer's filters, in pixels."""
+SECOND_SHARE = 0.01
+"""Assignment to the second nearest centre relative to the nearest, on average, at the start."""
+
+
+@torch.no_grad()
+def randomise(backbone: nn.Module, seed: int) -> None:
+    """Give a backbone filters that nobody learned: Gabor in the first layer, He's random beyond.
+
+    The first convolution (F,3,S,S) gets `gabor_filters`; the others are drawn from He's normal
+    distribution (ICCV 2015, fan out). BatchNorm gets SHIFT as its bias: a ReLU then passes most of
+    what comes in, so that the random layers mix and pool what the first one saw. With zero bias
+    each layer folds its input anew, and two seasons of one place drift apart with depth. The same
+    seed gives the same filters.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+    for convolution in convolutions[1:]:
+        nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu',
+                                generator=generator)
+    first = convolutions[0].weight
+    first.copy_(torch.from_numpy(gabor_filters(
+        first.shape[0], first.shape[2], np.random.default_rng(seed))))
+    for norm in _batch_norms(backbone):
+        norm.reset_parameters()
+        nn.init.constant_(norm.bias, SHIFT)
+
+
+def gabor_filters(count: int, size: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """Return (count,3,size,size) oriented band-pass filters of zero mean and unit norm.
+
+    Orientation, phase and wavelength (LONGEST_WAVE pixels down to 2.5) are random. Three in four
+    see grey, since light changes colour more than it changes edges; the fourth mixes the colour
+    channels at random.
+    """
+    filters = np.empty((count, 3, size, size))
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    for i in range(count):
+        angle, phase = random.uniform(0, np.pi), random.uniform(0, 2 * np.pi)
+        wave = random.uniform(2.5, LONGEST_WAVE)
+        spread = min(0.45 * wave, size / 3)
+        along = x * np.cos(angle) + y * np.sin(angle)
+        profile = np.exp(-(x**2 + y**2) / (2 * spread**2)) * np.cos(
+            2 * np.pi * along / wave + phase)
+        profile -= profile.mean()
+        colour = random.normal(size=3) if i % 4 == 0 else np.ones(3)
+        filters[i] = colour[:, None, None] * profile
+        filters[i] /= np.linalg.norm(filters[i])
+    return np.asarray(filters, np.float32)
+
+
+@torch.no_grad()
+def calibrate_batch_norm(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> None:
+    """Set the BatchNorm statistics to those of `pictures` (N,H,W,3), and freeze them.
+
+    Unlearned filters answer all pictures nearly alike, and some far louder than others; each
+    channel brought to one mean and variance, what gets through is how pictures differ.
+    """
+    norms = _batch_norms(network.backbone)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's way to say: the plain average over all batches
+    network.backbone.train()
+    for batch in _batches(pictures, 'statistics'):
+        network.features(batch)
+    network.eval()
+    for norm in norms:
+        norm.momentum = 0.1
+
+
+@torch.no_grad()
+def fit_centres(network: PlaceNetwork, pictures: NDArray[np.uint8], seed: int,
+                per_picture: int = 50) -> None:
+    """Start the NetVLAD of `network` from k-means over local descriptors of `pictures` (N,H,W,3).
+
+    `per_picture` local descriptors are drawn from each. alpha is chosen as in the NetVLAD paper:
+    the share of the second nearest centre is SECOND_SHARE of that of the nearest, on average.
+    """
+    random = np.random.default_rng(seed)
+    drawn = []
+    for batch in _batches(pictures, 'centres'):
+        local = nn.functional.normalize(network.features(batch), dim=1)
+        local = local.flatten(2).transpose(1, 2)  # (N,C,H,W) -> (N,HW,C)
+        for descriptors in local.numpy():
+            count = min(per_picture, len(descriptors))
+            drawn.append(descriptors[random.choice(len(descriptors), count, replace=False)])
+    start_netvlad(network.aggregation, np.concatenate(drawn), seed)
+
+
+def start_netvlad(aggregation: NetVLAD, descriptors: NDArray[np.float32], seed: int) -> float:
+    """Start W, b and c from k-means over local descriptors (M,C) of unit norm; return alpha.
+
+    Raises ValueError when there are fewer descriptors than centres.
+    """
+    if len(descriptors) < aggregation.clusters:
+        raise ValueError(f'{aggregation.clusters} centres need as many local descriptors or '
+                         f'more; got {len(descriptors)}')
+    kmeans = faiss.Kmeans(aggregation.channels, aggregation.clusters, niter=25, seed=seed,
+                          max_points_per_centroid=1000, min_points_per_centroid=1)
+    kmeans.train(np.ascontiguousarray(descriptors, np.float32))
+    squared, _ = kmeans.index.search(descriptors, 2)
+    gap = float(np.mean(squared[:, 1] - squared[:, 0]))
+    alpha = -math.log(SECOND_SHARE) / max(gap, 1e-6)
+    aggregation.start(torch.from_numpy(np.array(kmeans.centroids)), alpha)
+    return alpha
+
+
+@torch.no_grad()
+def vlad_vectors(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the VLAD vectors (N,K*C) of `pictures` (N,H,W,3)."""
+    return np.concatenate([network.vlad(b).numpy() for b in _batches(pictures, 'vectors')])
+
+
+def centre_per_drive(vectors: NDArray[np.float32], drives: NDArray[np.integer],
+                     ) -> NDArray[np.float32]:
+    """Subtract from each vector (N,D) the mean of its drive; `drives` (N,) says which it is.
+
+    Weather and light move all vectors of a drive together: taken out here, they don't count as
+    variance that tells places apart.
+    """
+    centred = vectors.copy()
+    for drive in np.unique(drives):
+        centred[drives == drive] -= vectors[drives == drive].mean(axis=0)
+    return centred
+
+
+def pca_whitening(centred: NDArray[np.float32], dimension: int, *, shrinkage: float = 0.0,
+                  ) -> NDArray[np.float32]:
+    """Return the matrix P (dimension,D) for which P x has unit covariance over `centred` (N,D).
+
+    Jegou and Chum, ECCV 2012. `shrinkage` in [0,1) blends the kept variances with their mean, so
+    that weak directions, fitted to few pictures, are not blown up; 0 is plain whitening. Works on
+    the (N,N) Gram matrix, so N decides the cost. Raises ValueError when `centred` has no
+    `dimension` directions.
+    """
+    gram = centred.astype(np.float64) @ centred.T.astype(np.float64) / len(centred)
+    variances, vectors = np.linalg.eigh(gram)
+    variances, vectors = variances[::-1][:dimension], vectors[:, ::-1][:, :dimension]
+    if len(variances) < dimension or variances[-1] < 1e-9 * variances[0]:
+        rank = int(np.sum(variances > 1e-9 * variances[0]))
+        raise ValueError(f'a whitening to {dimension} needs more pictures: '
+                         f'{len(centred)} of them span {rank} directions')
+    # centred = U S V^T, so V^T = S^-1 U^T centred, with S^2 = N variances
+    directions = (vectors / np.sqrt(variances * len(centred))).T @ centred
+    scale = np.sqrt((1.0 - shrinkage) * variances + shrinkage * variances.mean())
+    return np.asarray(directions / scale[:, None], np.float32)
+
+
+@torch.no_grad()
+def set_whitening(network: PlaceNetwork, matrix: NDArray[np.float32],
+                  mean: NDArray[np.float32]) -> None:
+    """Make the last layer y = P (x - mean), with P = `matrix` (D,K*C) and `mean` (K*C,)."""
+    shape = tuple(network.whitening.weight.shape)
+    if matrix.shape != shape:
+        raise ValueError(f'the whitening of this network is {shape}; got {matrix.shape}')
+    network.whitening.weight.copy_(torch.from_numpy(matrix))
+    network.whitening.bias.copy_(torch.from_numpy(np.asarray(-matrix @ mean, np.float32)))
+
+
+def _batch_norms(backbone: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def _batches(pictures: NDArray[np.uint8], title: str) -> Iterator[torch.Tensor]:
+    for start in tqdm(range(0, len(pictures), BATCH), desc=title, unit='batch', leave=False):
+        yield torch.from_numpy(np.ascontiguousarray(pictures[start:start + BATCH]))
