@@ -60,6 +60,7 @@ setup(
     python_requires='>=3.10',
     install_requires=[
         'numpy',
+        'scipy',
         'opencv-python-headless',
         'faiss-cpu',
         'PyYAML',

@@ -20,6 +20,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('image_topic', default_value='/camera/image_raw',
                               description='Raw images; with image_transport compressed, '
                                           'this name without /compressed'),
+        DeclareLaunchArgument('odom_topic', default_value='/odom',
+                              description='Odometry; the node also runs without'),
         DeclareLaunchArgument('params_file',
                               default_value=str(share / 'config' / 'localize.yaml'),
                               description='Parameters of the node'),
@@ -39,6 +41,6 @@ def generate_launch_description() -> LaunchDescription:
             'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool),
             'autostart': ParameterValue(LaunchConfiguration('autostart'), value_type=bool),
         }],
-        remappings=[('image', image_topic),
+        remappings=[('image', image_topic), ('odom', LaunchConfiguration('odom_topic')),
                     ('image/compressed', [image_topic, '/compressed'])])
     return LaunchDescription([*arguments, node])

@@ -1,6 +1,6 @@
 """The surroundings of every test: a ROS 2 domain, log folder and home of the run's own.
 
-Fixtures live beside the tests that use them.
+And the one model that tests of many modules share; other fixtures live beside their tests.
 """
 
 from __future__ import annotations
@@ -10,6 +10,26 @@ import os
 from pathlib import Path
 import shutil
 import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from vpr_ros.encoder import Encoder
+
+
+@pytest.fixture(scope='session')
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of a small ONNX model of the contract, which needs no training."""
+    from thumbnail_model import write_thumbnail_model
+    return write_thumbnail_model(tmp_path_factory.mktemp('model') / 'thumbnail.onnx')
+
+
+@pytest.fixture(scope='session')
+def encoder(model_path: Path) -> Encoder:
+    """Return an encoder of that model."""
+    from vpr_ros.encoder import Encoder
+    return Encoder(model_path, provider='cpu', threads=1)
 
 
 def pytest_configure() -> None:

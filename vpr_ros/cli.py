@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -64,6 +65,19 @@ def _command(commands: Commands, name: str, run: Callable[[argparse.Namespace], 
     return parser
 
 
+def _number(kind: type[int] | type[float], low: float, high: float = math.inf
+            ) -> Callable[[str], float]:
+    """Return what argparse calls for an option that takes `low` to `high`, and never nan."""
+    def number(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high or math.isinf(value):
+            limits = f'at least {low:g}' if math.isinf(high) else f'from {low:g} to {high:g}'
+            raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
+        return value
+    number.__name__ = kind.__name__  # argparse's word for it: 'invalid float value'
+    return number
+
+
 def _add_localizer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', help=MODEL_HELP)
     parser.add_argument('--provider', default='auto',
@@ -77,6 +91,13 @@ def _encoder(options: argparse.Namespace) -> Encoder:
     return Encoder(options.model or bundled_model(), options.provider)
 
 
+def _check_output(options: argparse.Namespace) -> None:
+    """Refuse an output that is there before the long work, not after it."""
+    if Path(options.output).exists() and not options.overwrite:
+        raise ValueError(f'{options.output} exists already: choose another name, or pass '
+                         '--overwrite')
+
+
 def _build_map(commands: Commands) -> None:
     parser = _command(commands, 'build-map', _run_build_map,
                       'build a map from bags, or from folders of pictures with poses')
@@ -86,14 +107,12 @@ def _build_map(commands: Commands) -> None:
     _add_localizer_options(parser)
     parser.add_argument('--output', '-o', required=True, metavar='MAP', help='map directory')
     parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
-    parser.add_argument('--spacing', type=float, default=1.0, metavar='M',
+    parser.add_argument('--spacing', type=_number(float, 0), default=1.0, metavar='M',
                         help='metres between places')
     parser.add_argument('--index', default='flat',
                         choices=('flat', 'sq8', 'pq', 'hnsw', 'ivfpq'), help='kind of index')
     parser.add_argument('--condition', action='append', default=[], metavar='NAME',
                         help="a source's season or light, in the order of the sources")
-    parser.add_argument('--correct-radius', type=float, default=5.0, metavar='M',
-                        help='distance within which a pose counts as right')
     parser.add_argument('--image-topic', help='the first image topic if left out')
     parser.add_argument('--pose-topic', help='Odometry, PoseStamped or PoseWithCovarianceStamped')
     parser.add_argument('--pose-file', help='poses of a folder of pictures (CSV or TUM)')
@@ -107,15 +126,13 @@ def _run_build_map(options: argparse.Namespace) -> None:
     if options.condition and len(options.condition) != len(options.sources):
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
-    if Path(options.output).exists() and not options.overwrite:
-        raise ValueError(f'{options.output} exists already: choose another name, or pass '
-                         '--overwrite')
+    _check_output(options)
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file)
                for source in options.sources]
     place_map = build_map(sources, _encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
-                          correct_radius=options.correct_radius, thumbnails=options.thumbnails)
+                          thumbnails=options.thumbnails)
     place_map.save(options.output, overwrite=options.overwrite)
     print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
           f"'{place_map.manifest.frame_id}'")
@@ -131,12 +148,22 @@ def _replay(commands: Commands) -> None:
                         help='directory for trajectory.tum, estimates.csv and a bag of the poses')
     parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
     parser.add_argument('--image-topic', help='the first image topic if left out')
+    parser.add_argument('--odometry-topic', help='the first Odometry topic if left out')
+    parser.add_argument('--no-odometry', dest='odometry', action='store_false',
+                        help='do without it: any place within reach may be next')
     parser.add_argument('--truth-topic', help='compare with the poses on this topic of the bag')
-    parser.add_argument('--min-confidence', type=float, default=0.5)
-    parser.add_argument('--top-k', type=int, default=10)
-    parser.add_argument('--correct-radius', type=float, default=5.0, metavar='M')
+    parser.add_argument('--min-confidence', type=_number(float, 0, 1), default=0.5, metavar='P',
+                        help='a pose is written from this confidence on')
+    parser.add_argument('--top-k', type=_number(int, 1), default=10, metavar='K',
+                        help='candidates looked at per frame')
+    parser.add_argument('--correct-radius', type=_number(float, 0.01), default=5.0, metavar='M',
+                        help='distance within which a pose counts as right')
     parser.add_argument('--no-compensate', dest='compensate', action='store_false',
                         help='do not centre descriptors on the running mean of the drive')
+    parser.add_argument('--no-filter', dest='filter', action='store_false',
+                        help='take each frame for itself')
+    parser.add_argument('--max-speed', type=_number(float, 0.01), default=15.0, metavar='M/S',
+                        help='fastest that the robot drives, for a bag without odometry')
 
 
 def _run_replay(options: argparse.Namespace) -> None:
@@ -146,12 +173,15 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.offline.replay import write_drive
     from vpr_ros.place_map import PlaceMap
     from vpr_ros.ros.bag import Bag
+    _check_output(options)
     encoder = _encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
                           min_confidence=options.min_confidence,
-                          correct_radius=options.correct_radius, compensate=options.compensate)
-    drive = replay(options.bag, localizer, image_topic=options.image_topic)
+                          correct_radius=options.correct_radius, compensate=options.compensate,
+                          filter=options.filter, max_speed=options.max_speed)
+    drive = replay(options.bag, localizer, image_topic=options.image_topic,
+                   odometry_topic=options.odometry_topic, odometry=options.odometry)
     write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)
     count = len(drive.estimates)
     print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '
@@ -160,8 +190,11 @@ def _run_replay(options: argparse.Namespace) -> None:
     if options.truth_topic:
         with Bag(options.bag) as bag:
             truth = bag.poses(bag.pose_topic(options.truth_topic))
-        print(score_drive(drive.stamps, drive.poses, drive.trusted, truth,
-                          options.correct_radius))
+        score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
+                            options.correct_radius)
+        print(f'of {score.frames} frames with a true pose, {score.published} have a pose: '
+              f'{score.right} right within {options.correct_radius:g} m, {score.wrong} wrong, '
+              f'median error {score.median_error:.2f} m')
 
 
 def _evaluate(commands: Commands) -> None:
@@ -210,7 +243,7 @@ def _play(commands: Commands) -> None:
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--no-clock', dest='clock', action='store_false',
                         help='do not publish /clock')
-    parser.add_argument('--wait', type=int, default=0, metavar='N',
+    parser.add_argument('--wait', type=_number(int, 0), default=0, metavar='N',
                         help='begin once each image topic has N subscribers')
     parser.add_argument('--wait-limit', type=float, metavar='S',
                         help='give up waiting after so many seconds')
@@ -240,7 +273,7 @@ def _street(commands: Commands) -> None:
     parser.add_argument('--drive', type=int, default=0, metavar='SEED',
                         help='which drive: its wobble, traffic and noise')
     parser.add_argument('--route', default='main', choices=('main', 'other'), help='which streets')
-    parser.add_argument('--length', type=float, metavar='M',
+    parser.add_argument('--length', type=_number(float, 0.01), metavar='M',
                         help='metres; the whole route if left out')
     parser.add_argument('--start', type=float, default=0.0, metavar='M', help='where to begin')
     parser.add_argument('--speed', type=float, default=8.0, metavar='M/S', help='mean speed')

@@ -122,7 +122,7 @@ class Encoder:
         except Exception as error:  # as above
             raise ModelError(f"{self.path}: input 'image' must be (N,H,W,3) and the metadata name "
                              f'input_height and input_width ({_first_line(error)})') from error
-        if probe.ndim != 2 or abs(float(np.linalg.norm(probe)) - 1) > 1e-3:
+        if probe.ndim != 2 or not abs(float(np.linalg.norm(probe)) - 1) < 1e-3:  # nor NaN
             raise ModelError(f'{self.path}: its descriptors are not vectors of unit length')
         return height, width, probe.shape[1]
 

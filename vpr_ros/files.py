@@ -58,7 +58,7 @@ def whole_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
         new.mkdir()
         yield new
         old = parent / f'{path.name}.old'
-        if path.exists():
+        if overwrite and path.exists():
             path.replace(old)
         try:
             new.replace(path)

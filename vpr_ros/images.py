@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import struct
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
-# OpenCV reads its limit once, when it is loaded: it refuses such a file by its header, undecoded.
+# OpenCV reads its limit once, when it is loaded, and refuses a larger file undecoded. It may have
+# been loaded before this module: so `decode` looks at the headers of PNG and JPEG itself.
 MAX_PIXELS = 50_000_000
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MIN_SIDE = 16
+MIN_SIDE = 8
 """Smallest width and height, in pixels, that can still show a place."""
 
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
@@ -111,6 +113,9 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image') -> NDArray[np.u
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
         raise ImageError(f'{name} is empty')
+    declared = _declared_size(buffer.data)
+    if declared is not None:
+        check_size(*declared, name)
     try:
         bgr = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -120,6 +125,24 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image') -> NDArray[np.u
         raise ImageError(f'{name} is damaged, or not a picture that OpenCV can decode')
     check_size(bgr.shape[0], bgr.shape[1], name)
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _declared_size(view: memoryview) -> tuple[int, int] | None:
+    """Return the height and width that a PNG or JPEG header gives; None for all other bytes.
+
+    A small file can declare a picture that fills the memory when it is decoded.
+    """
+    if bytes(view[:8]) == b'\x89PNG\r\n\x1a\n' and len(view) >= 24:
+        width, height = struct.unpack_from('>II', view, 16)
+        return height, width
+    at = 2 if bytes(view[:2]) == b'\xff\xd8' else len(view)
+    while at + 9 <= len(view) and view[at] == 0xFF:
+        marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            height, width = struct.unpack_from('>HH', view, at + 5)
+            return height, width
+        at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment
+    return None
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:

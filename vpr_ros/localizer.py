@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros import poses
+from vpr_ros.belief import Belief
 from vpr_ros.calibration import Calibration
 from vpr_ros.errors import OutOfOrderError
 from vpr_ros.place_map import centre
@@ -23,6 +24,22 @@ if TYPE_CHECKING:
 
 CLOCK_JUMP = 1_000_000_000
 """A stamp that goes back by more, in ns, is a clock that was set (a bag that loops)."""
+
+
+STANDSTILL = 0.999
+"""Cosine similarity of two descriptors above which the robot has not moved."""
+
+_SAMPLE = 512
+"""Places that tell what similarity is usual for a frame."""
+
+_WEIGHED = 256
+"""Places whose similarity is weighed one by one; the others count as not similar."""
+
+_NEWS = 0.3
+"""What a wholly new frame counts for. Likelihoods are multiplied as if frames were independent,
+but a street that looks like another does so for many frames."""
+
+_TURN = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,90 +109,157 @@ class DriveMean:
         self.value += (descriptor - self.value) / self._weight
 
 
-STANDSTILL = 0.999
-"""Cosine similarity of two frames above which the robot has not moved."""
 
 
 class Localizer:
     """Finds pictures on a map. One instance follows one drive; it is not thread-safe.
 
-    `top_k` candidates are looked at; `min_confidence` is the confidence from which an estimate is
+    `top_k` candidates are reported; `min_confidence` is the confidence from which an estimate is
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
-    descriptor on the drive's running mean. `stage_seconds` holds the times of the last frame.
+    descriptor on the drive's running mean; `filter` carries the belief from frame to frame, where
+    without odometry the robot is thought to drive at most at `max_speed` (m/s). All of these may
+    be changed between frames. `stage_seconds` holds the times of the last frame.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = 10,
                  min_confidence: float = 0.5, correct_radius: float = 5.0,
-                 compensate: bool = True) -> None:
+                 compensate: bool = True, filter: bool = True,  # noqa: A002 (the node's name)
+                 max_speed: float = 15.0) -> None:
         self.encoder = encoder
         self.place_map = place_map
         self.top_k = top_k
         self.min_confidence = min_confidence
         self.correct_radius = correct_radius
         self.compensate = compensate
-        self.stage_seconds: dict[str, float] = {}
+        self.filter = filter
+        self.max_speed = max_speed
         self.calibration = Calibration(**place_map.manifest.calibration)
+        self.stage_seconds: dict[str, float] = {}
+        self._belief = Belief(place_map.poses, place_map.manifest.spacing)
         self._mean = DriveMean(place_map.mean)
+        sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
+        self._sample = place_map.vectors(np.sort(sample))
         self._last_stamp: int | None = None
+        self._last_query: NDArray[np.float32] | None = None
+        self._last_odometry: NDArray[np.float64] | None = None
+        self._pending = np.zeros(3)
+        self._pending_seconds = 0.0
 
     def forget(self) -> None:
         """Forget the drive so far: the next frame is the first."""
         self._mean.reset()
-        self._last_stamp = None
+        self._belief.forget()
+        self._last_stamp = self._last_query = self._last_odometry = None
+        self._pending = np.zeros(3)
+        self._pending_seconds = 0.0
 
-    def localize(self, rgb: NDArray[np.uint8], stamp: int) -> Estimate:
+    def expect(self, pose: NDArray[np.float64], deviation: float) -> None:
+        """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
+        self._belief.expect(pose, deviation)
+        self._pending = np.zeros(3)
+
+    def localize(self, rgb: NDArray[np.uint8], stamp: int,
+                 odometry: NDArray[np.float64] | None = None) -> Estimate:
         """Return the estimate for a uint8 (H,W,3) picture taken at `stamp` (ns).
 
-        A stamp more than a second before the last one starts a new drive; one that is otherwise
-        not after the last raises OutOfOrderError.
+        `odometry` is the pose (7,) at that time in a frame that does not jump (REP-105 odom), or
+        None. A stamp more than a second before the last one starts a new drive; one that is
+        otherwise not after the last raises OutOfOrderError.
         """
-        self._follow_clock(stamp)
         begin = time.perf_counter()
         descriptor = self.encoder.encode(rgb)
         encoded = time.perf_counter()
-        estimate = self._locate(descriptor, stamp)
+        estimate = self.locate(descriptor, stamp, odometry)
         self.stage_seconds = {'encode': encoded - begin, 'search': time.perf_counter() - encoded}
         return estimate
 
-    def locate(self, descriptor: NDArray[np.float32], stamp: int) -> Estimate:
+    def locate(self, descriptor: NDArray[np.float32], stamp: int,
+               odometry: NDArray[np.float64] | None = None) -> Estimate:
         """Return the estimate for a descriptor float32 (D,), as `localize` does for a picture."""
-        self._follow_clock(stamp)
-        return self._locate(descriptor, stamp)
-
-    def _follow_clock(self, stamp: int) -> None:
-        if self._last_stamp is not None and stamp <= self._last_stamp:
-            if self._last_stamp - stamp <= CLOCK_JUMP:
-                raise OutOfOrderError(f'a frame at {stamp / 1e9:.3f} s came after one at '
-                                      f'{self._last_stamp / 1e9:.3f} s')
-            self.forget()
-        self._last_stamp = stamp
-
-    def _locate(self, descriptor: NDArray[np.float32], stamp: int) -> Estimate:
+        seconds = self._follow_clock(stamp)
         if self.compensate:
             self._mean.feed(descriptor)
-        query = centre(descriptor, self._mean.value)
-        similarity, places = self.place_map.search(query[None], self.top_k)
-        return self._estimate(similarity[0], places[0], stamp)
+        query = centre(descriptor, self._mean.value if self.compensate else self.place_map.mean)
+        similarity, places = self.place_map.search(query[None], max(self.top_k, _WEIGHED))
+        similarity, places = similarity[0], places[0]
+        if self.filter:
+            self._move(seconds, odometry)
+            news = _NEWS * self._novelty(query)
+        else:
+            self._belief.forget()
+            news = 1.0
+        usual = self._sample @ query
+        scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
+        found = similarity > -1  # an approximate index fills up with place 0
+        self._belief.update(places[found], self.calibration.ratios(scores[found]) ** news,
+                            self.calibration.outliers ** news)
+        return self._estimate(similarity[:self.top_k], places[:self.top_k], stamp)
+
+    def _follow_clock(self, stamp: int) -> float:
+        """Return the seconds since the last frame, and start over when the clock was set back."""
+        last, seconds = self._last_stamp, 0.0
+        if last is not None and stamp <= last:
+            if last - stamp <= CLOCK_JUMP:
+                raise OutOfOrderError(f'a frame at {stamp / 1e9:.3f} s came after one at '
+                                      f'{last / 1e9:.3f} s')
+            self.forget()
+        elif last is not None:
+            seconds = (stamp - last) / 1e9
+        self._last_stamp = stamp
+        return seconds
+
+    def _move(self, seconds: float, odometry: NDArray[np.float64] | None) -> None:
+        """Let the belief follow the robot; less than half a spacing is saved up for later.
+
+        Mass that moves in many small steps would spread by the map's grid in each of them.
+        """
+        self._pending_seconds += seconds
+        if odometry is None or self._last_odometry is None:
+            motion = None
+        else:
+            step = poses.relative(self._last_odometry, odometry)
+            self._pending = _chained(self._pending, step)
+            motion = self._pending
+        self._last_odometry = odometry
+        if motion is not None and (np.hypot(*motion[:2]) < self._belief.spacing / 2
+                                   and abs(motion[2]) < _TURN):
+            return
+        if self._pending_seconds > 0:
+            self._belief.predict(self._pending_seconds, motion, self.max_speed)
+        self._pending = np.zeros(3)
+        self._pending_seconds = 0.0
+
+    def _novelty(self, query: NDArray[np.float32]) -> float:
+        """Return how much of a frame, in [0,1], was not already in the one before it."""
+        last, self._last_query = self._last_query, query
+        return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
 
     def _estimate(self, similarity: NDArray[np.float32], places: NDArray[np.int64], stamp: int
                   ) -> Estimate:
-        """Weigh the candidates (k,): the pose is the mean of those around the best one."""
-        candidate_poses = self.place_map.poses[places]
-        weights = self.calibration.weights(similarity)
-        known = float(self.calibration.novelty(similarity[0]))
-        probability = known * weights / weights.sum()
-        near = poses.distance(candidate_poses, candidate_poses[0]) <= self.correct_radius
-        confidence = float(probability[near].sum())
-        pose = poses.mean(candidate_poses[near], weights[near])
-        covariance = poses.covariance(candidate_poses[near], weights[near], pose, self._floor)
+        """Return the pose of the belief's mode: the mean of the places around the likeliest."""
+        belief, all_poses = self._belief.places, self.place_map.poses
+        best = all_poses[belief.argmax()]
+        near = np.flatnonzero(poses.distance(all_poses, best) <= self.correct_radius)
+        weights = belief[near]
+        confidence = min(1.0, float(weights.sum()))
+        pose = poses.mean(all_poses[near], weights)
+        covariance = poses.covariance(all_poses[near], weights, pose, self._floor)
+        pose = poses.moved(pose, self._pending)
         reason = ''
         if confidence < self.min_confidence:
-            reason = 'off the map' if known < self.min_confidence else 'ambiguous'
+            reason = ('off the map' if self._belief.nowhere > 0.5 else 'ambiguous')
         return Estimate(stamp, pose, covariance, confidence,
-                        Candidates(places, similarity, probability, candidate_poses), reason)
+                        Candidates(places, similarity, belief[places], all_poses[places]), reason)
 
     @property
     def _floor(self) -> NDArray[np.float64]:
         """Variances (6,) that no estimate goes below: the map's grid, and a heading of 3 deg."""
-        position = self.place_map.manifest.spacing ** 2 / 12 + 0.1 ** 2
+        position = self._belief.spacing ** 2 / 12 + 0.1 ** 2
         return np.array([position] * 3 + [np.deg2rad(3) ** 2] * 3)
+
+
+def _chained(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the planar motion (ahead, left, turn) of one after the other."""
+    cosine, sine = np.cos(first[2]), np.sin(first[2])
+    return first + np.array([cosine * second[0] - sine * second[1],
+                             sine * second[0] + cosine * second[1], second[2]])

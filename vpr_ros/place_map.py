@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 from vpr_ros import images
+from vpr_ros.calibration import Calibration
 from vpr_ros.errors import MapError
 from vpr_ros.errors import ModelMismatchError
 from vpr_ros.files import sha256
@@ -109,12 +110,14 @@ class PlaceMap:
               thumbnails: Sequence[bytes] = ()) -> PlaceMap:
         """Make a map of N places from descriptors float32 (N,D) of unit norm.
 
-        Raises ValueError for no places, lengths or dimensions that disagree, an unknown index
-        kind, or too few places for the kind.
+        Raises ValueError for no places, lengths, sessions or dimensions that disagree, an unknown
+        index kind, or too few places for the kind.
         """
         count = len(descriptors)
         if count == 0:
             raise ValueError('a map needs at least one place')
+        if not np.isin(sessions, np.arange(len(manifest.sessions))).all():
+            raise ValueError(f'sessions must be numbers from 0 to {len(manifest.sessions) - 1}')
         if not len(stamps) == len(poses) == len(sessions) == count:
             raise ValueError('descriptors, stamps, poses and sessions differ in length')
         if thumbnails and len(thumbnails) != count:
@@ -179,10 +182,8 @@ class PlaceMap:
         Raises VprError when `path` exists and `overwrite` is false, OSError on a full disk.
         """
         with whole_directory(path, overwrite=overwrite) as part:
-            try:
-                faiss.write_index(self.index, str(part / _INDEX))
-            except RuntimeError as error:
-                raise OSError(f'{path}: the index cannot be written ({error})') from error
+            # FAISS's own writer does not notice a disk that is full at the last block.
+            (part / _INDEX).write_bytes(faiss.serialize_index(self.index).data)
             arrays: dict[str, NDArray[Any]] = {
                 'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
                 'means': self.means}
@@ -214,12 +215,15 @@ class PlaceMap:
         raw = _read_manifest(path / _MANIFEST)
         try:
             manifest = Manifest(
-                model=ModelIdentity(**raw['model']),
+                model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
                 sessions=tuple(Session(**session) for session in raw['sessions']),
                 frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
                 spacing=float(raw['spacing']), index=str(raw['index']),
                 calibration=dict(raw['calibration']))
             count, digests = int(raw['places']), dict(raw['sha256'])
+            Calibration(**manifest.calibration)
+            if not 0 <= manifest.spacing < math.inf:
+                raise ValueError(f'spacing {manifest.spacing}')
         except (KeyError, TypeError, ValueError) as error:
             raise MapError(f'{path / _MANIFEST} is damaged ({error!r}): build the map again'
                            ) from error
@@ -294,10 +298,11 @@ def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
         raise ValueError(f"index '{kind}' needs at least {_PQ_CENTROIDS} places to learn from, "
                          f"not {count}: use 'flat'")
     lists = max(1, math.isqrt(count))
-    parts = max(m for m in range(1, dimension // 8 + 1) if dimension % m == 0)
+    parts = max((m for m in range(1, dimension // 8 + 1) if dimension % m == 0), default=1)
+    # np: no polysemous training, which takes seconds a part and serves a search not used here.
     index: Any = faiss.index_factory(dimension, {
-        'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}', 'hnsw': 'HNSW32',
-        'ivfpq': f'IVF{lists},PQ{parts}'}[kind], faiss.METRIC_INNER_PRODUCT)
+        'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}np', 'hnsw': 'HNSW32',
+        'ivfpq': f'IVF{lists},PQ{parts}np'}[kind], faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
     if kind == 'hnsw':
@@ -313,7 +318,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise MapError(f'{path.parent} is not a map: it has no {_MANIFEST}')
     try:
         raw = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise MapError(f'{path} is damaged: build the map again') from error
     if not isinstance(raw, dict) or 'format' not in raw:
         raise MapError(f'{path} is damaged: build the map again')

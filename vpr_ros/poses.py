@@ -7,6 +7,7 @@ map's frame (REP-103, REP-105). Stamps are int64 nanoseconds.
 from __future__ import annotations
 
 import csv
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 IDENTITY = np.array([0, 0, 0, 0, 0, 0, 1], np.float64)
 IDENTITY.setflags(write=False)
 
+_MAX_SECONDS = 9_223_372_036
 _CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 
 
@@ -92,6 +94,27 @@ def angle(a: Floats, b: Floats) -> Floats:
     return np.asarray(2 * np.arccos(np.minimum(dot, 1.0)))
 
 
+def relative(start: Floats, end: Floats) -> Floats:
+    """Return the planar motion (3,) between two poses (7,): metres ahead and left, radians."""
+    yaw = heading(start)
+    x, y = end[:2] - start[:2]
+    turn = (heading(end) - yaw + np.pi) % (2 * np.pi) - np.pi
+    return np.array([np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x, turn])
+
+
+def moved(pose: Floats, motion: Floats) -> Floats:
+    """Return a pose (7,) after a planar motion (3,): metres ahead and left, radians."""
+    yaw = heading(pose)
+    half = motion[2] / 2
+    x, y, z, w = pose[3:]
+    sine, cosine = np.sin(half), np.cos(half)
+    return np.array([
+        pose[0] + np.cos(yaw) * motion[0] - np.sin(yaw) * motion[1],
+        pose[1] + np.sin(yaw) * motion[0] + np.cos(yaw) * motion[1], pose[2],
+        cosine * x - sine * y, cosine * y + sine * x, cosine * z + sine * w,
+        cosine * w - sine * z])
+
+
 def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float = 1.0
                 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Return poses (N,7) at `stamps`, and which of them (N,) are known.
@@ -120,6 +143,14 @@ def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float 
     poses[inside] = blend
     known[:] = np.isfinite(poses[:, 0])
     return poses, known
+
+
+def at(reference: PoseTrack | None, stamp: int, max_gap: float = 1.0) -> Floats | None:
+    """Return the pose (7,) at one stamp, or None where `interpolate` knows none."""
+    if reference is None:
+        return None
+    pose, known = interpolate(reference, np.array([stamp]), max_gap)
+    return pose[0] if known[0] else None
 
 
 def _slerp(a: Floats, b: Floats, part: Floats) -> Floats:
@@ -168,7 +199,7 @@ def _rotation_vector(a: Floats, b: Floats) -> Floats:
     """Return the rotations (N,3), in radians about fixed axes, from a (4,) to b (N,4)."""
     x, y, z, w = a
     # b * conjugate(a), written as one matrix product
-    turn = b @ np.array([[w, -z, y, x], [z, w, -x, y], [-y, x, w, z], [-x, -y, -z, w]])
+    turn = b @ np.array([[w, z, -y, x], [-z, w, x, y], [y, -x, w, z], [-x, -y, -z, w]])
     turn = np.where(turn[:, 3:] < 0, -turn, turn)
     sine = np.linalg.norm(turn[:, :3], axis=1, keepdims=True)
     scale = np.where(sine < 1e-9, 2.0,
@@ -187,7 +218,7 @@ def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> Non
     """Write a trajectory in the TUM format, stamps with all nine decimals."""
     with whole_file(path) as part:
         part.write_text(''.join(
-            f'{stamp // 10**9}.{stamp % 10**9:09d} ' + ' '.join(f'{v:.9f}' for v in pose) + '\n'
+            f'{Decimal(stamp).scaleb(-9):.9f} ' + ' '.join(f'{v:.9f}' for v in pose) + '\n'
             for stamp, pose in zip(stamps.tolist(), poses, strict=True)))
 
 
@@ -210,7 +241,10 @@ def read_csv(path: str | Path) -> tuple[list[str], Floats]:
     else:
         raise PoseError(f'{path}: columns must be image,x,y,z,qx,qy,qz,qw or image,x,y,yaw, '
                         f'not {",".join(rows[0])}')
-    return [row[0] for row in rows[1:]], checked(poses, str(path))
+    names = [row[0] for row in rows[1:]]
+    for name, pose in zip(names, poses, strict=True):
+        checked(pose, f'{path}: the pose of {name}')
+    return names, checked(poses)
 
 
 def write_csv(path: str | Path, names: Sequence[str], poses: Floats, *, header: str = 'image',
@@ -234,14 +268,17 @@ def _rows(path: Path, delimiter: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
     if delimiter == ' ':
         return [line.split() for line in lines]
-    return list(csv.reader(lines, delimiter=delimiter))
+    try:
+        return list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise PoseError(f'{path} is not a CSV file: {error}') from error
 
 
 def _numbers(fields: Sequence[str], count: int, path: str | Path) -> list[float]:
     try:
         values = [float(field) for field in fields]
     except ValueError as error:
-        raise PoseError(f'{path}: {error}') from error
+        raise PoseError(f'{path}: {error}, in the line {",".join(fields)}') from error
     if len(values) != count:
         raise PoseError(f'{path}: a line has {len(values)} numbers where {count} are needed: '
                         f'{",".join(fields)}')
@@ -250,11 +287,10 @@ def _numbers(fields: Sequence[str], count: int, path: str | Path) -> list[float]
 
 def nanoseconds(field: str, path: str | Path) -> int:
     """Return decimal seconds as whole nanoseconds, exactly (a double has not enough digits)."""
-    whole, _, part = field.partition('.')
     try:
-        return int(whole) * 10**9 + int((part + '000000000')[:9])
-    except ValueError:
-        try:
-            return round(float(field) * 1e9)
-        except (ValueError, OverflowError) as error:
-            raise PoseError(f'{path}: {field} is not a time in seconds') from error
+        seconds = Decimal(field)
+        if not abs(seconds) < _MAX_SECONDS:
+            raise ValueError(f'{field} does not fit in 64 bits of nanoseconds')
+    except (ArithmeticError, ValueError) as error:
+        raise PoseError(f'{path}: {field} is not a time in seconds') from error
+    return int(seconds.scaleb(9))

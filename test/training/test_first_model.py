@@ -23,7 +23,7 @@ def test_a_model_is_made_of_two_short_drives(tmp_path):
     assert result.shape == (2, 8)
     facts = session.get_modelmeta().custom_metadata_map
     assert facts['input_height'] == '60'
-    assert 'towns 100-100, spring, winter' in facts['training']
+    assert 'towns 100 to 100, spring, winter' in facts['training']
 
 
 def test_towns_of_tests_and_demos_are_refused():

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 import logging
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import calibration
 from vpr_ros import images
 from vpr_ros import poses
+from vpr_ros.calibration import Calibration
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.place_map import Manifest
@@ -40,12 +39,12 @@ _THUMBNAIL_HEIGHT = 120
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = 1.0, index: str = 'flat',
-              correct_radius: float = 5.0, thumbnails: bool = True) -> PlaceMap:
+              thumbnails: bool = True) -> PlaceMap:
     """Make a map of all sources, each a session, with a place every `spacing` metres.
 
-    `conditions` names each session's season or light; `correct_radius` (m) is what the confidence
-    is fitted for. Frames whose picture is bad are left out, counted and logged. Raises
-    SourceError when no place is left or the sources' frames of reference differ.
+    `conditions` names each session's season or light. Frames whose picture is bad are left out,
+    counted and logged. Raises SourceError when no place is left or the sources' frames of
+    reference differ.
     """
     descriptors: list[NDArray[np.float32]] = []
     stamps: list[int] = []
@@ -57,6 +56,9 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     for number, opened in enumerate(sources):
         with opened as source:
             references.add((source.frame_id, source.child_frame_id))
+            if len(references) > 1:
+                raise SourceError('the sources have poses in different frames: ' + ', '.join(
+                    f'{child} in {frame}' for frame, child in sorted(references)))
             names.append(Session(source.name, conditions[number] if conditions else 'unknown'))
             for frames, pictures in _batches(source, spacing):
                 descriptors.append(encoder.encode_batch(pictures))
@@ -68,17 +70,11 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
                               for picture in pictures]
         if number not in sessions[-1:]:
             raise SourceError(f'{names[-1].source} gives no place: it has no usable frame')
-    if len(references) > 1:
-        raise SourceError('the sources have poses in different frames: '
-                          + ', '.join(f'{child} in {frame}' for frame, child in references))
     frame_id, child_frame_id = references.pop()
     manifest = Manifest(ModelIdentity.of(encoder), tuple(names), frame_id, child_frame_id,
-                        spacing, index)
-    place_map = PlaceMap.build(
-        np.concatenate(descriptors), np.array(stamps), np.array(places),
-        np.array(sessions, np.int32), manifest, jpegs)
-    fitted = calibration.fit(place_map, correct_radius)
-    return replace(place_map, manifest=replace(manifest, calibration=fitted.as_dict()))
+                        spacing, index, Calibration().as_dict())
+    return PlaceMap.build(np.concatenate(descriptors), np.array(stamps), np.array(places),
+                          np.array(sessions, np.int32), manifest, jpegs)
 
 
 def _batches(source: Source, spacing: float

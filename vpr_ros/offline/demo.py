@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vpr_ros.street import DriveFrame
 
 IMAGES = '/camera/image_raw'
+ODOMETRY = '/odom'
 CORRECT_RADIUS = 5.0
 PLAY_RATE = 2.5
 """Times the pace at which the spring drive was recorded (5 Hz)."""
@@ -61,8 +62,7 @@ def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline
                                 lateral_offset=1.0), 'spring'), overwrite=True)
     print('2/4 build the map from the winter drive')
     encoder = Encoder(model or bundled_model())
-    place_map = build_map([open_source(winter)], encoder, conditions=['winter'], spacing=1.0,
-                          correct_radius=CORRECT_RADIUS)
+    place_map = build_map([open_source(winter)], encoder, conditions=['winter'], spacing=1.0)
     place_map.save(map_path, overwrite=True)
     del encoder
     with Bag(spring) as bag:
@@ -109,7 +109,7 @@ def _play_to_node(bag: Path, map_path: Path, model: str | None, frames: int, out
         if not recorder.wait(lambda: bool(recorder.maps), 30, node):
             raise VprError(f'the node did not start: see {output / "node.log"}')
         with live.process('vpr_ros.cli', 'play', str(bag), '--rate', str(PLAY_RATE), '--wait', '1',
-                          '--topics', IMAGES, log=output / 'play.log') as player:
+                          '--topics', IMAGES, ODOMETRY, log=output / 'play.log') as player:
             bar = tqdm(total=frames, desc='localised', unit='frame', disable=None)
             recorder.wait(lambda: bool(bar.update(len(recorder.candidates) - bar.n))
                           or player.poll() is not None, 300, node)

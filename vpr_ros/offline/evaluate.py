@@ -42,7 +42,8 @@ def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | 
     if len(place_map) != len(references):
         raise SourceError(f'{database}: {len(references) - len(place_map)} of its pictures '
                           'cannot be used: mend or remove them, with their ground truth')
-    localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate)
+    localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
+                          filter=False)
     first_right: list[int] = []
     for start in tqdm(range(0, len(files), BATCH), desc=Path(queries).name, unit='batch',
                       disable=None):

@@ -52,20 +52,24 @@ class Drive:
         return np.array([e.trusted for e in self.estimates])
 
 
-def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None) -> Drive:
+def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None,
+           odometry_topic: str | None = None, odometry: bool = True) -> Drive:
     """Localise every frame of a bag, in order; bad frames are counted by cause, and logged.
 
-    Raises SourceError when the bag has no images, or not one that can be used.
+    Odometry comes from `odometry_topic`, or the first one of the bag, if it has any and unless
+    `odometry` is false. Raises SourceError when the bag has no images, or none can be used.
     """
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
     begin = time.perf_counter()
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
+        track = bag.odometry(odometry_topic) if odometry else None
         for stamp, message in tqdm(bag.images(topic), total=bag.count(topic),
                                    desc=Path(bag_path).name, unit='frame', disable=None):
             try:
-                estimates.append(localizer.localize(messages.rgb(message), stamp))
+                estimates.append(localizer.localize(
+                    messages.rgb(message), stamp, poses.at(track, stamp)))
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
                 last = error

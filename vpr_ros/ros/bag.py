@@ -39,9 +39,11 @@ if TYPE_CHECKING:
 
 IMAGE_TYPES = (messages.RAW_IMAGE, messages.COMPRESSED_IMAGE)
 
+ODOMETRY = 'nav_msgs/msg/Odometry'
+
 # The best first: a localiser's or surveyor's poses are worth more than an odometry that drifts.
 POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/PoseStamped',
-              'nav_msgs/msg/Odometry')
+              ODOMETRY)
 
 
 @lru_cache(maxsize=1)
@@ -128,6 +130,16 @@ class Bag:
         SourceError, naming the topics there are, when there is none.
         """
         return self._chosen(topic, self._topics_of(POSE_TYPES), 'poses')
+
+    def odometry(self, topic: str | None = None) -> poses.PoseTrack | None:
+        """Read the odometry on `topic`, or on the first topic of that type; None without any.
+
+        Raises SourceError when `topic` has none.
+        """
+        found = self._topics_of((ODOMETRY,))
+        if topic is None and not found:
+            return None
+        return self.poses(self._chosen(topic, found, 'odometry'))
 
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:
         """Yield (stamp in ns, Image or CompressedImage) in the order of the recording.

@@ -65,7 +65,8 @@ class Health:
     def verdict(self) -> tuple[bytes, str]:
         """Return the level and one line for a node that is active."""
         now = time.monotonic()
-        since = now - (self._processed[-1] if self._processed else self._active_since)
+        times = list(self._processed)  # once: another thread may clear it
+        since = now - (times[-1] if times else self._active_since)
         if since > STALE_AFTER:
             return STALE, f'no frame localised for {since:.0f} s'
         if self.last_estimate is None:
@@ -79,7 +80,7 @@ class Health:
         values = {name: str(self.counts[name]) for name in (
             'received', 'processed', 'dropped', 'failed', 'poses')}
         values['rate (Hz)'] = f'{self.rate():.1f}'
-        for stage, seconds in self._times.items():
+        for stage, seconds in list(self._times.items()):  # another thread adds stages
             p50, p99 = np.percentile(list(seconds), [50, 99]) * 1e3
             values[f'{stage} p50 (ms)'] = f'{p50:.2f}'
             values[f'{stage} p99 (ms)'] = f'{p99:.2f}'

@@ -61,11 +61,12 @@ def process(module: str, *arguments: str, log: str | Path) -> Iterator[subproces
                 running.wait()
 
 
-def node_arguments(parameters: Mapping[str, object], image_topic: str) -> list[str]:
+def node_arguments(parameters: Mapping[str, object], image_topic: str,
+                   odometry_topic: str = '/odom') -> list[str]:
     """Return the command-line arguments of a node that starts by itself."""
     given = {**parameters, 'autostart': 'true'}
     return ['--ros-args', '-r', f'image:={image_topic}',
-            '-r', f'image/compressed:={image_topic}',
+            '-r', f'image/compressed:={image_topic}', '-r', f'odom:={odometry_topic}',
             *(part for name, value in given.items() for part in ('-p', f'{name}:={value}'))]
 
 

@@ -6,14 +6,18 @@ the newest, localises and publishes. Every published stamp is the image's.
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 import time
+import traceback
 from typing import Any
 from typing import TYPE_CHECKING
 
 import cv2
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
@@ -25,12 +29,15 @@ from rclpy.qos import ReliabilityPolicy
 from vpr_ros import images
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
+from vpr_ros.errors import MapError
 from vpr_ros.errors import VprError
 from vpr_ros.localizer import Localizer
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.ros import health
 from vpr_ros.ros import messages
 from vpr_ros.ros import parameters
+from vpr_ros.ros.inputs import FrameSlot
+from vpr_ros.ros.inputs import OdometryBuffer
 from vpr_ros.ros.messages import rclpy_types
 
 if TYPE_CHECKING:
@@ -46,51 +53,22 @@ _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DEBUG_HEIGHT = 240
 
 
-class FrameSlot:
-    """Holds the newest message; one that was not taken in time is overwritten."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._frame: tuple[Any, float] | None = None
-        self._closed = False
-
-    def put(self, message: Any) -> bool:
-        """Leave a message; return whether it replaced one that nobody had taken."""
-        with self._condition:
-            replaced = self._frame is not None
-            self._frame = (message, time.perf_counter())
-            self._condition.notify()
-        return replaced
-
-    def take(self) -> tuple[Any, float] | None:
-        """Wait for a message and return it with the time it came; None once closed."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._frame is not None or self._closed)
-            if self._closed:
-                return None
-            frame, self._frame = self._frame, None
-            return frame
-
-    def close(self) -> None:
-        """Send the one who waits away."""
-        with self._condition:
-            self._closed = True
-            self._condition.notify()
-
-
 class LocalizerNode(LifecycleNode):
     """`vpr_localizer`: see docs/messages.md for its topics and services."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__('vpr_localizer', **options)
-        parameters.declare(self)
-        self.add_on_set_parameters_callback(self._on_parameters)
         self._health = health.Health()
         self._localizer: Localizer | None = None
         self._turn = threading.Lock()
+        # Before the declaration, which then checks the values that the node is started with too.
+        self.add_on_set_parameters_callback(self._on_parameters)
+        parameters.declare(self)
         self._slot: FrameSlot | None = None
         self._worker: threading.Thread | None = None
         self._subscription: Any = None
+        self._inputs: list[Any] = []
+        self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
         own = MutuallyExclusiveCallbackGroup()
@@ -113,6 +91,10 @@ class LocalizerNode(LifecycleNode):
             self._problem = str(error)
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # rclpy would keep it to itself
+            self._problem = repr(error)
+            self.get_logger().error(traceback.format_exc())
+            return TransitionCallbackReturn.ERROR
         place_map = self._localizer.place_map
         self.get_logger().info(
             f'{encoder.path.name} on {encoder.provider}, {encoder.width}x{encoder.height}; '
@@ -149,6 +131,14 @@ class LocalizerNode(LifecycleNode):
                        reliability=ReliabilityPolicy.RELIABLE if reliable
                        else ReliabilityPolicy.BEST_EFFORT),
             callback_group=MutuallyExclusiveCallbackGroup())
+        self._inputs = [
+            self.create_subscription(
+                rclpy_types('nav_msgs/msg/Odometry'), 'odom', self._odometry.put,
+                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
+                callback_group=MutuallyExclusiveCallbackGroup()),
+            self.create_subscription(
+                rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
+                self._on_initial_pose, 1)]
         self.get_logger().info(f'listening to {self._subscription.topic_name}')
         self._state = 'active'
         return TransitionCallbackReturn.SUCCESS
@@ -184,8 +174,13 @@ class LocalizerNode(LifecycleNode):
         if self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
+        for subscription in self._inputs:
+            self.destroy_subscription(subscription)
+        self._inputs = []
+        self._odometry = OdometryBuffer()
         if self._slot is not None and self._worker is not None:
-            self._slot.close()
+            if self._slot.close():
+                self._health.counts['dropped'] += 1
             self._worker.join()
             self._slot = self._worker = None
 
@@ -225,12 +220,15 @@ class LocalizerNode(LifecycleNode):
     def _localize(self, message: Any, received: float) -> None:
         begin = time.perf_counter()
         picture = messages.rgb(message)
+        stamp = messages.stamp_ns(message.header)
         converted = time.perf_counter()
+        odometry = self._odometry.at(stamp)
+        ready = time.perf_counter()
         with self._turn:
             localizer = self._localizer
             if localizer is None:
                 return
-            estimate = localizer.localize(picture, messages.stamp_ns(message.header))
+            estimate = localizer.localize(picture, stamp, odometry)
             stages = localizer.stage_seconds
         found = time.perf_counter()
         self._publish(estimate, localizer)
@@ -238,7 +236,8 @@ class LocalizerNode(LifecycleNode):
             self._publish_debug(estimate, localizer, picture)
         done = time.perf_counter()
         self._health.processed(estimate, {
-            'wait': begin - received, 'convert': converted - begin, **stages,
+            'wait': begin - received, 'convert': converted - begin,
+            'odometry': ready - converted, **stages,
             'publish': done - found, 'total': done - received})
 
     def _publish(self, estimate: Estimate, localizer: Localizer) -> None:
@@ -256,7 +255,11 @@ class LocalizerNode(LifecycleNode):
 
     def _publish_debug(self, estimate: Estimate, localizer: Localizer,
                        picture: NDArray[Any]) -> None:
-        match = localizer.place_map.thumbnail(int(estimate.candidates.places[0]))
+        try:
+            match = localizer.place_map.thumbnail(int(estimate.candidates.places[0]))
+        except MapError as error:  # of no weight: the place was found by its descriptor
+            match = None
+            self.get_logger().warning(f'debug image: {error}', throttle_duration_sec=5.0)
         pictures = [picture] if match is None else [picture, match]
         canvas = images.side_by_side(pictures, _DEBUG_HEIGHT)
         cv2.putText(canvas, f'{estimate.confidence:.2f} {estimate.reason}', (6, 22),
@@ -275,6 +278,25 @@ class LocalizerNode(LifecycleNode):
             {'x': x, 'y': y, 'z': z, 'session': place_map.sessions}))
 
     # Being operated
+
+    def _on_initial_pose(self, message: Any) -> None:
+        with self._turn:
+            localizer = self._localizer
+            if localizer is None:
+                return
+            frame_id = localizer.place_map.manifest.frame_id
+            if message.header.frame_id not in ('', frame_id):
+                self.get_logger().warning(f"initialpose is in '{message.header.frame_id}', the "
+                                          f"map in '{frame_id}': ignored")
+                return
+            try:
+                pose = messages.pose_of(message)
+            except VprError as error:
+                self.get_logger().warning(f'initialpose ignored: {error}')
+                return
+            variance = max(message.pose.covariance[0], message.pose.covariance[7], 0.0)
+            localizer.expect(pose, math.sqrt(variance))
+        self.get_logger().info(f'expected at x {pose[0]:.1f}, y {pose[1]:.1f}')
 
     def _on_relocalize(self, request: Any, response: Any) -> Any:
         with self._turn:
@@ -350,10 +372,15 @@ class LocalizerNode(LifecycleNode):
 _LIVE = tuple(parameter.name for parameter in parameters.PARAMETERS if parameter.live)
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until it is interrupted."""
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; return 0, or 1 when a parameter is refused."""
     rclpy.init(args=args)
-    node = LocalizerNode()
+    try:
+        node = LocalizerNode()
+    except ParameterException as error:
+        print(f'vpr_localizer: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
     executor = MultiThreadedExecutor(num_threads=2)
     executor.add_node(node)
     try:
@@ -367,7 +394,8 @@ def main(args: list[str] | None = None) -> None:
         node.on_shutdown(None)
         node.destroy_node()
         rclpy.try_shutdown()
+    return 0
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -53,6 +53,10 @@ PARAMETERS = (
               (0.01, 1000), live=True),
     Parameter('compensate', True, 'Centre descriptors on the running mean of the drive, which '
               'takes out season and light.', live=True),
+    Parameter('filter', True, 'Carry the belief from frame to frame (Bayes filter); false takes '
+              'each frame for itself.', live=True),
+    Parameter('max_speed', 15.0, 'Fastest that the robot drives, in m/s.', (0.01, 1000),
+              live=True),
     Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
               'lifecycle manager.'),
 )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from vpr_ros.street.conditions import condition_named
 from vpr_ros.street.faces import Body
+from vpr_ros.street.faces import cross
 from vpr_ros.street.faces import Face
 from vpr_ros.street.faces import lit
 from vpr_ros.street.faces import polygon
@@ -68,16 +70,12 @@ def car_faces(car: Car, place: NDArray[np.float64], heading: float, condition: C
     dark = tuple(int(c * shade) for c in condition.ground[1])
     faces = [polygon(np.array([across(nose[0], 0.02, 1.05), across(nose[0], 0.02, -1.05),
                                across(tail[0], 0.02, -1.05), across(tail[0], 0.02, 1.05)]),
-                     (dark[0], dark[1], dark[2]))]
-    for index, (first, second) in enumerate(zip(outline[:-1], outline[1:])):
-        points = np.array([across(*second, 1), across(*second, -1), across(*first, -1),
-                           across(*first, 1)])
-        if first[0] < 0 and second[1] < first[1]:
-            points = points[[2, 3, 0, 1]]
-        normal = np.cross(ahead * (second[0] - first[0]) + UP * (second[1] - first[1]), left)
+                     (dark[0], dark[1], dark[2]), under=True)]
+    for index, (first, second) in enumerate(pairwise(outline)):
+        points = np.array([across(*first, 1), across(*first, -1), across(*second, -1),
+                           across(*second, 1)])
+        normal = cross(ahead * (second[0] - first[0]) + UP * (second[1] - first[1]), left)
         normal = -normal / np.linalg.norm(normal)
-        if normal[2] < 0:
-            normal = -normal
         colour = lit(_GLASS if index in glass else car.colour, condition, normal)
         if condition.snow and index not in glass and normal[2] > 0.8:
             colour = (226, 229, 236)
@@ -113,8 +111,8 @@ def _draw_profile(car: Car, mirrored: bool, condition: Condition) -> NDArray[np.
 
     picture = np.zeros((round(tall * _DENSITY), round((front - rear) * _DENSITY), 4), np.uint8)
     light = condition.light(np.array([0.6, 0.5, 0.62])) * 0.9
-    body = tuple(int(c) for c in np.clip(np.array(car.colour) * light, 0, 255)) + (255,)
-    pane = tuple(int(c) for c in np.array(_GLASS) * light) + (255,)
+    body = (*(int(c) for c in np.clip(np.array(car.colour) * light, 0, 255)), 255)
+    pane = (*(int(c) for c in np.array(_GLASS) * light), 255)
     cv2.fillPoly(picture, [pixels([(front, _SILL), *outline, (rear, _SILL)])], body, cv2.LINE_AA)
     if car.kind == 'car':
         windows = [[(0.8, 0.97), (0.22, 1.36), (-0.4, 1.38), (-0.4, 0.97)],
@@ -123,9 +121,10 @@ def _draw_profile(car: Car, mirrored: bool, condition: Condition) -> NDArray[np.
         windows = [[(1.85, 1.2), (1.4, 1.9), (0.8, 1.92), (0.8, 1.2)]]
     for window in windows:
         cv2.fillPoly(picture, [pixels(window)], pane, cv2.LINE_AA)
-    dark = tuple(int(c * 0.7) for c in body[:3]) + (255,)
-    cv2.line(picture, *map(tuple, pixels([(0.4, 0.4), (0.4, 0.95)])), dark, 1)
-    cv2.line(picture, *map(tuple, pixels([(-0.44, 0.4), (-0.44, 0.95)])), dark, 1)
+    dark = (*(int(c * 0.7) for c in body[:3]), 255)
+    for x in (0.4, -0.44):
+        low, high = pixels([(x, 0.4), (x, 0.95)]).tolist()
+        cv2.line(picture, low, high, dark, 1)
     for x in (front - 0.85, rear + 0.8):
         centre = tuple(int(value) for value in pixels([(x, 0.32)])[0])
         cv2.circle(picture, centre, round(0.33 * _DENSITY), (24, 24, 26, 255), -1, cv2.LINE_AA)

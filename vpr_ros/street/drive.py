@@ -17,6 +17,7 @@ from vpr_ros.street.conditions import condition_named
 from vpr_ros.street.ground import ground
 from vpr_ros.street.ground import sky
 from vpr_ros.street.render import CAMERA_HEIGHT
+from vpr_ros.street.render import camera_matrix
 from vpr_ros.street.render import Renderer
 from vpr_ros.street.render import View
 from vpr_ros.street.route import Path
@@ -89,7 +90,7 @@ def _frames(town: Town, condition: Condition, seed: int, path: Path, speed: floa
     odometry = _Odometry(rng)
     others = _Traffic(path, start, condition, np.random.default_rng((16, seed))) \
         if traffic else None
-    focal = 0.5 * size[0] / math.tan(math.radians(42.5))
+    focal = float(camera_matrix(*size)[1, 1])
     tick = 0
     while motion.travelled < length:
         pose, velocity = motion.state()
@@ -212,7 +213,7 @@ class _Traffic:
         for low, high, gap, car in self._leaders:
             if low <= along <= high:
                 # Comes from afar and leaves again, rather than out of nowhere.
-                away = gap + 60 * (max(0, 1 - (along - low) / 20) + max(0, 1 - (high - along) / 20))
+                away = gap + 3.0 * (max(0.0, 20 - along + low) + max(0.0, 20 - high + along))
                 bodies.append(self._body(along + away, 0.0, 0.0, car))
         for spot, pace, car in self._oncoming:
             where = spot - pace * time

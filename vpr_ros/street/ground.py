@@ -67,6 +67,8 @@ def ground(town: Town, condition: Condition) -> Ground:
         plane *= light[channel] * np.float32(up[channel])
         plane += grey
         np.clip(plane, 0, 255, out=plane)
+        # Edges a pixel wide would be saw teeth under the wheels.
+        cv2.GaussianBlur(plane, (5, 5), 0.9, dst=plane)
         picture[..., channel] = plane
     return Ground(Texture(lambda: picture), left, top, width, height)
 
@@ -97,9 +99,9 @@ def sky(town: Town, condition: Condition) -> NDArray[np.uint8]:
         picture += 70 * np.exp(-(reach / 55) ** 2)[..., None] * np.array([1.0, 0.85, 0.55])
     far = np.asarray(condition.sky_horizon, float)
     for distance, tone in ((0, 0.86), (1, 0.74)):
-        ridge = sum(np.resize(rng.uniform(-1, 1, count), count).repeat(1)[
-            np.arange(width) * count // width] * size
-            for count, size in ((16, 5.0), (64, 4.0), (256, 3.0)))
+        ridge = np.zeros(width)
+        for count, size in ((16, 5.0), (64, 4.0), (256, 3.0)):
+            ridge += size * rng.uniform(-1, 1, count)[np.arange(width) * count // width]
         crest = horizon - 16 + 7 * distance - ridge * (1 - 0.3 * distance)
         below = np.arange(height)[:, None] > crest[None, :]
         picture[below] = far * tone
@@ -140,25 +142,40 @@ def _surfaces(raster: _Raster, town: Town) -> NDArray[np.uint8]:
                                          house.point(-0.5, 2)]), conditions.YARD)
     for half, surface in ((edge, conditions.PAVEMENT), (kerb, conditions.KERB),
                           (CARRIAGEWAY, conditions.ASPHALT)):
-        for street, length in zip(town.streets, lengths):
+        for street, length in zip(town.streets, lengths, strict=True):
             raster.strip(canvas, street, -half, length + half, half, -half, surface)
-    for street, length in zip(town.streets, lengths):
+    for street, length in zip(town.streets, lengths, strict=True):
         for side in (-1, 1):
             raster.strip(canvas, street, 12.0, length - 12.0, side * CARRIAGEWAY, side * 4.0,
                          conditions.PARKING)
             for wheel in (-0.75, 0.75):
                 raster.strip(canvas, street, 0.0, length, side * LANE + wheel + 0.28,
                              side * LANE + wheel - 0.28, conditions.TRACK)
-    for street, length in zip(town.streets, lengths):
+    _mend(raster, town, canvas)
+    for street, length in zip(town.streets, lengths, strict=True):
         for start in np.arange(13.0, length - 14.0, 6.0):
             raster.strip(canvas, street, start, start + 3.0, 0.08, -0.08, conditions.MARK)
         for low, high, side in ((9.6, 10.0, 1), (length - 10.0, length - 9.6, -1)):
             raster.strip(canvas, street, low, high, 0.2 * side, 3.6 * side, conditions.MARK)
-        for zebra, low in zip(street.crossings, (6.4, length - 9.2)):
+        for zebra, low in zip(street.crossings, (6.4, length - 9.2), strict=True):
             for across in np.arange(-5.2, 5.3, 1.05) if zebra else ():
                 raster.strip(canvas, street, low, low + 2.8, across + 0.27, across - 0.27,
                              conditions.MARK)
     return canvas
+
+
+def _mend(raster: _Raster, town: Town, canvas: NDArray[np.uint8]) -> None:
+    """Scatter patches of newer asphalt and drain covers over the roads."""
+    rng = np.random.default_rng((town.seed, 17))
+    for street in town.streets:
+        length = float(np.linalg.norm(street.end - street.start))
+        for _ in range(5):
+            low, side = rng.uniform(8, length - 14), rng.uniform(-5.5, 4.0)
+            raster.strip(canvas, street, low, low + rng.uniform(1.5, 6.0),
+                         side + rng.uniform(0.8, 2.2), side, conditions.PATCH)
+        for _ in range(4):
+            low, side = rng.uniform(8, length - 8), rng.uniform(-3.5, 3.5)
+            raster.strip(canvas, street, low, low + 0.65, side + 0.65, side, conditions.COVER)
 
 
 def _light(raster: _Raster, town: Town, condition: Condition) -> list[NDArray[np.float32]]:
@@ -177,16 +194,17 @@ def _light(raster: _Raster, town: Town, condition: Condition) -> list[NDArray[np
     mask = np.zeros(raster.shape, np.uint8)
     sun = condition.sun_direction()
     if condition.shadow < 1.0:
+        away = -sun[:2] / np.linalg.norm(sun[:2])
         for house in town.houses:
-            reach = (house.height + house.rise * 0.5) / math.tan(condition.sun_elevation)
+            length = (house.height + house.rise * 0.5) / math.tan(condition.sun_elevation)
             base = house.footprint()
-            tip = base - sun[:2] / np.linalg.norm(sun[:2]) * min(reach, 40.0)
+            tip = base + away * min(length, 40.0)
             hull = cv2.convexHull(np.vstack([base, tip]).astype(np.float32))[:, 0]
             raster.polygon(mask, hull.astype(np.float64), 255)
         for thing in town.standing:
             if thing.kind == 'tree':
-                reach = min(0.6 * thing.size / math.tan(condition.sun_elevation), 25.0)
-                centre = thing.place - sun[:2] / np.linalg.norm(sun[:2]) * reach
+                length = min(0.6 * thing.size / math.tan(condition.sun_elevation), 25.0)
+                centre = thing.place + away * length
                 angles = np.linspace(0, 2 * math.pi, 12, endpoint=False)
                 ring = np.column_stack([np.cos(angles), np.sin(angles)]) * thing.size * 0.3
                 raster.polygon(mask, centre + ring, 255 if condition.leaves else 110)

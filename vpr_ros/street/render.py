@@ -29,6 +29,7 @@ FAR = 150.0                 # m beyond which nothing but the ground is drawn
 SKY_DEPTH = 250.0           # m, what haze and skyline take the sky to be
 _NEAR = 0.25
 _BANDS = (0.6, 3.0, 7.0, 15.0, 32.0, 70.0, 400.0)
+_DOT = 16                   # screen pixels up to which a face is painted in one colour
 _SHIFT = 3                  # sub-pixel bits of the polygons' corners
 
 
@@ -68,19 +69,31 @@ class _Pack:
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(int)
         self.centres = np.array([body.centre for body in bodies]).reshape(-1, 2)
         self.radii = np.array([body.radius for body in bodies])
-        self.owner = np.repeat(np.arange(len(bodies)), counts)
         # Columns of the map from (a, b, 1) on the face to the map frame.
-        self.frames = np.array([np.column_stack([face.right, face.down, face.origin])
-                                for face in faces]).reshape(-1, 3, 3)
-        self.normals = np.array([face.normal() for face in faces]).reshape(-1, 3)
+        self.frames = np.array([(face.right, face.down, face.origin)
+                                for face in faces]).reshape(-1, 3, 3).transpose(0, 2, 1)
+        self.normals = np.cross(self.frames[:, :, 1], self.frames[:, :, 0])
         self.two_sided = np.array([face.two_sided for face in faces], bool)
-        self.corners = np.ones((len(faces), CORNERS, 3))
-        for index, face in enumerate(faces):
-            self.corners[index, :len(face.corners), :2] = face.corners
-            self.corners[index, len(face.corners):, :2] = face.corners[-1]
-        self.counts = [len(face.corners) for face in faces]
-        self.sizes = [face.size for face in faces]
+        self.outlines = np.array([(*face.corners,
+                                   *[face.corners[-1]] * (CORNERS - len(face.corners)))
+                                  for face in faces]).reshape(-1, CORNERS, 2)
+        self.sizes = np.array([face.size for face in faces]).reshape(-1, 2)
+        self.under = np.array([face.under for face in faces], bool)
+        self.eaves = np.array([face.eaves for face in faces])
         self.skins = [face.skin for face in faces]
+
+
+@dataclass
+class _Batch:
+    """Faces that may be in the picture: arrays over the faces, in camera coordinates."""
+
+    far: NDArray[np.float64]        # (n,) m to the middle of the body
+    mean: NDArray[np.float64]       # (n,) m forward to the middle of the face, or inf
+    matrices: NDArray[np.float64]   # (n,3,3) from (a, b, 1) to the screen
+    outlines: NDArray[np.float64]   # (n,CORNERS,2) on the face
+    sizes: NDArray[np.float64]      # (n,2)
+    eaves: NDArray[np.float64]      # (n,) b from which the face hides all behind it, or NaN
+    skins: list[Texture | tuple[int, int, int]]
 
 
 class Renderer:
@@ -93,27 +106,26 @@ class Renderer:
         self._static = _Pack(bodies)
         self._sprites = list(sprites)
         self._places = np.array([sprite.place for sprite in sprites]).reshape(-1, 3)
-        self._extent = np.array([max(sprite.width, 0.5) for sprite in sprites])
+        self._sprite_sizes = np.array([(sprite.width, sprite.height)
+                                       for sprite in sprites]).reshape(-1, 2)
         self._ground = ground
         self._sky = sky
+        self._texel = np.eye(3)
+        self._shift = np.eye(3)
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
         self.depth = np.zeros((self.height, self.width), np.float32)
         self.ground_depth = np.zeros((self.height, self.width), np.float32)
 
     def render(self, view: View, moving: Sequence[Body] = ()) -> NDArray[np.uint8]:
         """Return the frame uint8 (H,W,3) RGB; `depth` (H,W) float32 holds metres forward."""
-        rotation = view.rotation()
-        projection = self._matrix @ rotation
+        projection = self._matrix @ view.rotation()
         self._paint_sky(view)
-        self._paint_ground(view, projection, rotation)
+        self._paint_ground(view, projection)
         np.copyto(self.ground_depth, self.depth)
-        jobs: list[tuple[float, float, _Pack, int, NDArray, NDArray]] = []
-        for pack in (self._static, _Pack(moving)) if moving else (self._static,):
-            jobs += self._visible(pack, view, projection)
-        jobs += self._standing(view, projection, rotation)
-        jobs.sort(key=lambda job: (-job[0], -job[1]))
-        for distance, _, source, index, matrix, corners in jobs:
-            self._paint(source, index, matrix, corners, distance)
+        batches = [self._faces(self._static, view, projection), self._standing(view, projection)]
+        if moving:
+            batches.append(self._faces(_Pack(moving), view, projection))
+        self._paint_all(batches)
         return self.image
 
     def _in_sight(self, places: NDArray[np.float64], radii: NDArray[np.float64],
@@ -128,94 +140,129 @@ class Renderer:
         index = np.flatnonzero(inside)
         return index, np.hypot(*offset[index].T)
 
-    def _visible(self, pack: _Pack, view: View, projection: NDArray[np.float64]) -> list:
+    def _faces(self, pack: _Pack, view: View, projection: NDArray[np.float64]) -> _Batch:
         bodies, distances = self._in_sight(pack.centres, pack.radii, view)
-        if not len(bodies):
-            return []
-        faces = np.concatenate([np.arange(pack.first[b], pack.first[b + 1]) for b in bodies])
-        far = np.repeat(distances, pack.first[bodies + 1] - pack.first[bodies])
+        counts = pack.first[bodies + 1] - pack.first[bodies]
+        faces = np.repeat(pack.first[bodies] - np.cumsum(counts) + counts, counts) \
+            + np.arange(counts.sum())
+        far = np.repeat(distances, counts)
         towards = view.position - pack.frames[faces, :, 2]
         seen = (np.einsum('ij,ij->i', towards, pack.normals[faces]) > 1e-6) | pack.two_sided[faces]
         faces, far = faces[seen], far[seen]
-        frames = pack.frames[faces].copy()
+        frames = pack.frames[faces]
         frames[:, :, 2] -= view.position
         matrices = projection @ frames
-        corners = pack.corners[faces] @ matrices.transpose(0, 2, 1)
-        mean = corners[:, :, 2].mean(axis=1)
-        keep = corners[:, :, 2].max(axis=1) > _NEAR
-        return [(far[i], mean[i], pack, int(faces[i]), matrices[i], corners[i])
-                for i in np.flatnonzero(keep)]
+        outlines = pack.outlines[faces]
+        mean = (outlines.mean(axis=1) * matrices[:, 2, :2]).sum(axis=1) + matrices[:, 2, 2]
+        mean = np.where(pack.under[faces], np.inf, mean)
+        return _Batch(far, mean, matrices, outlines, pack.sizes[faces], pack.eaves[faces],
+                      [pack.skins[face] for face in faces.tolist()])
 
-    def _standing(self, view: View, projection: NDArray[np.float64],
-                  rotation: NDArray[np.float64]) -> list:
-        index, distances = self._in_sight(self._places, self._extent, view)
-        jobs = []
-        up = np.array([0.0, 0.0, 1.0])
-        for i, distance in zip(index, distances):
-            sprite = self._sprites[i]
-            offset = sprite.place - view.position
-            if rotation[2] @ offset < 0.8:
+    def _standing(self, view: View, projection: NDArray[np.float64]) -> _Batch:
+        index, distances = self._in_sight(self._places, self._sprite_sizes[:, 0] + 0.5, view)
+        offset = self._places[index] - view.position
+        near = distances > 0.8
+        index, distances, offset = index[near], distances[near], offset[near]
+        w, h = self._sprite_sizes[index].T
+        frames = np.zeros((len(index), 3, 3))
+        frames[:, 0, 0] = offset[:, 1] / distances
+        frames[:, 1, 0] = -offset[:, 0] / distances
+        frames[:, 2, 1] = -1.0
+        frames[:, :, 2] = offset - frames[:, :, 0] * (w / 2)[:, None]
+        frames[:, 2, 2] += h
+        zero = np.zeros_like(w)
+        outlines = np.stack([np.column_stack(pair) for pair in
+                             ((zero, zero), (w, zero), (w, h), (zero, h), (zero, h))], axis=1)
+        return _Batch(distances, distances, projection @ frames, outlines,
+                      self._sprite_sizes[index], np.full(len(index), np.nan),
+                      [self._sprites[i].texture for i in index.tolist()])
+
+    def _paint_all(self, batches: list[_Batch]) -> None:
+        """Paint the faces that are not hidden, the far ones first."""
+        far, mean, matrices, outlines, sizes, eaves = (
+            np.concatenate([getattr(batch, name) for batch in batches])
+            for name in ('far', 'mean', 'matrices', 'outlines', 'sizes', 'eaves'))
+        skins = [skin for batch in batches for skin in batch.skins]
+        homogeneous = outlines @ matrices[:, :, :2].transpose(0, 2, 1) \
+            + matrices[:, None, :, 2]
+        depths = homogeneous[..., 2]
+        whole = depths.min(axis=1) > _NEAR
+        screen = homogeneous[..., :2] / np.maximum(depths, _NEAR)[..., None]
+        boxes = np.concatenate([np.floor(screen.min(axis=1)), np.ceil(screen.max(axis=1)) + 1],
+                               axis=1)
+        boxes[~whole] = (0, 0, self.width, self.height)
+        boxes[:, :2] = np.maximum(boxes[:, :2], 0)
+        boxes[:, 2:] = np.minimum(boxes[:, 2:], (self.width, self.height))
+        extents = _extents(matrices, sizes)
+        rim = _rims(matrices, sizes, eaves)
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) \
+            & (depths.max(axis=1) > _NEAR)
+        order = np.lexsort((mean, far))
+        skyline = _Skyline(self.width, self.height)
+        shown = []
+        for i in order[inside[order]].tolist():
+            box = boxes[i]
+            if whole[i] and skyline.hides(box[0], box[2], box[1]):
                 continue
-            across = np.array([offset[1], -offset[0], 0.0]) / max(distance, 1e-6)
-            frame = np.column_stack([across, -up, offset - across * (sprite.width / 2)
-                                     + up * sprite.height])
-            matrix = projection @ frame
-            w, h = sprite.width, sprite.height
-            corners = np.array([(0, 0, 1), (w, 0, 1), (w, h, 1), (0, h, 1)], float) @ matrix.T
-            jobs.append((distance, distance, sprite, -1, matrix, corners))
-        return jobs
-
-    def _paint(self, source: _Pack | Sprite, index: int, matrix: NDArray[np.float64],
-               corners: NDArray[np.float64], distance: float) -> None:
-        if isinstance(source, _Pack):
-            skin, size = source.skins[index], source.sizes[index]
-            corners = corners[:source.counts[index]]
-        else:
-            skin, size = source.texture, (source.width, source.height)
-        clipped = corners[:, 2].min() < _NEAR
-        if clipped:
-            corners = _clip(corners)
-            if len(corners) < 3:
-                return
-        outline = corners[:, :2] / corners[:, 2:]
-        left, top = np.floor(outline.min(axis=0)).astype(int)
-        right, bottom = np.ceil(outline.max(axis=0)).astype(int) + 1
-        left, top = max(left, 0), max(top, 0)
-        right, bottom = min(right, self.width), min(bottom, self.height)
-        if right <= left or bottom <= top:
-            return
-        inner = np.clip((outline - (left, top)) * (1 << _SHIFT), -2e8, 2e8).round() \
+            shown.append(i)
+            if whole[i] and rim[i, 0] == rim[i, 0]:
+                skyline.add(*rim[i])
+        corner_lists = ((screen - boxes[:, None, :2]) * (1 << _SHIFT)).clip(-2e8, 2e8).round() \
             .astype(np.int32)
+        limits = boxes.astype(int).tolist()
+        for i in reversed(shown):
+            if whole[i]:
+                self._paint(skins[i], sizes[i], matrices[i], corner_lists[i], limits[i],
+                            extents[i], far[i])
+                continue
+            corners = _clip(homogeneous[i])
+            if len(corners) < 3:
+                continue
+            outline = corners[:, :2] / corners[:, 2:]
+            left, top = np.floor(outline.min(axis=0)).clip(0, 1 << 20).astype(int).tolist()
+            right, bottom = np.ceil(outline.max(axis=0)).clip(-9, 1 << 20).astype(int).tolist()
+            box = [left, top, min(right + 1, self.width), min(bottom + 1, self.height)]
+            if box[2] > box[0] and box[3] > box[1]:
+                inner = ((outline - box[:2]) * (1 << _SHIFT)).clip(-2e8, 2e8).round()
+                self._paint(skins[i], sizes[i], matrices[i], inner.astype(np.int32), box,
+                            np.array([1e6, 1e6]), far[i])
+
+    def _paint(self, skin: Texture | tuple[int, int, int], size: NDArray[np.float64],
+               matrix: NDArray[np.float64], corners: NDArray[np.int32], box: list[int],
+               extent: NDArray[np.float64], distance: float) -> None:
+        left, top, right, bottom = box
         target = self.image[top:bottom, left:right]
         depth = self.depth[top:bottom, left:right]
         if not isinstance(skin, Texture):
-            cv2.fillConvexPoly(target, inner, skin, cv2.LINE_8, _SHIFT)
-            cv2.fillConvexPoly(depth, inner, distance, cv2.LINE_8, _SHIFT)
+            cv2.fillConvexPoly(target, corners, skin, cv2.LINE_8, _SHIFT)
+            cv2.fillConvexPoly(depth, corners, distance, cv2.LINE_8, _SHIFT)
             return
-        if clipped:
-            across = down = 1e6
-        else:
-            across, down = _extent(matrix, size)
-        level = skin.at(across, down)
+        level = skin.at(*extent.tolist())
+        if level.shape[2] == 3 and (right - left) * (bottom - top) <= _DOT:
+            red, green, blue = level[level.shape[0] // 2, level.shape[1] // 2].tolist()
+            cv2.fillConvexPoly(target, corners, (red, green, blue), cv2.LINE_8, _SHIFT)
+            cv2.fillConvexPoly(depth, corners, distance, cv2.LINE_8, _SHIFT)
+            return
         warped = self._warp(level, matrix, size, left, top, right, bottom)
         mask = np.zeros(depth.shape, np.uint8)
-        cv2.fillConvexPoly(mask, inner, 255, cv2.LINE_8, _SHIFT)
-        if level.shape[2] == 4:
-            cover = cv2.multiply(warped[..., 3], mask, scale=1 / 255)
-            weight = cover.astype(np.float32) * (1 / 255)
-            cv2.blendLinear(np.ascontiguousarray(warped[..., :3]), target.copy(), weight,
-                            1 - weight, target)
-            depth[cover > 127] = distance
-        else:
+        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, _SHIFT)
+        if level.shape[2] == 3:
             cv2.copyTo(warped, mask, target)
-            depth[mask > 0] = distance
+            cv2.fillConvexPoly(depth, corners, distance, cv2.LINE_8, _SHIFT)
+            return
+        cover = cv2.multiply(cv2.extractChannel(warped, 3), mask, scale=1 / 255)
+        weight = cover.astype(np.float32) * np.float32(1 / 255)
+        colour = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
+        target[:] = cv2.blendLinear(colour, np.ascontiguousarray(target), weight, 1 - weight)
+        np.copyto(depth, distance, where=cover > 127)
 
     def _warp(self, picture: NDArray[np.uint8], matrix: NDArray[np.float64],
-              size: tuple[float, float], left: int, top: int, right: int, bottom: int
-              ) -> NDArray[np.uint8]:
-        sx, sy = size[0] / picture.shape[1], size[1] / picture.shape[0]
-        texel = np.array([[sx, 0.0, 0.5 * sx], [0.0, sy, 0.5 * sy], [0.0, 0.0, 1.0]])
-        shift = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top], [0.0, 0.0, 1.0]])
+              size: NDArray[np.float64] | tuple[float, float], left: int, top: int, right: int,
+              bottom: int) -> NDArray[np.uint8]:
+        texel, shift = self._texel, self._shift
+        texel[0, 0], texel[1, 1] = size[0] / picture.shape[1], size[1] / picture.shape[0]
+        texel[0, 2], texel[1, 2] = 0.5 * texel[0, 0], 0.5 * texel[1, 1]
+        shift[0, 2], shift[1, 2] = -left, -top
         return cv2.warpPerspective(  # type: ignore[return-value]
             picture, shift @ matrix @ texel, (right - left, bottom - top),
             flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -233,8 +280,7 @@ class Renderer:
                   self.image, cv2.BORDER_WRAP)
         self.depth[:] = SKY_DEPTH
 
-    def _paint_ground(self, view: View, projection: NDArray[np.float64],
-                      rotation: NDArray[np.float64]) -> None:
+    def _paint_ground(self, view: View, projection: NDArray[np.float64]) -> None:
         ground = self._ground
         frame = np.column_stack([(1.0, 0.0, 0.0), (0.0, -1.0, 0.0),
                                  np.array([ground.left, ground.top, 0.0]) - view.position])
@@ -244,7 +290,7 @@ class Renderer:
         size = (ground.width, ground.height)
         full = ground.texture.at(1e9, 1e9)
         per_metre = full.shape[1] / ground.width
-        for near, far in zip(_BANDS[-2::-1], _BANDS[:0:-1]):
+        for near, far in zip(_BANDS[-2::-1], _BANDS[:0:-1], strict=True):
             wide = far * 1.3 + 3.0
             spots = view.position[:2] + np.array([near * ahead + wide * side,
                                                   near * ahead - wide * side,
@@ -291,12 +337,63 @@ def _clip(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(kept).reshape(-1, 3)
 
 
-def _extent(matrix: NDArray[np.float64], size: tuple[float, float]) -> tuple[float, float]:
-    """Return how many pixels a face covers across and down, on the average of its edges."""
-    w, h = size
-    corners = np.array([(0, 0, 1), (w, 0, 1), (w, h, 1), (0, h, 1)], float) @ matrix.T
-    if corners[:, 2].min() < _NEAR:
-        return 1e6, 1e6
-    p = corners[:, :2] / corners[:, 2:]
-    return (float(np.hypot(*(p[1] - p[0])) + np.hypot(*(p[2] - p[3]))) / 2,
-            float(np.hypot(*(p[3] - p[0])) + np.hypot(*(p[2] - p[1]))) / 2)
+def _extents(matrices: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n,2) how many pixels faces cover across and down, on the average of their edges."""
+    w, h = sizes.T
+    zero, one = np.zeros_like(w), np.ones_like(w)
+    corners = np.stack([np.stack(spot, axis=1) for spot in
+                        ((zero, zero, one), (w, zero, one), (w, h, one), (zero, h, one))], axis=1)
+    points = corners @ matrices.transpose(0, 2, 1)
+    p = points[..., :2] / np.maximum(points[..., 2:], _NEAR)
+    edges = np.hypot(*np.moveaxis(p - np.roll(p, -1, axis=1), 2, 0))
+    return np.stack([edges[:, 0] + edges[:, 2], edges[:, 1] + edges[:, 3]], axis=1) / 2
+
+
+def _rims(matrices: NDArray[np.float64], sizes: NDArray[np.float64],
+          eaves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n,4) x, y, x, y on the screen of the line above which walls hide nothing."""
+    ends = []
+    for a in (np.zeros(len(sizes)), sizes[:, 0]):
+        point = matrices[:, :, 0] * a[:, None] + matrices[:, :, 1] * eaves[:, None] \
+            + matrices[:, :, 2]
+        ends.append(point[:, :2] / np.maximum(point[:, 2:], _NEAR))
+    return np.concatenate(ends, axis=1)
+
+
+class _Skyline:
+    """What the nearer walls hide: everything below a line, by columns of the screen.
+
+    Walls stand on the ground, so of a thing that stands farther away they hide all but what
+    reaches above them.
+    """
+
+    _BIN = 4
+
+    def __init__(self, width: int, height: int) -> None:
+        self._bins = -(-width // self._BIN)
+        self._top = [float(height)] * self._bins
+        self._count = 0
+
+    def hides(self, left: float, right: float, top: float) -> bool:
+        """Return whether nothing in columns `left` to `right` shows below row `top`."""
+        first, last = int(left) // self._BIN, int(right - 1) // self._BIN
+        return max(self._top[first:last + 1]) <= top
+
+    def add(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """Hide what is below the line from (x0, y0) to (x1, y1)."""
+        if x1 < x0:
+            x0, y0, x1, y1 = x1, y1, x0, y0
+        first = max(-int(-x0 // self._BIN), 0)
+        last = min(int(x1 // self._BIN), self._bins)
+        if last <= first:
+            return
+        slope = (y1 - y0) / (x1 - x0)
+        tops = self._top
+        here = y0 + slope * (first * self._BIN - x0)
+        for index in range(first, last):
+            there = here + slope * self._BIN
+            # A row to spare, since outlines are rounded.
+            line = (here if here > there else there) + 1.5
+            if line < tops[index]:
+                tops[index] = line
+            here = there

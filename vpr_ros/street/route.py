@@ -69,7 +69,7 @@ def _resample(points: NDArray[np.float64], *, closed: bool) -> NDArray[np.float6
     if closed:
         points = np.vstack([points, points[:1]])
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
-    count = int(round(along[-1] / STEP))
+    count = round(float(along[-1]) / STEP)
     wanted = np.linspace(0.0, along[-1], count + 1)[:-1 if closed else None]
     return np.column_stack([np.interp(wanted, along, points[:, axis]) for axis in (0, 1)])
 

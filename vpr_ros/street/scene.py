@@ -5,6 +5,7 @@ Built once per drive from a Town under a condition. Projection and painting live
 
 from __future__ import annotations
 
+from functools import partial
 import math
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from vpr_ros.street.town import House
     from vpr_ros.street.town import Town
 
+_PIECE = 3.5    # m, the longest piece of a hedge, fence or wall
+
+
 class Scene:
     """The bodies and sprites of a town under a condition, for the drive with this seed."""
 
@@ -40,7 +44,7 @@ class Scene:
         self._drive = drive
         self._shared: dict[tuple, Texture] = {}
         self.bodies = [self._house(house) for house in town.houses]
-        self.bodies += [self._boundary(item) for item in town.boundaries]
+        self.bodies += [body for item in town.boundaries for body in self._boundary(item)]
         for house in town.houses:
             if house.design.name == 'church':
                 self.bodies.append(self._tower(house))
@@ -65,7 +69,7 @@ class Scene:
         outline = [(0, rise), (w / 2, 0), (w, rise), (w, top), (0, top)] if gable \
             else [(0, 0), (w, 0), (w, h), (0, h)]
         faces.append(Face(corner + top * UP, along, -UP, (w, top), np.array(outline, float),
-                          skin))
+                          skin, eaves=top - h))
         for which, (origin, right) in enumerate(((corner + d * back, -back),
                                                  (corner + w * along, back))):
             faces.append(self._side(house, which, origin, right))
@@ -103,7 +107,8 @@ class Scene:
                                             which, normal))
         outline = [(0, rise), (d / 2, 0), (d, rise), (d, top), (0, top)] if rise \
             else [(0, 0), (d, 0), (d, h), (0, h)]
-        return Face(origin + top * UP, right, -UP, (d, top), np.array(outline, float), skin)
+        return Face(origin + top * UP, right, -UP, (d, top), np.array(outline, float), skin,
+                    eaves=rise)
 
     def _roof(self, house: House, origin: NDArray[np.float64], right: NDArray[np.float64],
               down: NDArray[np.float64], size: tuple[float, float]) -> Face:
@@ -147,17 +152,24 @@ class Scene:
         centre = (base + (along + back) * (wide / 2))[:2]
         return Body(tuple(faces), centre, 4.0)
 
-    def _boundary(self, item: Boundary) -> Body:
+    def _boundary(self, item: Boundary) -> list[Body]:
+        """Return the boundary in short pieces, since bodies are sorted by their middles."""
         length = float(np.linalg.norm(item.end - item.start))
+        count = math.ceil(length / _PIECE)
         right = np.append((item.end - item.start) / length, 0.0)
         normal = np.cross(-UP, right)
         light = (self._condition.light(normal) + self._condition.light(-normal)) / 2
         kind = item.number % 5
         skin = self._texture((item.kind, kind, *np.round(light, 1)), lambda: sprites.boundary(
             item.kind, kind, self._condition, light))
-        face = rectangle(np.append(item.start, item.height), right, -UP, (length, item.height),
-                         skin, two_sided=True)
-        return Body((face,), (item.start + item.end) / 2, length / 2)
+        bodies = []
+        for index in range(count):
+            start = item.start + (item.end - item.start) * (index / count)
+            face = rectangle(np.append(start, item.height), right, -UP,
+                             (length / count, item.height), skin, two_sided=True)
+            bodies.append(Body((face,), start + right[:2] * (length / count / 2),
+                               length / count / 2))
+        return bodies
 
     def _stand(self) -> None:
         condition, seed = self._condition, self._town.seed
@@ -179,6 +191,6 @@ class Scene:
                 continue
             shape, kinds, make = draw[thing.kind]
             kind = thing.number % kinds
-            texture = self._texture((thing.kind, kind), lambda make=make, kind=kind: make(kind))
+            texture = self._texture((thing.kind, kind), partial(make, kind))
             self.sprites.append(Sprite(np.append(thing.place, 0.0), thing.size * shape,
                                        thing.size, texture))

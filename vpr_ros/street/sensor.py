@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from vpr_ros.street.render import SKY_DEPTH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ class Sensor:
         self._haze = np.broadcast_to(np.asarray(condition.sky_horizon, np.uint8),
                                      (height, width, 3)).copy()
         self._auto = 1.0
+        self._streaks = _streaks(size, self._rng) if condition.wet else np.zeros((1, 1), np.uint8)
         count = 14 if condition.wet else 0
         self._drops = [(float(self._rng.uniform(0, 1)), float(self._rng.uniform(0, 1)),
                         float(self._rng.uniform(0.012, 0.035))) for _ in range(count)]
@@ -48,9 +50,8 @@ class Sensor:
         if condition.wet:
             image = self._mirror(image, ground, horizon)
         clear = cv2.exp(depth * np.float32(-1.0 / condition.haze_range))
-        sky = depth >= 249.0
-        clear[sky] = 1.0
-        image = cv2.blendLinear(image, self._haze, clear, 1 - clear)
+        clear[depth >= SKY_DEPTH] = 1.0
+        image = np.asarray(cv2.blendLinear(image, self._haze, clear, 1 - clear), np.uint8)
         gain = self._vignette * np.float32(self.gain * self._meter(image))
         if condition.night:
             gain = gain * (1 + 1.6 * self._beam * cv2.exp(depth * np.float32(-1 / 16.0)))
@@ -78,18 +79,12 @@ class Sensor:
         rows = np.clip(2 * horizon - np.arange(height), 0, height - 1).astype(int)
         flipped = cv2.blur(image[rows], (3, 15))
         share = np.where(ground, np.float32(0.36), np.float32(0.0))
-        return cv2.blendLinear(flipped, image, share, 1 - share)
+        return np.asarray(cv2.blendLinear(flipped, image, share, 1 - share), np.uint8)
 
     def _rain(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
         width, height = self._size
-        streaks = np.zeros((height, width), np.uint8)
-        count = 70
-        xs = self._rng.integers(0, width, count)
-        ys = self._rng.integers(0, height, count)
-        lengths = self._rng.integers(height // 30, height // 9, count)
-        for x, y, length in zip(xs.tolist(), ys.tolist(), lengths.tolist()):
-            cv2.line(streaks, (x, y), (x + length // 8, y + length), 26, 1, cv2.LINE_AA)
-        frame += streaks[..., None]
+        top, left = self._rng.integers(0, (height, width)).tolist()
+        frame += self._streaks[top:top + height, left:left + width, None]
         for across, down, radius in self._drops:
             x, y, r = int(across * width), int(down * height), max(2, int(radius * width))
             x0, y0, x1, y1 = max(x - r, 0), max(y - r, 0), min(x + r, width), min(y + r, height)
@@ -97,3 +92,14 @@ class Sensor:
                 patch = frame[y0:y1, x0:x1]
                 patch[:] = 0.35 * patch + 0.65 * cv2.blur(patch, (r, r))[::-1]
         return frame
+
+
+def _streaks(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return falling rain uint8 (2H,2W), of which every frame shows another part."""
+    width, height = size
+    layer = np.zeros((2 * height, 2 * width), np.uint8)
+    xs, ys = rng.integers(0, 2 * width, 280), rng.integers(0, 2 * height, 280)
+    lengths = rng.integers(height // 30 + 1, height // 9 + 2, 280)
+    for x, y, length in zip(xs.tolist(), ys.tolist(), lengths.tolist(), strict=True):
+        cv2.line(layer, (x, y), (x + length // 8, y + length), (26,), 1, cv2.LINE_AA)
+    return layer

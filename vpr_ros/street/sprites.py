@@ -24,11 +24,10 @@ def tree(seed: int, number: int, condition: Condition) -> NDArray[np.uint8]:
     """Return a tree: the skeleton follows from the number, leaves or snow from the condition."""
     rng = np.random.default_rng((seed, 7, number))
     height, width = _TREE
-    picture = np.zeros((height, width, 4), np.uint8)
     scale = 2
     big = np.zeros((height * scale, width * scale, 4), np.uint8)
     light = np.clip(np.asarray(condition.ambient) + 0.6 * np.asarray(condition.sun), 0, 1.15)
-    bark = tuple(int(c) for c in np.array([92, 74, 60]) * light) + (255,)
+    bark = (*(int(c) for c in np.array([92, 74, 60]) * light), 255)
     tips: list[tuple[float, float]] = []
     _branch(big, width, height * scale - 1.0, -math.pi / 2, height * scale * 0.30, 13.0, 0, bark,
             tips, rng)
@@ -45,12 +44,12 @@ def tree(seed: int, number: int, condition: Condition) -> NDArray[np.uint8]:
                 cv2.circle(big, centre, int(rng.uniform(7, 15)),
                            (*(int(c) for c in colour), 255), -1, cv2.LINE_AA)
     elif condition.snow:
-        white = tuple(int(c) for c in np.clip(np.array([240, 243, 250]) * light, 0, 255)) + (255,)
+        white = (*(int(c) for c in np.clip(np.array([240, 243, 250]) * light, 0, 255)), 255)
         for x, y in tips:
             if rng.random() < 0.5:
                 cv2.line(big, (int(x) - 5, int(y) - 1), (int(x) + 4, int(y) - 2), white, 2)
-    picture = cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA)
-    return _solid(picture)
+    return _solid(np.asarray(cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA),
+                             np.uint8))
 
 
 def lamp(condition: Condition) -> NDArray[np.uint8]:
@@ -79,13 +78,15 @@ def sign(number: int, condition: Condition) -> NDArray[np.uint8]:
         cv2.circle(picture, (18, 18), 17, (200, 30, 34, 255), -1, cv2.LINE_AA)
         cv2.circle(picture, (18, 18), 12, (244, 244, 240, 255), -1, cv2.LINE_AA)
     elif kind == 1:
-        cv2.fillConvexPoly(picture, np.int32([[18, 0], [35, 32], [1, 32]]), (200, 30, 34, 255))
-        cv2.fillConvexPoly(picture, np.int32([[18, 8], [29, 28], [7, 28]]), (244, 244, 240, 255))
+        cv2.fillConvexPoly(picture, np.array([[18, 0], [35, 32], [1, 32]], np.int32),
+                           (200, 30, 34, 255))
+        cv2.fillConvexPoly(picture, np.array([[18, 8], [29, 28], [7, 28]], np.int32),
+                           (244, 244, 240, 255))
     elif kind == 2:
         cv2.rectangle(picture, (2, 2), (33, 33), (30, 80, 170, 255), -1)
         cv2.rectangle(picture, (14, 8), (19, 28), (244, 244, 240, 255), -1)
     else:
-        cv2.fillConvexPoly(picture, np.int32([[18, 0], [35, 17], [18, 34], [1, 17]]),
+        cv2.fillConvexPoly(picture, np.array([[18, 0], [35, 17], [18, 34], [1, 17]], np.int32),
                            (236, 190, 40, 255))
     return _shine(picture, condition, 0.5)
 
@@ -111,7 +112,7 @@ def boundary(kind: str, number: int, condition: Condition,
              light: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return a stretch of 'hedge', 'fence' or 'wall', 24 pixels high."""
     rng = np.random.default_rng((9, number))
-    height, width = 24, 120
+    height, width = 24, 72
     picture = np.zeros((height, width, 4), np.uint8)
     picture[..., 3] = 255
     if kind == 'hedge':

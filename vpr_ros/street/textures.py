@@ -5,6 +5,7 @@ What is drawn on them lives in facades.py and sprites.py.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -43,20 +44,22 @@ class Texture:
             else:
                 full = self._level(0, 0)
                 size = (max(full.shape[1] >> x, 1), max(full.shape[0] >> y, 1))
-                picture = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-            self._levels[x, y] = picture  # type: ignore[assignment]
+                picture = np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA),
+                                     np.uint8)
+            self._levels[x, y] = picture
         return self._levels[x, y]
 
 
 def _steps(texels: int, pixels: float) -> int:
-    return int(np.clip(np.log2(max(texels, 1) / max(pixels, 1.0)) + 0.35, 0, _LEVELS))
+    return min(max(int(math.log2(texels / max(pixels, 1.0)) + 0.35), 0), _LEVELS)
 
 
 def grain(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return smooth noise float32 (H,W) in -1 to 1 whose blobs are about `cell` pixels wide."""
     height, width = shape
     coarse = rng.uniform(-1, 1, (height // cell + 2, width // cell + 2)).astype(np.float32)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR),
+                      np.float32)
 
 
 def wall(kind: str, width: int, height: int, colour: tuple[int, int, int],

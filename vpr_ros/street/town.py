@@ -149,6 +149,8 @@ class Town:
         self._routes = {
             'main': lane_path(np.array([nodes[node] for node in _tour(rng)]), LANE, closed=True),
             'other': lane_path(np.array([nodes[node] for node in _OTHER]), LANE, closed=False)}
+        for path in self._routes.values():
+            path.setflags(write=False)
         self.streets: tuple[Street, ...] = ()
         self.houses: tuple[House, ...] = ()
         self.standing: tuple[Standing, ...] = ()
@@ -310,7 +312,7 @@ class _Side:
         def put(kind: str, along: float, out: float, size: float) -> None:
             built.append(Standing(kind, number + len(built), self.at(along, out), heading, size))
 
-        name, designs, gap, setback, tree_gap, _ = theme
+        name, _, _, setback, tree_gap, _ = theme
         low, high = max(self.low, 11.0), min(self.high, self.length - 11.0)
         if tree_gap:
             for along in np.arange(low + rng.uniform(0, 4), high, tree_gap):

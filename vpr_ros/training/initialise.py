@@ -27,6 +27,8 @@ SHIFT = 1.0
 """Bias of every BatchNorm of an untrained backbone, in standard deviations of its input."""
 LONGEST_WAVE = 8.0
 """Longest wavelength of the first layer's filters, in pixels."""
+RANK_TOLERANCE = 1e-6
+"""Variance relative to the largest below which a direction is rounding error of float32."""
 SECOND_SHARE = 0.01
 """Assignment to the second nearest centre relative to the nearest, on average, at the start."""
 
@@ -161,15 +163,17 @@ def pca_whitening(centred: NDArray[np.float32], dimension: int, *, shrinkage: fl
     the (N,N) Gram matrix, so N decides the cost. Raises ValueError when `centred` has no
     `dimension` directions.
     """
-    gram = centred.astype(np.float64) @ centred.T.astype(np.float64) / len(centred)
+    gram = (centred @ centred.T).astype(np.float64) / len(centred)
     variances, vectors = np.linalg.eigh(gram)
-    variances, vectors = variances[::-1][:dimension], vectors[:, ::-1][:, :dimension]
-    if len(variances) < dimension or variances[-1] < 1e-9 * variances[0]:
-        rank = int(np.sum(variances > 1e-9 * variances[0]))
+    variances, vectors = variances[::-1], vectors[:, ::-1]
+    rank = int(np.sum(variances > RANK_TOLERANCE * variances[0]))
+    if rank < dimension:
         raise ValueError(f'a whitening to {dimension} needs more pictures: '
                          f'{len(centred)} of them span {rank} directions')
+    variances, vectors = variances[:dimension], vectors[:, :dimension]
     # centred = U S V^T, so V^T = S^-1 U^T centred, with S^2 = N variances
-    directions = (vectors / np.sqrt(variances * len(centred))).T @ centred
+    combination = (vectors / np.sqrt(variances * len(centred))).astype(np.float32)
+    directions = combination.T @ centred
     scale = np.sqrt((1.0 - shrinkage) * variances + shrinkage * variances.mean())
     return np.asarray(directions / scale[:, None], np.float32)
 

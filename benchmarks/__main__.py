@@ -1,0 +1,75 @@
+"""Run the benchmarks one after another, with settings that take some minutes in all.
+
+Each is a command of its own, too, with more options: see README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+from benchmarks import tables
+from benchmarks.encoder_speed import encoder_speed
+from benchmarks.map_load import map_load
+from benchmarks.node_rate import node_rate
+from benchmarks.real_node import real_node
+from benchmarks.real_sets import NO_DATA
+from benchmarks.real_sets import real_sets
+from benchmarks.replay_vs_node import replay_vs_node
+from benchmarks.street_speed import street_speed
+from vpr_ros.errors import VprError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping
+    from typing import Any
+
+RESULTS = Path(__file__).with_name('results')
+
+
+def main() -> int:
+    """Run all that are asked for; return 1 when one of them failed."""
+    benchmarks: dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+        'encoder_speed': lambda o: encoder_speed(o.model, 20 if o.quick else 100),
+        'map_load': lambda o: map_load(10_000 if o.quick else 100_000),
+        'street_speed': lambda _: street_speed(20 if o.quick else 100),
+        'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
+        'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
+        'real_sets': lambda o: real_sets(o.data, o.model),
+        'real_node': lambda o: real_node(o.data, model=o.model),
+    }
+    parser = argparse.ArgumentParser(prog='python -m benchmarks',
+                                     description=__doc__.splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='NAME',
+                        help=f'some of {", ".join(benchmarks)}; all if left out')
+    parser.add_argument('--model', metavar='ONNX', help='the bundled one if left out')
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of real picture sets (or VPR_DATA)')
+    parser.add_argument('--quick', action='store_true',
+                        help='only to see that they run: figures from it say nothing')
+    o = parser.parse_args()
+    for name in o.names:
+        if name not in benchmarks:
+            parser.error(f"there is no '{name}': choose from {', '.join(benchmarks)}")
+    if not o.data:
+        print(NO_DATA)
+    failed = 0
+    for name in o.names or benchmarks:
+        if name.startswith('real_') and not o.data:
+            continue
+        try:
+            machine = tables.surroundings()
+            result = benchmarks[name](o)
+            tables.save(str(RESULTS / f'{name}.json'),
+                        {**result, 'quick': o.quick, 'machine': machine})
+        except (VprError, OSError, ValueError) as error:
+            failed = 1
+            print(f'{name}: error: {" ".join(str(error).split())}', file=sys.stderr)
+    return failed
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""How long a large map takes to load, all checks included, and to save.
+
+The peer is what no loader can do without: FAISS reading the index, and its SHA-256. The files are
+in the page cache for both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks import tables
+import faiss
+import numpy as np
+from vpr_ros.files import sha256
+from vpr_ros.place_map import Manifest
+from vpr_ros.place_map import ModelIdentity
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.place_map import Session
+from vpr_ros.poses import planar
+
+TARGET = 1.0
+"""Seconds within which a map of 1e5 places of 512 dimensions is to be loaded."""
+
+
+def map_load(places: int = 100_000, dimension: int = 512, index: str = 'flat', rounds: int = 5
+             ) -> dict[str, Any]:
+    """Time loading and saving a map of random descriptors; return seconds and ratios."""
+    place_map = _random_map(places, dimension, index)
+    with tempfile.TemporaryDirectory() as folder:
+        path, bare = Path(folder) / 'map', Path(folder) / 'bare.faiss'
+        saving = tables.in_turns({
+            'PlaceMap.save': lambda: place_map.save(path, overwrite=True),
+            'faiss.write_index': lambda: faiss.write_index(place_map.index, str(bare)),
+        }, 2)
+        bare.unlink()
+        file = path / 'index.faiss'
+        loading = tables.in_turns({
+            'PlaceMap.load': lambda: PlaceMap.load(path),
+            'faiss.read_index + sha256': lambda: (faiss.read_index(str(file)), sha256(file)),
+        }, rounds)
+        megabytes = file.stat().st_size / 1e6
+    medians = {name: float(np.median(times)) for name, times in {**loading, **saving}.items()}
+    ratios = {'load': medians['PlaceMap.load'] / medians['faiss.read_index + sha256'],
+              'save': medians['PlaceMap.save'] / medians['faiss.write_index']}
+    tables.show(f'Map of {places} places x {dimension}, {index}, {megabytes:.0f} MB',
+                ('what', 'ours s', 'peer s', 'ratio', 'peer'), [
+                    ('load', medians['PlaceMap.load'], medians['faiss.read_index + sha256'],
+                     ratios['load'], 'faiss.read_index + sha256'),
+                    ('save', medians['PlaceMap.save'], medians['faiss.write_index'],
+                     ratios['save'], 'faiss.write_index, no sha256')])
+    line = tables.verdict(f'loads in {medians["PlaceMap.load"]:.2f} s (target {TARGET:g} s)',
+                          reached=medians['PlaceMap.load'] < TARGET)
+    return {'places': places, 'dimension': dimension, 'index': index, 'seconds': medians,
+            'ratio': ratios, 'verdict': line}
+
+
+def _random_map(places: int, dimension: int, index: str) -> PlaceMap:
+    rng = np.random.default_rng(0)
+    descriptors = rng.standard_normal((places, dimension), np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    along = np.arange(places, dtype=np.float64)
+    manifest = Manifest(ModelIdentity('0' * 64, 'random', dimension, 240, 320),
+                        (Session('random'),), spacing=1.0, index=index)
+    return PlaceMap.build(descriptors, np.arange(places) * 10**9,
+                          planar(along, 0 * along, 0 * along), np.zeros(places, np.int32),
+                          manifest)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--places', type=int, default=100_000)
+    parser.add_argument('--dimension', type=int, default=512)
+    parser.add_argument('--index', default='flat')
+    parser.add_argument('--rounds', type=int, default=5)
+    options = parser.parse_args()
+    return tables.answer(options, lambda: map_load(
+        options.places, options.dimension, options.index, options.rounds))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The node under a camera of 640x480 raw over DDS: frames kept, latency and memory.
+
+Once at 30 Hz, and once faster than the encoder, which may drop frames but not fall behind.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+import json
+import os
+from pathlib import Path
+import sys
+import tempfile
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks import node_run
+from benchmarks import street_map
+from benchmarks import tables
+import numpy as np
+import psutil
+from vpr_ros.encoder import bundled_model
+from vpr_ros.encoder import Encoder
+from vpr_ros.errors import VprError
+from vpr_ros.ros import messages
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from numpy.typing import NDArray
+    from vpr_ros.ros.live import Recorder
+
+RATE = 30.0
+TOPIC = '/camera/image_raw'
+MAP_LENGTH = 150.0
+FRAMES = 30
+SHARE_TARGET = 0.95
+LATENCY_SLACK = 10.0
+"""Milliseconds beside twice the encoder's time within which the slow node's p99 must stay."""
+FLAT = 1.05
+"""A memory that ends at no more than this, relative to its early value, is flat."""
+EARLY = 10.0
+"""Seconds after which the memory is first noted."""
+WINDOW = 300
+"""Frames that the node's own percentiles go over: before so many, they hold the start."""
+
+
+def node_rate(model: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
+    """Run the node under both cameras, `seconds` each; return the figures of both."""
+    if not node_run.has_ros():
+        print(f'the node at {RATE:.0f} Hz: {node_run.NO_ROS}')
+        return {}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        encoder = Encoder(model or bundled_model())
+        street_map.winter_map(encoder, MAP_LENGTH).save(folder / 'map')
+        pictures = np.array([frame.image for frame in street_map.spring_drive(
+            street_map.SPEED * FRAMES / RATE, RATE, 640, 480)])
+        np.save(folder / 'pictures.npy', pictures)
+        parameters = {'map': folder / 'map', 'model': encoder.path}
+        too_fast = _too_fast(encoder.path, pictures[0])
+        del encoder
+        kept_up = _run({**parameters, 'threads': 0}, folder, RATE, seconds)
+        overrun = _run({**parameters, 'threads': 1}, folder, too_fast, seconds)
+    runs = {'all threads': kept_up, '1 thread': overrun}
+    _tell(runs)
+    lines = []
+    if kept_up['encode_p50_ms'] < 1e3 / RATE:
+        lines.append(tables.verdict(
+            f'{kept_up["processed_share"]:.1%} of the frames received are processed at '
+            f'{RATE:.0f} Hz (target {SHARE_TARGET:.0%})',
+            reached=kept_up['processed_share'] >= SHARE_TARGET))
+    else:
+        print(f'  the encoder does not keep up with {RATE:.0f} Hz here: no share is asked for')
+    if overrun['dropped'] == 0:
+        print('  the camera was not too fast for the encoder: no bound is asked for')
+    else:
+        bound = 2 * overrun['encode_p50_ms'] + LATENCY_SLACK
+        lines.append(tables.verdict(
+            f'latency p99 {overrun["total_p99_ms"]:.1f} ms, at worst '
+            f'{overrun["total_p99_worst_ms"]:.1f} ms, when the encoder does not keep up (target '
+            f'{bound:.1f} ms: twice its p50 and {LATENCY_SLACK:.0f} ms)',
+            reached=overrun['total_p99_ms'] <= bound))
+    for name, run in runs.items():
+        lines.append(tables.verdict(
+            f'{name}: memory of its own {run["own_early_mb"]:.0f} -> {run["own_end_mb"]:.0f} MB '
+            f'(target: no more than {FLAT - 1:.0%} on top)',
+            reached=run['own_end_mb'] <= FLAT * run['own_early_mb']))
+    return {'seconds': seconds, 'runs': runs, 'verdicts': lines}
+
+
+def _too_fast(model: Path, picture: NDArray[np.uint8]) -> float:
+    """Return twice the rate of the encoder with one thread, but at least 60 Hz."""
+    encoder = Encoder(model, threads=1)
+    times = tables.in_turns({'encode': lambda: encoder.encode(picture)}, 10)['encode']
+    return float(max(60.0, round(2 / float(np.median(times)))))
+
+
+def _run(parameters: dict[str, Any], folder: Path, rate: float, seconds: float) -> dict[str, Any]:
+    """Run one node under a camera of `rate`; return its figures."""
+    from vpr_ros.ros import live
+    os.environ.update(live.isolated_environment())
+    node_log, camera_log, report = (folder / name for name in ('node.log', 'camera.log', 'sent'))
+    with live.Recorder() as recorder, live.process(
+            'vpr_ros.ros.node', *live.node_arguments(parameters, TOPIC), log=node_log) as node:
+        if not recorder.wait(lambda: bool(recorder.maps), node_run.START_LIMIT, node):
+            raise VprError(f'the node did not start: {node_run.last_line(node_log)}')
+        watch = _Watch(recorder, node)
+        with live.process('benchmarks.camera', str(folder / 'pictures.npy'), '--topic', TOPIC,
+                          '--rate', str(rate), '--seconds', str(seconds), '--json', str(report),
+                          log=camera_log) as camera:
+            recorder.wait(lambda: watch.look() or camera.poll() is not None, seconds + 90, node)
+            if camera.returncode != 0:
+                raise VprError(f'the camera failed: {node_run.last_line(camera_log)}')
+        said = len(recorder.diagnostics)
+        recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node)
+        return _figures(recorder.diagnostics, watch, json.loads(report.read_text()), rate)
+
+
+class _Watch:
+    """Notes the arrival of the node's answers and, once a second, its memory."""
+
+    def __init__(self, recorder: Recorder, node: subprocess.Popen[bytes]) -> None:
+        self.delays: list[float] = []
+        self.memory: list[tuple[float, float, float]] = []
+        self._recorder = recorder
+        self._node = psutil.Process(node.pid)
+        self._begin: float | None = None
+
+    def look(self) -> bool:
+        """Take note; never ends a wait."""
+        now = time.time_ns()
+        if self._recorder.candidates and self._begin is None:
+            self._begin = now / 1e9
+        for message in self._recorder.candidates:
+            self.delays.append((now - messages.stamp_ns(message.header)) / 1e6)
+        # They would be kept for the whole run, and are of no more use.
+        self._recorder.candidates.clear()
+        if self._begin is not None and now / 1e9 - self._begin >= len(self.memory):
+            with suppress(psutil.NoSuchProcess):
+                info = self._node.memory_info()
+                # Shared memory is Fast DDS's segment, whose pages fill as frames go round in it.
+                self.memory.append((now / 1e9 - self._begin, info.rss / 1e6,
+                                    (info.rss - info.shared) / 1e6))
+        return False
+
+
+def _figures(diagnostics: list[dict[str, str]], watch: _Watch, camera: dict[str, float],
+             asked: float) -> dict[str, Any]:
+    latest = diagnostics[-1]
+    received, processed, dropped, failed = (
+        int(latest[name]) for name in ('received', 'processed', 'dropped', 'failed'))
+    windows = [said for said in diagnostics if int(said.get('processed', 0)) >= 2 * WINDOW]
+    windows = windows or [latest]
+    if not watch.memory or processed == 0:
+        raise VprError('not one frame came through: is config/fastdds.xml read by all processes?')
+
+    def over(stage: str, reduce: Any) -> float:
+        return float(reduce([float(said[stage]) for said in windows]))
+    early = next((sample for sample in watch.memory
+                  if sample[0] >= min(EARLY, camera['seconds'] / 3)), watch.memory[0])
+    end = watch.memory[-1]
+    return {
+        'asked_hz': asked, 'camera_hz': camera['rate'], 'sent': int(camera['sent']),
+        'received': received, 'processed': processed, 'dropped': dropped, 'failed': failed,
+        'processed_share': processed / received,
+        'encode_p50_ms': over('encode p50 (ms)', np.median),
+        'total_p50_ms': over('total p50 (ms)', np.median),
+        'total_p99_ms': over('total p99 (ms)', np.median),
+        'total_p99_worst_ms': over('total p99 (ms)', np.max),
+        'sent_to_answer_p50_ms': float(np.percentile(watch.delays, 50)),
+        'sent_to_answer_p99_ms': float(np.percentile(watch.delays, 99)),
+        'rss_early_mb': early[1], 'rss_end_mb': end[1],
+        'own_early_mb': early[2], 'own_end_mb': end[2],
+        'early_s': early[0], 'end_s': end[0],
+        'memory': [[round(value, 1) for value in sample] for sample in watch.memory],
+    }
+
+
+def _tell(runs: dict[str, dict[str, Any]]) -> None:
+    tables.show(
+        'The node, 640x480 raw over DDS: frames',
+        ('node', 'camera Hz', 'sent', 'received', 'processed', 'dropped', 'failed',
+         'processed / received'),
+        [(name, run['camera_hz'], run['sent'], run['received'], run['processed'], run['dropped'],
+          run['failed'], run['processed_share']) for name, run in runs.items()])
+    tables.show(
+        'The node: latency in ms, from callback to publish (percentiles of its last 300 frames: '
+        'median and worst of the run)',
+        ('node', 'encode p50', 'p50', 'p99', 'worst p99', 'p99 / encode p50', 'send-answer p50',
+         'send-answer p99'),
+        [(name, run['encode_p50_ms'], run['total_p50_ms'], run['total_p99_ms'],
+          run['total_p99_worst_ms'], run['total_p99_ms'] / run['encode_p50_ms'],
+          run['sent_to_answer_p50_ms'], run['sent_to_answer_p99_ms'])
+         for name, run in runs.items()])
+    tables.show(
+        'The node: memory in MB, with and without what it shares with others',
+        ('node', 'early s', 'RSS', 'own', 'end s', 'RSS', 'own', 'own end / early'),
+        [(name, run['early_s'], run['rss_early_mb'], run['own_early_mb'], run['end_s'],
+          run['rss_end_mb'], run['own_end_mb'], run['own_end_mb'] / run['own_early_mb'])
+         for name, run in runs.items()])
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--seconds', type=float, default=60.0, help='for each of the two runs')
+    options = parser.parse_args()
+    return tables.answer(options, lambda: node_rate(options.model, options.seconds))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

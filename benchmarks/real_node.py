@@ -1,0 +1,150 @@
+"""Real pictures through the real node: a set becomes a map and a bag, played over DDS.
+
+A set with poses is split: its even pictures are the map, its odd ones the drive. In a set with
+queries the pictures stand one metre apart, in the order of their names.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+import os
+from pathlib import Path
+import sys
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks import node_run
+from benchmarks import tables
+from benchmarks.sets import find_sets
+import numpy as np
+from vpr_ros import poses
+from vpr_ros.encoder import bundled_model
+from vpr_ros.encoder import Encoder
+from vpr_ros.errors import SourceError
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.sources import Frame
+from vpr_ros.offline.sources import open_source
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import BagWriter
+
+if TYPE_CHECKING:
+    from benchmarks.sets import PictureSet
+    from numpy.typing import NDArray
+    from vpr_ros.offline.sources import Source
+
+DEFAULT_SET = 'campus_pose_map'
+PERIOD = 200_000_000
+"""Nanoseconds between the frames of the bag."""
+START = 1_700_000_000_000_000_000
+
+METRIC_RADIUS = 5.0
+"""Metres within which a pose of a set with poses is right."""
+
+# The places of a set in plain order are a metre apart, and its truth lists whole places.
+ORDER_RADIUS = 2.0
+ORDER_TOLERANCE = 0.5
+
+
+def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, rate: float = 1.0
+              ) -> dict[str, Any]:
+    """Drive one set of the folder `data` through the node; return counts, errors and latency."""
+    if not node_run.has_ros():
+        print(f'real pictures through the node: {node_run.NO_ROS}')
+        return {}
+    sets = {one.name: one for one in find_sets(data)}
+    if name not in sets:
+        raise SourceError(f"{data} has no set '{name}'; it has {', '.join(sets)}")
+    encoder = Encoder(model or bundled_model())
+    metric = sets[name].has_poses
+    radius = METRIC_RADIUS if metric else ORDER_RADIUS
+    mapped, driven, truth = _split(sets[name]) if metric else _in_order(sets[name])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        place_map = build_map([nullcontext(mapped)], encoder, spacing=0.0, correct_radius=radius)
+        place_map.save(folder / 'map')
+        stamps = _write_bag(folder / 'drive', driven)
+        parameters = {'map': folder / 'map', 'model': encoder.path, 'correct_radius': radius}
+        places = len(place_map)
+        del encoder
+        run = node_run.play_to_node(folder / 'drive', parameters, folder, rate=rate)
+    answers = dict(zip(stamps, truth, strict=True))
+    tolerance = METRIC_RADIUS if metric else ORDER_TOLERANCE
+    published = [stamp for stamp in run.published if len(answers[stamp])]
+    errors = np.array([_error(run.published[stamp][:3], answers[stamp]) for stamp in published])
+    best = np.array([_error(position, answers[stamp])
+                     for stamp, position in zip(run.stamps.tolist(), run.positions, strict=True)
+                     if len(answers[stamp])])
+    result: dict[str, Any] = {
+        'set': name, 'places': places, 'sent': run.sent, 'localised': len(run.stamps),
+        'with_truth': len(best), 'published': len(run.published), 'radius_m': tolerance,
+        'right': int((errors <= tolerance).sum()), 'wrong': int((errors > tolerance).sum()),
+        'best_match_right': int((best <= tolerance).sum()),
+        'median_error_m': float(np.median(errors)) if len(errors) else None,
+        'largest_error_m': float(errors.max()) if len(errors) else None,
+        'total_p50_ms': float(run.latest['total p50 (ms)']),
+        'total_p99_ms': float(run.latest['total p99 (ms)'])}
+    what = ('metres, every second picture is the map' if metric else
+            'places beyond the nearest listed answer')
+    tables.show(f'Real pictures through the node over DDS: {name} (errors in {what})',
+                ('figure', 'value'), list(result.items()))
+    return result
+
+
+def _split(one: PictureSet) -> tuple[Source, list[Frame], list[NDArray[np.float64]]]:
+    """Return the even pictures, the odd ones, and for each of those its true pose (1,7)."""
+    with open_source(one.path) as source:
+        frames = list(source.frames)
+        even = replace(source, frames=frames[::2], count=len(frames[::2]))
+    return even, frames[1::2], [frame.pose[None] for frame in frames[1::2]]
+
+
+def _in_order(one: PictureSet) -> tuple[Source, list[Frame], list[NDArray[np.float64]]]:
+    """Return the database, the queries, and for each of those the poses (k,7) of its answers."""
+    if not one.has_queries:
+        raise SourceError(f'{one.path} has neither poses.csv nor queries/ with ground_truth.csv: '
+                          'nothing can be driven there')
+    answers = one.answers()
+    with open_source(one.database) as source, open_source(one.queries) as driven:
+        mapped = list(source.frames)
+        frames = list(driven.frames)
+        source = replace(source, frames=mapped)
+    return source, frames, [
+        np.array([mapped[place].pose for place in sorted(answers.get(frame.name, ()))])
+        .reshape(-1, 7) for frame in frames]
+
+
+def _write_bag(path: Path, frames: list[Frame]) -> list[int]:
+    """Write pictures as a bag of raw images; return their stamps in ns."""
+    stamps = [START + number * PERIOD for number in range(len(frames))]
+    with BagWriter(path) as bag:
+        for stamp, frame in zip(stamps, frames, strict=True):
+            bag.write(node_run.IMAGES, messages.image(bag.types, stamp, 'camera', frame.load()),
+                      stamp)
+    return stamps
+
+
+def _error(position: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
+    """Return the metres from a position (3,) to the nearest of the true poses (k,7)."""
+    return float(np.min(poses.distance(truth, position)))
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of picture sets')
+    parser.add_argument('--set', default=DEFAULT_SET, help='the set to drive')
+    parser.add_argument('--rate', type=float, default=1.0, help='times 5 frames a second')
+    options = parser.parse_args()
+    if not options.data:
+        from benchmarks.real_sets import NO_DATA
+        print(NO_DATA)
+        return 0
+    return tables.answer(options, lambda: real_node(
+        options.data, options.set, options.model, options.rate))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

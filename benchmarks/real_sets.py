@@ -1,0 +1,99 @@
+"""Recall on real pictures, beside thumbnails that need no model; a map of every set there is.
+
+Set against the truth that each set lists, whose tolerance is in the set's own README.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sys
+import tempfile
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks import tables
+from benchmarks import thumbnails
+from benchmarks.sets import find_sets
+import numpy as np
+from vpr_ros import images
+from vpr_ros.encoder import bundled_model
+from vpr_ros.encoder import Encoder
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.evaluate import evaluate_set
+from vpr_ros.offline.evaluate import RECALLS
+from vpr_ros.offline.sources import open_source
+from vpr_ros.place_map import PlaceMap
+
+if TYPE_CHECKING:
+    from benchmarks.sets import PictureSet
+
+NO_DATA = ('real pictures: skipped, for none are named; give --data DIR (or VPR_DATA), a folder '
+           'of sets with database/, queries/ and ground_truth.csv')
+
+
+def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
+    """Map every set in `data` and measure what can be measured; return the figures by set."""
+    encoder = Encoder(model or bundled_model())
+    results = {one.name: _measure(one, encoder) for one in find_sets(data)}
+    rows = []
+    for name, result in results.items():
+        ours, peer = (result.get(who, {}) for who in ('recall', 'thumbnail_recall'))
+        nothing = float('nan')
+        first, peers = ours.get('1', nothing), peer.get('1', nothing)
+        rows.append((name, result['places'], result.get('evaluated', 0),
+                     *(ours.get(str(n), nothing) for n in RECALLS),
+                     *(peer.get(str(n), nothing) for n in RECALLS),
+                     first / peers if peers else nothing, result['seconds']))
+    tables.show(f'Real pictures: {encoder.path.name} {encoder.digest[:12]} on {encoder.provider}, '
+                'beside patch-normalised thumbnails (64x32)',
+                ('set', 'places', 'queries', *(f'R@{n}' for n in RECALLS),
+                 *(f'thumb R@{n}' for n in RECALLS), 'R@1 ratio', 'seconds'), rows)
+    print("  queries count where the set lists a right answer, with that list's tolerance")
+    return {'model': encoder.digest, 'sets': results}
+
+
+def _measure(one: PictureSet, encoder: Encoder) -> dict[str, Any]:
+    if not one.has_queries:
+        return _map_only(one, encoder)
+    result = evaluate_set(one.database, one.queries, one.ground_truth, encoder)
+    answers = one.answers()
+    queries = [path for path in images.list_folder(one.queries) if path.name in answers]
+    found = thumbnails.search(images.list_folder(one.database), queries, max(RECALLS))
+    first = np.array([next((rank for rank, place in enumerate(row) if place in answers[path.name]),
+                           max(RECALLS)) for path, row in zip(queries, found, strict=True)])
+    kept = {name: result[name] for name in ('places', 'evaluated', 'unmapped', 'compensate',
+                                            'recall', 'seconds')}
+    return {**kept, 'thumbnail_recall': {str(n): float(np.mean(first < n)) for n in RECALLS}}
+
+
+def _map_only(one: PictureSet, encoder: Encoder) -> dict[str, Any]:
+    """Build, write and read a map: all that can be done with a set that has no queries."""
+    begin = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'map'
+        build_map([open_source(one.path)], encoder, spacing=0.0).save(path)
+        places = len(PlaceMap.load(path, encoder))
+    return {'places': places, 'seconds': round(time.perf_counter() - begin, 3)}
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of picture sets')
+    parser.add_argument('--node', metavar='SET',
+                        help='instead drive this set through the real node, over DDS')
+    options = parser.parse_args()
+    if not options.data:
+        print(NO_DATA)
+        return 0
+    if options.node:
+        from benchmarks.real_node import real_node
+        return tables.answer(options, lambda: real_node(options.data, options.node, options.model))
+    return tables.answer(options, lambda: real_sets(options.data, options.model))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

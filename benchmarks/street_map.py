@@ -1,0 +1,48 @@
+"""The stretch of street that the benchmarks of the node are driven on.
+
+Winter for the map, spring for the drive, as in the demo, but short. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.sources import Frame
+from vpr_ros.offline.sources import Source
+from vpr_ros.street import drive
+from vpr_ros.street import Town
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from vpr_ros.encoder import Encoder
+    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.street import DriveFrame
+
+SEED = 7
+SPEED = 6.0
+
+
+def winter_map(encoder: Encoder, length: float) -> PlaceMap:
+    """Return a map of the first `length` metres, with a place every metre."""
+    frames = [Frame(frame.stamp, frame.pose, partial(_itself, frame.image), str(frame.stamp))
+              for frame in drive(Town(SEED), condition='winter', seed=1, speed=8.0, rate=8.0,
+                                 length=length)]
+    return build_map([nullcontext(Source('winter', frames, len(frames)))], encoder,
+                     conditions=['winter'], thumbnails=False)
+
+
+def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
+                 ) -> Iterator[DriveFrame]:
+    """Return the frames of a drive along the same metres in spring, beside the first one."""
+    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate, width=width,
+                 height=height, length=length, lateral_offset=1.0)
+
+
+def _itself(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return picture

@@ -1,0 +1,149 @@
+"""The node's parameters: the configuration file repeats them, and wrong values are refused."""
+
+# flake8: noqa: E402  (what imports rclpy comes after the check that it is there)
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from rclpy.context import Context
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from small_drive import write_map
+from thumbnail_model import write_thumbnail_model
+from vpr_ros.ros.node import LocalizerNode
+from vpr_ros.ros.node import main
+from vpr_ros.ros.parameters import PARAMETERS
+import yaml
+
+CONFIG = Path(__file__).resolve().parents[2] / 'config' / 'localize.yaml'
+
+
+@pytest.fixture
+def context():
+    context = Context()
+    rclpy.init(args=[], context=context)
+    yield context
+    context.try_shutdown()
+
+
+@pytest.fixture
+def start(context):
+    """Make nodes with parameters; they are destroyed at the end."""
+    nodes = []
+
+    def make(**parameters):
+        nodes.append(LocalizerNode(context=context, parameter_overrides=[
+            Parameter(name, value=value) for name, value in parameters.items()]))
+        return nodes[-1]
+    yield make
+    for node in nodes:
+        node.destroy_node()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Return the parameters of a node that can be configured."""
+    model = write_thumbnail_model(tmp_path / 'm.onnx')
+    return {'model': str(model), 'map': str(write_map(tmp_path / 'map', model)),
+            'provider': 'cpu', 'threads': 1}
+
+
+def refusal(node, **values):
+    """Set parameters; return why one was refused, '' if all were taken."""
+    results = node.set_parameters([Parameter(name, value=value)
+                                   for name, value in values.items()])
+    assert all(result.successful == (not result.reason) for result in results)
+    return '; '.join(result.reason for result in results if result.reason)
+
+
+def test_the_configuration_file_is_the_table_of_parameters():
+    listed = yaml.safe_load(CONFIG.read_text())['/**']['ros__parameters']
+    assert list(listed.items()) == [(p.name, p.default) for p in PARAMETERS]
+    assert [type(value) for value in listed.values()] == [type(p.default) for p in PARAMETERS]
+
+
+def test_every_line_of_the_configuration_file_has_a_comment():
+    lines = [line.strip() for line in CONFIG.read_text().splitlines()]
+    for parameter in PARAMETERS:
+        place = next(i for i, line in enumerate(lines) if line.startswith(f'{parameter.name}:'))
+        assert lines[place - 1].startswith('# ')
+        for choice in parameter.choices:
+            assert choice in lines[place - 1]
+
+
+def test_every_parameter_is_declared_with_its_meaning_and_range(start):
+    node = start()
+    for parameter in PARAMETERS:
+        descriptor = node.describe_parameter(parameter.name)
+        assert node.get_parameter(parameter.name).value == parameter.default
+        assert descriptor.description == parameter.description
+        ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == (
+            [parameter.bounds] if parameter.bounds else [])
+        for choice in parameter.choices:
+            assert choice in descriptor.additional_constraints
+
+
+@pytest.mark.parametrize(('name', 'value', 'reason'), [
+    ('top_k', 0, 'range'), ('top_k', 1001, 'range'), ('threads', -1, 'range'),
+    ('min_confidence', 1.1, 'range'), ('min_confidence', float('nan'), 'range'),
+    ('correct_radius', 0.0, 'range'), ('correct_radius', float('inf'), 'range'),
+    ('provider', 'abacus', 'must be one of auto, tensorrt'),
+    ('image_transport', 'smoke', 'must be one of raw, compressed'),
+])
+def test_a_value_out_of_bounds_is_refused(start, name, value, reason):
+    node = start()
+    before = node.get_parameter(name).value
+    assert reason in refusal(node, **{name: value})
+    assert node.get_parameter(name).value == before
+    with pytest.raises(ParameterException, match=reason):
+        start(**{name: value})
+
+
+@pytest.mark.parametrize(('name', 'value'), [('map', 5), ('top_k', 2.5), ('compensate', 'yes')])
+def test_a_value_of_another_type_is_refused(start, name, value):
+    node = start()
+    assert refusal(node, **{name: value})
+    with pytest.raises(ParameterException):
+        start(**{name: value})
+
+
+@pytest.mark.parametrize('given', ['top_k:=0', 'map:=2024', 'image_transport:=smoke'])
+def test_the_executable_tells_a_refusal_in_one_line(given, capsys):
+    assert main(['--ros-args', '-p', given]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len([line for line in told if line.startswith('vpr_localizer: ')]) == 1
+    assert given.split(':=')[0] in told[-1]
+    assert not any('Traceback' in line for line in told)
+
+
+def test_what_takes_effect_in_configure_is_refused_while_configured(start, site):
+    node = start(**site)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    for name, value in (('provider', 'auto'), ('threads', 2), ('model', ''),
+                        ('image_transport', 'compressed'), ('image_reliable', True)):
+        assert 'clean up first' in refusal(node, **{name: value})
+    assert refusal(node, provider='cpu', threads=1) == ''  # no change
+    assert refusal(node, map='elsewhere') == ''  # ~/reload_map takes it
+
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert refusal(node, provider='auto', threads=2, image_transport='compressed') == ''
+
+
+def test_the_order_of_transitions_is_kept(start, site):
+    node = start(**site)
+    success = TransitionCallbackReturn.SUCCESS
+    for _ in range(2):
+        assert node.trigger_configure() == success
+        assert node.trigger_activate() == success
+        assert node.trigger_deactivate() == success
+        assert node.trigger_activate() == success
+        assert node.trigger_deactivate() == success
+        assert node.trigger_cleanup() == success
+    assert node.trigger_shutdown() == success

@@ -1,0 +1,95 @@
+"""A small drive along a straight street, for tests: random textures, one a place, a metre apart.
+
+Written as a bag or as a folder of pictures, and small enough to be made in milliseconds. What the
+thumbnail model sees of a place is like no other place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from vpr_ros import images
+from vpr_ros import poses
+from vpr_ros.encoder import Encoder
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.sources import open_source
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import BagWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+START = 1_700_000_000_000_000_000
+STEP = 200_000_000
+COUNT = 40
+HEIGHT, WIDTH = 60, 80
+IMAGES, POSES = '/camera/image_raw', '/ground_truth/pose'
+
+
+def stamp(place: int) -> int:
+    """Return when the drive was at a place, in ns."""
+    return START + place * STEP
+
+
+def pose(place: float) -> NDArray[np.float64]:
+    """Return the pose (7,) at a place."""
+    return np.array([place, 0, 0, 0, 0, 0, 1], np.float64)
+
+
+def picture(place: int, noise: int = 0) -> NDArray[np.uint8]:
+    """Return what a place looks like; another `noise` is another drive past it."""
+    blocks = np.random.default_rng(place).integers(40, 216, (6, 8, 3), np.uint8)
+    scene = cv2.resize(blocks, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST).astype(np.int16)
+    grain = np.random.default_rng([place, noise]).integers(-8, 9, scene.shape, np.int16)
+    return (scene + grain).astype(np.uint8)
+
+
+def write_bag(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 0,
+              compressed: bool = False, with_poses: bool = True, with_images: bool = True,
+              frame_id: str = 'map') -> Path:
+    """Write the drive as a rosbag2 and return its path."""
+    picture_message = messages.compressed_image if compressed else messages.image
+    with BagWriter(path) as bag:
+        for place in places:
+            if with_poses:
+                bag.write(POSES, messages.pose_stamped(bag.types, stamp(place), frame_id,
+                                                       pose(place)), stamp(place))
+            if with_images:
+                bag.write(IMAGES, picture_message(bag.types, stamp(place), 'camera',
+                                                  picture(place, noise)), stamp(place))
+    return path
+
+
+def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 0,
+                 pose_file: str = '') -> Path:
+    """Write the drive's pictures, named by their places, and perhaps poses.csv or poses.tum."""
+    path.mkdir(parents=True)
+    places = list(places)
+    names = [f'{place:03d}.png' for place in places]
+    if pose_file.endswith('.tum'):
+        names = [f'{stamp(place) / 1e9:.1f}.png' for place in places]
+        poses.write_tum(path / pose_file, np.array([stamp(place) for place in places]),
+                        np.array([pose(place) for place in places]))
+    elif pose_file:
+        poses.write_csv(path / pose_file, names, np.array([pose(place) for place in places]))
+    for name, place in zip(names, places, strict=True):
+        cv2.imwrite(str(path / name), picture(place, noise)[..., ::-1])
+    return path
+
+
+def write_map(path: Path, model: Path, places: Iterable[int] = range(COUNT)) -> Path:
+    """Write a map of the drive, made by the model, and return its path."""
+    bag = write_bag(path.with_name(f'{path.name}-drive'), places)
+    build_map([open_source(bag)], Encoder(model, 'cpu', 1)).save(path)
+    return path
+
+
+def write_damaged(path: Path) -> Path:
+    """Write the first half of a picture's file."""
+    path.write_bytes(images.encode_jpeg(picture(0))[:40])
+    return path

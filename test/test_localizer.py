@@ -1,0 +1,333 @@
+"""The localiser: where it says a picture is, how sure it is, and how it follows the clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies
+import numpy as np
+import pytest
+from vpr_ros import poses
+from vpr_ros.encoder import Encoder
+from vpr_ros.errors import OutOfOrderError
+from vpr_ros.localizer import CLOCK_JUMP
+from vpr_ros.localizer import DriveMean
+from vpr_ros.localizer import Localizer
+from vpr_ros.place_map import Manifest
+from vpr_ros.place_map import ModelIdentity
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.place_map import Session
+
+if TYPE_CHECKING:
+    from vpr_ros.localizer import Estimate
+
+NOW = 1_700_000_000_123_456_789
+FRAME = 100_000_000
+FAR = 100.0
+relaxed = settings(deadline=None, max_examples=60)
+
+
+def test_every_place_of_the_map_finds_itself(encoder: Encoder) -> None:
+    views = [_view(seed) for seed in range(40)]
+    place_map = _map(encoder, encoder.encode_batch(views), spacing=10.0)
+    localizer = Localizer(encoder, place_map)
+    for place, view in enumerate(views):
+        estimate = localizer.localize(view, NOW + place * FRAME)
+        assert estimate.trusted
+        assert estimate.confidence > 0.9
+        assert estimate.candidates.places[0] == place
+        np.testing.assert_allclose(estimate.pose, place_map.poses[place], atol=0.1)
+        assert estimate.stamp == NOW + place * FRAME
+    assert localizer.stage_seconds.keys() == {'encode', 'search'}
+
+
+def test_candidates_come_best_first_with_their_poses(encoder: Encoder) -> None:
+    place_map = _map(encoder, _random(30, encoder.dimension), spacing=10.0)
+    estimate = _first(encoder, place_map, _random(1, encoder.dimension, seed=5)[0], top_k=7)
+    candidates = estimate.candidates
+    assert len(candidates.places) == 7
+    assert (np.diff(candidates.similarity) <= 0).all()
+    assert (np.diff(candidates.probability) <= 0).all()
+    np.testing.assert_array_equal(candidates.poses, place_map.poses[candidates.places])
+    assert candidates.probability.sum() <= 1 + 1e-9
+
+
+def test_a_picture_and_its_descriptor_give_the_same_estimate(encoder: Encoder) -> None:
+    place_map = _map(encoder, encoder.encode_batch([_view(seed) for seed in range(9)]))
+    by_picture, by_descriptor = Localizer(encoder, place_map), Localizer(encoder, place_map)
+    for seed in (3, 4, 5):
+        one = by_picture.localize(_view(seed), NOW + seed)
+        two = by_descriptor.locate(encoder.encode(_view(seed)), NOW + seed)
+        np.testing.assert_array_equal(one.pose, two.pose)
+        np.testing.assert_array_equal(one.covariance, two.covariance)
+        assert one.confidence == two.confidence
+
+
+def test_between_two_equally_similar_places_the_pose_is_between_them(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0.2), 1: (2, 1, 0.4)})
+    estimate = _first(encoder, place_map, _axis(encoder, 0) + _axis(encoder, 1))
+    np.testing.assert_allclose(estimate.pose, poses.planar(1.0, 0.5, 0.3), atol=1e-4)
+    assert estimate.trusted
+    # one metre off along x, half a metre along y
+    assert estimate.covariance[0, 0] == pytest.approx(1, abs=0.05)
+    assert estimate.covariance[1, 1] == pytest.approx(0.25, abs=0.05)
+    assert estimate.covariance[0, 1] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_more_similar_place_draws_the_pose_to_itself(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (2, 0, 0)})
+    estimate = _first(encoder, place_map, _axis(encoder, 0) + 0.9 * _axis(encoder, 1))
+    assert 0 < estimate.pose[0] < 0.9
+
+
+def test_two_far_places_that_look_the_same_are_ambiguous(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (FAR, 0, 0)})
+    estimate = _first(encoder, place_map, _axis(encoder, 0) + _axis(encoder, 1))
+    assert estimate.reason == 'ambiguous'
+    assert not estimate.trusted
+    assert 0.4 < estimate.confidence < 0.5
+    # one of the two, never a place between them
+    assert min(abs(estimate.pose[0]), abs(estimate.pose[0] - FAR)) < 1e-6
+
+
+def test_what_was_never_seen_is_off_the_map(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (FAR, 0, 0)})
+    estimate = _first(encoder, place_map, _axis(encoder, 7))
+    assert estimate.reason == 'off the map'
+    assert estimate.confidence < 0.01
+
+
+def test_the_asked_for_confidence_decides_what_is_trusted(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (FAR, 0, 0)})
+    query = _axis(encoder, 0) + _axis(encoder, 1)
+    assert _first(encoder, place_map, query, min_confidence=0.4).trusted
+    assert not _first(encoder, place_map, query, min_confidence=0.6).trusted
+
+
+def test_the_radius_decides_what_counts_as_one_place(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (8, 0, 0)})
+    query = _axis(encoder, 0) + _axis(encoder, 1)
+    assert _first(encoder, place_map, query, correct_radius=5.0).reason == 'ambiguous'
+    assert _first(encoder, place_map, query, correct_radius=9.0).trusted
+
+
+def test_the_maps_own_calibration_is_used(encoder: Encoder) -> None:
+    strict = {'location': 0.9, 'scale': 0.01, 'fitted_on': 'a test'}
+    query = _axis(encoder, 0) + 0.7 * _axis(encoder, 7)  # 0.82 similar
+    where = {0: (0.0, 0.0, 0.0)}
+    assert _first(encoder, _crosses(encoder, where), query).trusted
+    refused = _first(encoder, _crosses(encoder, where, calibration=strict), query)
+    assert refused.reason == 'off the map'
+
+
+@given(closeness=strategies.lists(strategies.floats(0, 1), min_size=2, max_size=2),
+       apart=strategies.floats(0, 20), location=strategies.floats(0, 0.9),
+       scale=strategies.floats(0.01, 0.3))
+@relaxed
+def test_confidence_is_a_probability_that_grows_with_similarity(
+        encoder: Encoder, closeness, apart, location, scale) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (apart, 0, 0)},
+                         calibration={'location': location, 'scale': scale})
+    low, high = (
+        _first(encoder, place_map, share * _axis(encoder, 0) + np.sqrt(1 - share ** 2)
+               * _axis(encoder, 7), compensate=False).confidence
+        for share in sorted(closeness))
+    assert 0 <= low <= high + 1e-6
+    assert high <= 1
+
+
+@given(seed=strategies.integers(0, 10_000), count=strategies.integers(1, 30),
+       spacing=strategies.sampled_from([0.0, 1.0, 50.0]), top_k=strategies.integers(1, 40))
+@relaxed
+def test_covariance_is_positive_definite_and_never_zero(
+        encoder: Encoder, seed, count, spacing, top_k) -> None:
+    place_map = _map(encoder, _random(count, encoder.dimension, seed), spacing)
+    for query in (_random(1, encoder.dimension, seed + 1)[0], place_map.vectors()[0]):
+        _check(_first(encoder, place_map, query, top_k=top_k))
+
+
+def test_places_farther_apart_on_the_map_leave_more_doubt(encoder: Encoder) -> None:
+    fine, coarse = (
+        _first(encoder, _crosses(encoder, {0: (0, 0, 0)}, spacing=spacing), _axis(encoder, 0))
+        for spacing in (0.5, 6.0))
+    assert coarse.covariance[0, 0] > fine.covariance[0, 0]
+    assert coarse.covariance[0, 0] == pytest.approx(6.0 ** 2 / 12, rel=0.1)
+
+
+@pytest.mark.parametrize('alike', [False, True])
+@pytest.mark.parametrize('count', [1, 2, 25])
+def test_a_map_of_one_or_of_identical_places_gives_numbers(
+        encoder: Encoder, count: int, alike: bool) -> None:
+    seeds = [0] * count if alike else range(count)
+    views = [_view(seed) for seed in seeds]
+    localizer = Localizer(encoder, _map(encoder, encoder.encode_batch(views), spacing=10.0))
+    blank = np.zeros((48, 64, 3), np.uint8)
+    for number, view in enumerate([views[0], views[0], blank, blank + 255, _view(99)]):
+        _check(localizer.localize(view, NOW + number))
+
+
+def test_one_place_finds_itself_for_as_long_as_it_is_looked_at(encoder: Encoder) -> None:
+    localizer = Localizer(encoder, _map(encoder, encoder.encode_batch([_view(0)])))
+    for number in range(100):
+        assert localizer.localize(_view(0), NOW + number).trusted
+
+
+@pytest.mark.parametrize('back', [0, 1, FRAME, CLOCK_JUMP])
+def test_a_frame_not_after_the_last_is_out_of_order(encoder: Encoder, back: int) -> None:
+    localizer, drive = _shifted_drive(encoder)
+    for number, descriptor in enumerate(drive):
+        localizer.locate(descriptor, NOW + number * FRAME)
+    last = NOW + (len(drive) - 1) * FRAME
+    with pytest.raises(OutOfOrderError, match=rf'{(last - back) / 1e9:.3f} s came after one at'):
+        localizer.locate(drive[0], last - back)
+    # and it leaves no trace: the next frame is what it would have been
+    other, _ = _shifted_drive(encoder)
+    for number, descriptor in enumerate(drive):
+        other.locate(descriptor, NOW + number * FRAME)
+    _same(localizer.locate(drive[3], last + FRAME), other.locate(drive[3], last + FRAME))
+
+
+def test_an_out_of_order_picture_is_refused_too(encoder: Encoder) -> None:
+    localizer, _ = _shifted_drive(encoder)
+    localizer.localize(_view(0), NOW)
+    with pytest.raises(OutOfOrderError):
+        localizer.localize(_view(1), NOW)
+
+
+def test_a_clock_that_was_set_back_starts_a_new_drive(encoder: Encoder) -> None:
+    localizer, drive = _shifted_drive(encoder)
+    fresh = localizer.locate(drive[5], NOW)
+    for number, descriptor in enumerate(drive):
+        driven = localizer.locate(descriptor, NOW + (1 + number) * FRAME)
+    again = localizer.locate(drive[5], driven.stamp - CLOCK_JUMP - 1)
+    _same(again, fresh)
+
+
+def test_forget_starts_a_new_drive(encoder: Encoder) -> None:
+    localizer, drive = _shifted_drive(encoder)
+    fresh = localizer.locate(drive[5], NOW)
+    for number, descriptor in enumerate(drive):
+        localizer.locate(descriptor, NOW + (1 + number) * FRAME)
+    localizer.forget()
+    _same(localizer.locate(drive[5], NOW), fresh)
+
+
+def test_compensation_takes_out_what_shifts_a_whole_drive(encoder: Encoder) -> None:
+    wrong = {}
+    for compensate in (False, True):
+        localizer, drive = _shifted_drive(encoder, compensate=compensate)
+        found = [localizer.locate(descriptor, NOW + number * FRAME).candidates
+                 for number, descriptor in enumerate([*drive, *drive])][len(drive):]
+        wrong[compensate] = sum(candidates.places[0] != place
+                                for place, candidates in enumerate(found))
+        if compensate:
+            assert np.mean([candidates.similarity[0] for candidates in found]) > 0.85
+    assert wrong[True] == 0
+    assert wrong[False] > 5
+
+
+def test_the_drives_mean_starts_at_the_maps_and_ends_at_the_drives() -> None:
+    rng = np.random.default_rng(0)
+    start = np.zeros(8, np.float32)
+    mean = DriveMean(start, prior=30.0)
+    rows = (rng.normal(size=(2000, 8)) + 3).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    mean.feed(rows[0])
+    np.testing.assert_allclose(mean.value, rows[0] / 31, rtol=1e-5)
+    for row in rows[1:]:
+        mean.feed(row)
+    np.testing.assert_allclose(mean.value, rows.mean(axis=0), atol=0.05)
+    mean.reset()
+    np.testing.assert_array_equal(mean.value, start)
+    assert not start.any()
+
+
+def test_a_robot_at_standstill_does_not_move_its_mean() -> None:
+    mean = DriveMean(np.zeros(4, np.float32))
+    view = np.array([1, 0, 0, 0], np.float32)
+    mean.feed(view)
+    once = mean.value.copy()
+    for _ in range(50):
+        mean.feed(view)
+    np.testing.assert_array_equal(mean.value, once)
+
+
+def _view(seed: int) -> np.ndarray:
+    """Return a picture (96,128,3) of soft blotches that no other seed gives."""
+    grid = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(grid, (128, 96), interpolation=cv2.INTER_LINEAR)
+
+
+def _random(count: int, dimension: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, dimension))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _axis(encoder: Encoder, number: int) -> np.ndarray:
+    return np.eye(encoder.dimension, dtype=np.float32)[number]
+
+
+def _map(encoder: Encoder, descriptors: np.ndarray, spacing: float = 1.0) -> PlaceMap:
+    """Return a map of places `spacing` metres apart on a straight road."""
+    count = len(descriptors)
+    road = poses.planar(spacing * np.arange(count), np.zeros(count), np.zeros(count))
+    manifest = Manifest(ModelIdentity.of(encoder), (Session('a'),), spacing=spacing)
+    return PlaceMap.build(descriptors, np.arange(count), road, np.zeros(count, np.int32),
+                          manifest)
+
+
+def _crosses(encoder: Encoder, where: dict[int, tuple[float, float, float]], *,
+             spacing: float = 0.5, calibration: dict | None = None) -> PlaceMap:
+    """Return a map whose mean is zero, so that similarities are what the axes say.
+
+    Place n looks like the n-th axis and is at `where[n]` (x, y, heading). For each there is an
+    opposite far away, and no place looks like any axis that is not named.
+    """
+    axes = np.stack([_axis(encoder, number) for number in where])
+    rows = np.array([*where.values(), *[(-FAR * (2 + n), 0, 0) for n in range(len(where))]])
+    manifest = Manifest(ModelIdentity.of(encoder), (Session('a'),), spacing=spacing,
+                        calibration=calibration or {})
+    count = len(rows)
+    return PlaceMap.build(np.concatenate([axes, -axes]), np.arange(count),
+                          poses.planar(*rows.astype(np.float64).T), np.zeros(count, np.int32),
+                          manifest)
+
+
+def _first(encoder: Encoder, place_map: PlaceMap, query: np.ndarray, **options) -> Estimate:
+    """Return the estimate of a drive's first frame, which looks like `query` (any length)."""
+    descriptor = (query / np.linalg.norm(query)).astype(np.float32)
+    return Localizer(encoder, place_map, **options).locate(descriptor, NOW)
+
+
+def _shifted_drive(encoder: Encoder, *, compensate: bool = True
+                   ) -> tuple[Localizer, np.ndarray]:
+    """Return a localiser and the descriptors of its places, all shifted as by a season."""
+    places = _random(120, encoder.dimension) + 0.3 * _axis(encoder, 0)
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    # Another place's look as the shift: without compensation it draws all queries to itself.
+    drive = places + 1.5 * places[60]
+    drive /= np.linalg.norm(drive, axis=1, keepdims=True)
+    return Localizer(encoder, _map(encoder, places, 10.0), compensate=compensate), drive
+
+
+def _check(estimate: Estimate) -> None:
+    """Assert what every estimate promises."""
+    assert np.isfinite(estimate.pose).all()
+    assert np.linalg.norm(estimate.pose[3:]) == pytest.approx(1)
+    np.testing.assert_array_equal(estimate.covariance, estimate.covariance.T)
+    np.linalg.cholesky(estimate.covariance)
+    assert np.diag(estimate.covariance).min() > 1e-3
+    assert 0 <= estimate.confidence <= 1
+    for values in (estimate.candidates.similarity, estimate.candidates.probability,
+                   estimate.candidates.poses):
+        assert np.isfinite(values).all()
+    assert estimate.trusted == (not estimate.reason)
+
+
+def _same(one: Estimate, other: Estimate) -> None:
+    np.testing.assert_array_equal(one.pose, other.pose)
+    np.testing.assert_array_equal(one.candidates.similarity, other.candidates.similarity)
+    assert one.confidence == other.confidence

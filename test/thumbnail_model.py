@@ -1,0 +1,50 @@
+"""A model of this project's contract that needs no training: grey thumbnails, patch by patch.
+
+The picture is averaged over a grid of cells, its mean is taken out, and what is left has unit
+norm. Pictures of one place are alike, of others not: enough to test everything around a network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx import numpy_helper
+from onnx import TensorProto
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEIGHT, WIDTH, CELL = 48, 64, 8
+DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
+
+
+def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
+                          input_type: int = TensorProto.UINT8) -> Path:
+    """Write the model to `path` and return it; another `gain` makes another file (and digest)."""
+    constants = {'gain': np.array(gain, np.float32), 'tiny': np.array(1e-6, np.float32),
+                 'flat': np.array([0, -1], np.int64), 'one': np.array([1], np.int64)}
+    nodes = [
+        helper.make_node('Cast', [input_name], ['float'], to=TensorProto.FLOAT),
+        helper.make_node('ReduceMean', ['float'], ['grey'], axes=[3], keepdims=0),
+        helper.make_node('Unsqueeze', ['grey', 'one'], ['plane']),
+        helper.make_node('AveragePool', ['plane'], ['cells'], kernel_shape=[CELL, CELL],
+                         strides=[CELL, CELL]),
+        helper.make_node('Reshape', ['cells', 'flat'], ['row']),
+        helper.make_node('ReduceMean', ['row'], ['mean'], axes=[1], keepdims=1),
+        helper.make_node('Sub', ['row', 'mean'], ['rest']),
+        helper.make_node('Mul', ['rest', 'gain'], ['scaled']),
+        helper.make_node('Add', ['scaled', 'tiny'], ['shifted']),
+        helper.make_node('LpNormalization', ['shifted'], ['descriptor'], axis=1, p=2)]
+    graph = helper.make_graph(
+        nodes, 'thumbnail',
+        [helper.make_tensor_value_info(input_name, input_type, ['N', HEIGHT, WIDTH, 3])],
+        [helper.make_tensor_value_info('descriptor', TensorProto.FLOAT, ['N', DIMENSION])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    helper.set_model_props(model, {'input_height': str(HEIGHT), 'input_width': str(WIDTH),
+                                   'aggregation': 'thumbnail'})
+    onnx.save(model, str(path))
+    return path
