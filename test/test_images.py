@@ -102,9 +102,10 @@ def test_an_unknown_encoding_is_named_with_those_that_work() -> None:
         images.from_raw(bytes(10_000), HEIGHT, WIDTH, 'nv21', WIDTH)
 
 
-@pytest.mark.parametrize(('height', 'width'), [(0, 0), (1, 1), (HEIGHT, 0), (15, 640), (640, 15)])
+@pytest.mark.parametrize(('height', 'width'), [
+    (0, 0), (1, 1), (HEIGHT, 0), (images.MIN_SIDE - 1, 640), (640, images.MIN_SIDE - 1)])
 def test_pictures_too_small_to_show_a_place_are_refused(height: int, width: int) -> None:
-    with pytest.raises(ImageError, match=f'{width}x{height}: at least 16x16'):
+    with pytest.raises(ImageError, match=f'{width}x{height}: at least {images.MIN_SIDE}x'):
         images.from_raw(bytes(height * width * 3), height, width, 'rgb8', width * 3)
 
 
@@ -152,7 +153,7 @@ def test_truncated_pictures_are_refused() -> None:
 
 
 def test_a_tiny_compressed_picture_is_refused() -> None:
-    with pytest.raises(ImageError, match='image is 1x1: at least 16x16'):
+    with pytest.raises(ImageError, match='image is 1x1: at least'):
         images.decode(_png(np.zeros((1, 1, 3), np.uint8)))
 
 

@@ -72,7 +72,7 @@ def test_every_kind_searches_the_same_after_a_round_trip(
 def test_everything_but_the_index_comes_back_as_it_was(tmp_path: Path) -> None:
     manifest = Manifest(ModelIdentity('ab' * 32, 'model.onnx', DIMENSION, 240, 320),
                         (Session('käse.mcap', 'winter'), Session('b.mcap', 'night')),
-                        'town', 'camera_base', 1.5, 'flat', {'location': 0.3, 'scale': 0.1})
+                        'town', 'camera_base', 1.5, 'flat', {'separation': 1.5, 'outliers': 0.2})
     built = PlaceMap.build(_clusters(6), NOW + np.arange(6), _poses(6),
                            np.array([0, 0, 0, 1, 1, 1], np.int32), manifest)
     built.save(tmp_path / 'map')
@@ -360,8 +360,8 @@ def test_a_manifest_that_lacks_an_entry_is_refused(saved: Path, key: str) -> Non
     ('model', 'resnet'), ('model', None), ('model.weight', 3), ('sessions', 3),
     ('sessions', ['a']), ('sessions', [{'name': 'a'}]), ('spacing', 'wide'),
     ('spacing', float('nan')), ('spacing', -1), ('places', 'many'), ('places', [8]),
-    ('calibration', 7), ('calibration', {'scale': 0}), ('calibration', {'location': 'here'}),
-    ('calibration', {'location': float('nan')}), ('calibration', {'slope': 1}),
+    ('calibration', 7), ('calibration', {'outliers': 0}), ('calibration', {'separation': 'far'}),
+    ('calibration', {'separation': float('nan')}), ('calibration', {'slope': 1}),
     ('sha256', 'abc'), ('sha256', None)])
 def test_a_manifest_with_a_wrong_value_is_refused(saved: Path, key: str, value: object) -> None:
     _edit(saved, key, value)

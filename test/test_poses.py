@@ -124,6 +124,40 @@ def test_angle_is_symmetric_and_the_same_for_q_and_minus_q(a, b) -> None:
     assert 0 <= poses.angle(a, b) <= np.pi
 
 
+@given(x=finite, y=finite, heading=angles, motion=arrays(
+    np.float64, 3, elements=strategies.floats(-3, 3)))
+@relaxed
+def test_a_pose_that_moved_is_that_motion_away(x, y, heading, motion) -> None:
+    start = poses.planar(x, y, heading)
+    end = poses.moved(start, motion)
+    np.testing.assert_allclose(poses.relative(start, end), motion, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(end[3:]), 1)
+
+
+def test_motion_is_ahead_left_and_counterclockwise() -> None:
+    north = poses.planar(5.0, 5.0, np.pi / 2)
+    np.testing.assert_allclose(poses.moved(north, np.array([2.0, 1.0, np.pi / 2])),
+                               poses.planar(4.0, 7.0, np.pi), atol=1e-12)
+
+
+def test_moving_keeps_height_and_slope() -> None:
+    slope = np.array([0, 0, 3, 0, np.sin(0.1), 0, np.cos(0.1)])
+    moved = poses.moved(slope, np.array([1.0, 0, 0]))
+    np.testing.assert_allclose(moved, [1, 0, 3, *slope[3:]])
+    turned = poses.moved(slope, np.array([0, 0, 0.5]))
+    assert poses.angle(turned, slope) == pytest.approx(0.5)
+    # about the map's vertical axis, so that what pointed down still points as far down
+    assert _matrix(turned[3:])[2, 0] == pytest.approx(_matrix(slope[3:])[2, 0])
+
+
+def test_the_pose_at_one_stamp_is_none_where_it_is_not_known() -> None:
+    track = _track([0, SECOND], [[0, 0, 0, 0], [2, 0, 0, 0]])
+    assert poses.at(track, SECOND // 2)[0] == 1
+    assert poses.at(track, SECOND + 1) is None
+    assert poses.at(track, SECOND // 2, max_gap=0.5) is None
+    assert poses.at(None, 0) is None
+
+
 @given(pose=some_poses, count=strategies.integers(1, 6))
 @relaxed
 def test_the_mean_of_identical_poses_is_that_pose(pose, count) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NEIGHBOURS = 16
 """Places that mass can move to in one step, the place itself among them."""
 
-ACTIVE = 4096
+ACTIVE = 2048
 """Places that mass moves from, the heaviest; what all the others hold stays where it is."""
 
 MOST_STEPS = 20

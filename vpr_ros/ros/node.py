@@ -66,7 +66,6 @@ class LocalizerNode(LifecycleNode):
         parameters.declare(self)
         self._slot: FrameSlot | None = None
         self._worker: threading.Thread | None = None
-        self._subscription: Any = None
         self._inputs: list[Any] = []
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
@@ -104,8 +103,7 @@ class LocalizerNode(LifecycleNode):
         self._pose = publisher(rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'),
                                '~/pose', 10)
         self._confidence = publisher(rclpy_types('std_msgs/msg/Float32'), '~/confidence', 10)
-        self._candidates = publisher(rclpy_types(messages.CLOUD),
-                                     '~/candidates', 10)
+        self._candidates = publisher(rclpy_types(messages.CLOUD), '~/candidates', 10)
         self._map = publisher(rclpy_types(messages.CLOUD), '~/map', _LATCHED)
         self._debug = publisher(rclpy_types(messages.COMPRESSED_IMAGE),
                                 '~/debug_image/compressed', 1)
@@ -124,7 +122,7 @@ class LocalizerNode(LifecycleNode):
         self._worker.start()
         compressed = self._value('image_transport') == 'compressed'
         reliable = self._value('image_reliable')
-        self._subscription = self.create_subscription(
+        image = self.create_subscription(
             rclpy_types(messages.COMPRESSED_IMAGE if compressed else messages.RAW_IMAGE),
             'image/compressed' if compressed else 'image', self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
@@ -132,14 +130,14 @@ class LocalizerNode(LifecycleNode):
                        else ReliabilityPolicy.BEST_EFFORT),
             callback_group=MutuallyExclusiveCallbackGroup())
         self._inputs = [
-            self.create_subscription(
+            image, self.create_subscription(
                 rclpy_types('nav_msgs/msg/Odometry'), 'odom', self._odometry.put,
                 QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
                 callback_group=MutuallyExclusiveCallbackGroup()),
             self.create_subscription(
                 rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
                 self._on_initial_pose, 1)]
-        self.get_logger().info(f'listening to {self._subscription.topic_name}')
+        self.get_logger().info(f'listening to {image.topic_name}')
         self._state = 'active'
         return TransitionCallbackReturn.SUCCESS
 
@@ -171,9 +169,6 @@ class LocalizerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []

@@ -1,0 +1,156 @@
+"""The belief: it stays a probability, follows the robot, and can say 'nowhere'."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import numpy as np
+from numpy.typing import NDArray
+import pytest
+from vpr_ros import poses
+from vpr_ros.belief import Belief
+
+
+def street(count: int, spacing: float = 1.0) -> NDArray[np.float64]:
+    """Return the poses (N,7) of places in a row along x."""
+    x = np.arange(count) * spacing
+    return poses.planar(x, 0 * x, 0 * x)
+
+
+def seen(belief: Belief, place: int, ratio: float = 100.0) -> None:
+    """Let a belief see what speaks for one place."""
+    belief.update(np.array([place]), np.array([ratio]), 0.3)
+
+
+def total(belief: Belief) -> float:
+    return float(belief.places.sum()) + belief.nowhere
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.booleans())
+def test_it_sums_to_one_and_is_never_negative(seed: int, count: int, odometry: bool) -> None:
+    random = np.random.default_rng(seed)
+    x, y, yaw = random.normal(0, 10, (3, count))
+    belief = Belief(poses.planar(x, y, yaw))
+    for _ in range(10):
+        motion = random.normal(0, 3, 3) if odometry else None
+        belief.predict(random.uniform(0, 5), motion, 15.0)
+        belief.update(random.permutation(count)[:5], random.uniform(0, 1000, min(5, count)), 0.1)
+        assert total(belief) == pytest.approx(1)
+        assert (belief.places >= 0).all()
+        assert 0 <= belief.nowhere <= 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_the_places_does_not_matter(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, y, yaw = random.normal(0, 10, (3, 30))
+    place_poses = poses.planar(x, y, yaw)
+    order = random.permutation(30)
+    plain, shuffled = Belief(place_poses, 1.0), Belief(place_poses[order], 1.0)
+    for _ in range(5):
+        motion, ratios = random.normal(0, 1, 3), random.uniform(0, 10, 30)
+        for belief, own in ((plain, ratios), (shuffled, ratios[order])):
+            belief.predict(0.5, motion, 15.0)
+            belief.update(np.arange(30), own, 1.0)
+    np.testing.assert_allclose(shuffled.places, plain.places[order], atol=1e-12)
+    assert shuffled.nowhere == pytest.approx(plain.nowhere)
+
+
+def test_mass_moves_with_odometry() -> None:
+    belief = Belief(street(100))
+    for place in range(20, 40, 2):
+        seen(belief, place)
+        belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
+    assert belief.places.argmax() == 40
+    assert belief.places[37:44].sum() > 0.9
+
+
+def test_a_long_step_is_followed_as_well_as_many_short_ones() -> None:
+    belief = Belief(street(200))
+    for _ in range(3):
+        seen(belief, 20, 1000.0)
+    belief.predict(1.0, np.array([90.0, 0.0, 0.0]), 15.0)
+    centre = np.average(np.arange(200), weights=belief.places)
+    assert centre == pytest.approx(110, abs=5)
+
+
+def test_a_turn_is_followed_around_a_corner() -> None:
+    leg = np.arange(30.0)
+    x = np.concatenate([leg, np.full(30, 30.0)])
+    y = np.concatenate([0 * leg, leg])
+    yaw = np.concatenate([0 * leg, np.full(30, np.pi / 2)])
+    belief = Belief(poses.planar(x, y, yaw))
+    for _ in range(3):
+        seen(belief, 28, 1000.0)
+    belief.predict(0.5, np.array([2.0, 0.0, np.pi / 2]), 15.0)
+    for _ in range(3):
+        belief.predict(0.5, np.array([2.0, 0.0, 0.0]), 15.0)
+    assert abs(int(belief.places.argmax()) - 36) <= 1
+
+
+def test_without_odometry_mass_reaches_no_farther_than_the_speed_allows() -> None:
+    belief = Belief(street(200))
+    for _ in range(4):
+        seen(belief, 100, 1000.0)
+    before = belief.places.copy()
+    belief.predict(1.0, None, 5.0)
+    gained = np.flatnonzero(belief.places > before + 1e-3)
+    assert gained.min() >= 94
+    assert gained.max() <= 106
+
+
+def test_driving_off_the_end_of_the_map_leads_nowhere() -> None:
+    belief = Belief(street(50))
+    for _ in range(3):
+        seen(belief, 48, 1000.0)
+    for _ in range(10):
+        belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
+        belief.update(np.arange(0), np.zeros(0), 0.8)
+    assert belief.nowhere > 0.8
+
+
+def test_a_carried_robot_is_found_again() -> None:
+    belief = Belief(street(1000))
+    for place in range(20, 60, 2):
+        seen(belief, place)
+        belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
+    for place in range(700, 730, 2):
+        seen(belief, place)
+        belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
+    assert abs(int(belief.places.argmax()) - 730) <= 2
+
+
+def test_an_expected_pose_tells_which_of_two_alike_places_it_is() -> None:
+    belief = Belief(street(100))
+    belief.expect(poses.planar(70.0, 0.0, 0.0), 3.0)
+    belief.update(np.array([10, 70]), np.array([50.0, 50.0]), 0.3)
+    assert belief.places.argmax() == 70
+    assert belief.places[10] < 0.01
+
+
+def test_standing_still_leaves_the_belief_where_it_is() -> None:
+    belief = Belief(street(100))
+    for _ in range(3):
+        seen(belief, 40, 1000.0)
+    belief.predict(0.0, np.zeros(3), 15.0)
+    assert belief.places.argmax() == 40
+
+
+def test_time_cannot_pass_backwards() -> None:
+    with pytest.raises(ValueError, match='backwards'):
+        Belief(street(10)).predict(-1.0, None, 15.0)
+
+
+@pytest.mark.parametrize('place_poses', [
+    street(1), street(2), np.repeat(street(1), 2, axis=0), np.repeat(street(1), 50, axis=0)],
+    ids=['one place', 'two places', 'two in one spot', 'all in one spot'])
+def test_a_degenerate_map_gives_numbers(place_poses: NDArray[np.float64]) -> None:
+    belief = Belief(place_poses)
+    for motion in (None, np.array([1.0, 0.0, 0.1]), np.zeros(3)):
+        belief.predict(0.1, motion, 15.0)
+        seen(belief, 0)
+        assert np.isfinite(belief.places).all()
+        assert total(belief) == pytest.approx(1)
