@@ -61,8 +61,8 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1
           ) for name, times in seconds.items()])
     if peer is None:
         print('  torch not installed: not compared with it')
-    return {'model': encoder.digest, 'provider': encoder.provider, 'threads': threads, 'rounds': rounds,
-            'median_ms': medians,
+    return {'model': encoder.digest, 'provider': encoder.provider, 'threads': threads,
+            'rounds': rounds, 'median_ms': medians,
             'ratio': {name: value / medians[bare] for name, value in medians.items()}}
 
 

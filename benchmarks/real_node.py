@@ -37,20 +37,22 @@ if TYPE_CHECKING:
     Truth = list[NDArray[np.float64] | None]
 
 DEFAULT_SET = 'campus_pose_map'
-PERIOD = 200_000_000
-"""Nanoseconds between the frames of the bag."""
+SPEED = 3.0
+"""Metres a second at which the drive is said to go: the node knows how fast a robot can be."""
+PACE = 5.0
+"""Frames a second that are played, whatever their stamps say."""
 START = 1_700_000_000_000_000_000
 
 RADIUS = 5.0
 """Metres within which a pose is right, by default: the node's own default."""
 
 
-def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, rate: float = 1.0,
+def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace: float = PACE,
               radius: float = RADIUS) -> dict[str, Any]:
     """Drive one set of the folder `data` through the node; return counts, errors and latency.
 
-    `rate` is times 5 frames a second; `radius` in metres is what counts as right, here and in the
-    node. Raises SourceError for a set that is not there or has neither poses nor answers.
+    `pace` is in frames a second; `radius` in metres is what counts as right, here and in the node.
+    Raises SourceError for a set that is not there or has neither poses nor answers.
     """
     if not node_run.has_ros():
         print(f'real pictures through the node: {node_run.NO_ROS}')
@@ -69,7 +71,8 @@ def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, rate
         parameters = {'map': folder / 'map', 'model': encoder.path, 'correct_radius': radius}
         places = len(place_map)
         del encoder
-        run = node_run.play_to_node(folder / 'drive', parameters, folder, rate=rate)
+        run = node_run.play_to_node(folder / 'drive', parameters, folder,
+                                    rate=pace * float(np.median(np.diff(stamps))) / 1e9)
     true = {stamp: pose for stamp, pose in zip(stamps, truth, strict=True) if pose is not None}
     errors = np.array([poses.distance(run.published[stamp], true[stamp])
                        for stamp in run.published if stamp in true])
@@ -116,8 +119,11 @@ def _in_order(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
 
 
 def _write_bag(path: Path, frames: list[Frame]) -> list[int]:
-    """Write pictures as a bag of raw images; return their stamps in ns."""
-    stamps = [START + number * PERIOD for number in range(len(frames))]
+    """Write pictures as a bag of raw images, stamped for a drive at SPEED; return the stamps."""
+    track = np.array([frame.pose for frame in frames])
+    steps = np.maximum(poses.distance(track[1:], track[:-1]), 0.1)  # no two stamps are the same
+    stamps: list[int] = (START + (np.append(0, np.cumsum(steps)) / SPEED * 1e9).astype(np.int64)
+                         ).tolist()
     with BagWriter(path) as bag:
         for stamp, frame in zip(stamps, frames, strict=True):
             bag.write(node_run.IMAGES, messages.image(bag.types, stamp, 'camera', frame.load()),
@@ -131,7 +137,7 @@ def main() -> int:
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets')
     parser.add_argument('--set', default=DEFAULT_SET, help='the set to drive')
-    parser.add_argument('--rate', type=float, default=1.0, help='times 5 frames a second')
+    parser.add_argument('--pace', type=float, default=PACE, help='frames a second')
     parser.add_argument('--radius', type=float, default=RADIUS, help='metres that are right')
     options = parser.parse_args()
     if not options.data:
@@ -139,7 +145,7 @@ def main() -> int:
         print(NO_DATA)
         return 0
     return tables.answer(options, lambda: real_node(
-        options.data, options.set, options.model, options.rate, options.radius))
+        options.data, options.set, options.model, options.pace, options.radius))
 
 
 if __name__ == '__main__':

@@ -26,6 +26,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('image_topic', default_value='/camera/image_raw',
                               description='Raw images; with image_transport compressed, '
                                           'this name without /compressed'),
+        DeclareLaunchArgument('odom_topic', default_value='/odom',
+                              description='Odometry; the node also runs without'),
         DeclareLaunchArgument('params_file',
                               default_value=str(share / 'config' / 'localize.yaml'),
                               description='Parameters of the node'),
@@ -50,4 +52,5 @@ def localizer(context: LaunchContext) -> list[LifecycleNode]:
     return [LifecycleNode(
         package='vpr_ros', executable='localizer', name='vpr_localizer', namespace='',
         output='screen', parameters=[params_file, given],
-        remappings=[('image', image_topic), ('image/compressed', [image_topic, '/compressed'])])]
+        remappings=[('odom', LaunchConfiguration('odom_topic')), ('image', image_topic),
+                    ('image/compressed', [image_topic, '/compressed'])])]

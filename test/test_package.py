@@ -27,7 +27,7 @@ MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
 # A module imports from the layers above its own, and from its own layer. `ros` stands for the
 # rest of that room, once the two modules that need no ROS 2 are taken out.
 LAYERS = (
-    ('errors', 'files', 'images', 'poses'),
+    ('defaults', 'errors', 'files', 'images', 'poses'),
     ('belief', 'calibration', 'encoder', 'place_map'),
     ('localizer',),
     ('ros.bag', 'ros.messages'),
@@ -48,6 +48,7 @@ HEAVY = {'torch', 'rclpy', 'cv2', 'faiss', 'onnxruntime', 'matplotlib', 'rosbags
 # PyPI's name -> rosdep's key; None where rosdep has no key (CONTRIBUTING.md lists those).
 ROSDEP = {
     'numpy': 'python3-numpy',
+    'scipy': 'python3-scipy',
     'opencv-python-headless': 'python3-opencv',
     'faiss-cpu': 'python3-faiss',
     'pyyaml': 'python3-yaml',

@@ -13,6 +13,8 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
+from vpr_ros import defaults
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
@@ -107,7 +109,7 @@ def _build_map(commands: Commands) -> None:
     _add_localizer_options(parser)
     parser.add_argument('--output', '-o', required=True, metavar='MAP', help='map directory')
     parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
-    parser.add_argument('--spacing', type=_number(float, 0), default=1.0, metavar='M',
+    parser.add_argument('--spacing', type=_number(float, 0), default=defaults.SPACING, metavar='M',
                         help='metres between places')
     parser.add_argument('--index', default='flat',
                         choices=('flat', 'sq8', 'pq', 'hnsw', 'ivfpq'), help='kind of index')
@@ -152,17 +154,20 @@ def _replay(commands: Commands) -> None:
     parser.add_argument('--no-odometry', dest='odometry', action='store_false',
                         help='do without it: any place within reach may be next')
     parser.add_argument('--truth-topic', help='compare with the poses on this topic of the bag')
-    parser.add_argument('--min-confidence', type=_number(float, 0, 1), default=0.5, metavar='P',
+    parser.add_argument('--min-confidence', type=_number(float, 0, 1), metavar='P',
+                        default=defaults.MIN_CONFIDENCE,
                         help='a pose is written from this confidence on')
-    parser.add_argument('--top-k', type=_number(int, 1), default=10, metavar='K',
-                        help='candidates looked at per frame')
-    parser.add_argument('--correct-radius', type=_number(float, 0.01), default=5.0, metavar='M',
+    parser.add_argument('--top-k', type=_number(int, 1), default=defaults.TOP_K, metavar='K',
+                        help='candidates kept per frame')
+    parser.add_argument('--correct-radius', type=_number(float, 0.01), metavar='M',
+                        default=defaults.CORRECT_RADIUS,
                         help='distance within which a pose counts as right')
     parser.add_argument('--no-compensate', dest='compensate', action='store_false',
                         help='do not centre descriptors on the running mean of the drive')
     parser.add_argument('--no-filter', dest='filter', action='store_false',
                         help='take each frame for itself')
-    parser.add_argument('--max-speed', type=_number(float, 0.01), default=15.0, metavar='M/S',
+    parser.add_argument('--max-speed', type=_number(float, 0.01), default=defaults.MAX_SPEED,
+                        metavar='M/S',
                         help='fastest that the robot drives, for a bag without odometry')
 
 

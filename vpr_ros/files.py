@@ -18,6 +18,9 @@ from vpr_ros.errors import VprError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OURS = ('map.yaml', 'metadata.yaml', 'estimates.csv')
+"""What a directory holds that may be replaced: a map, a bag or a replay."""
+
 _BLOCK = 1 << 20
 
 
@@ -49,6 +52,9 @@ def whole_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Pa
     path = Path(path).absolute()
     if path.exists() and not overwrite:
         raise VprError(f'{path} exists already: choose another name, or pass --overwrite')
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in OURS):
+        raise VprError(f'{path} is not something this program wrote, and is not replaced: choose '
+                       'another name')
     _make_parent(path)
     parent = path.with_name(f'.{path.name}.part-{os.getpid()}')
     shutil.rmtree(parent, ignore_errors=True)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros import defaults
 from vpr_ros import poses
 from vpr_ros.belief import Belief
 from vpr_ros.calibration import Calibration
@@ -35,9 +36,11 @@ _SAMPLE = 512
 _WEIGHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
-_NEWS = 0.3
+_NEWS = 0.5
+_NEWS_WITH_ODOMETRY = 0.3
 """What a wholly new frame counts for. Likelihoods are multiplied as if frames were independent,
-but a street that looks like another does so for many frames."""
+but a street that looks like another does so for many frames; and odometry forgets nothing of them.
+"""
 
 _TURN = 0.1
 
@@ -121,10 +124,11 @@ class Localizer:
     be changed between frames. `stage_seconds` holds the times of the last frame.
     """
 
-    def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = 10,
-                 min_confidence: float = 0.5, correct_radius: float = 5.0,
+    def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = defaults.TOP_K,
+                 min_confidence: float = defaults.MIN_CONFIDENCE,
+                 correct_radius: float = defaults.CORRECT_RADIUS,
                  compensate: bool = True, filter: bool = True,  # noqa: A002 (the node's name)
-                 max_speed: float = 15.0) -> None:
+                 max_speed: float = defaults.MAX_SPEED) -> None:
         self.encoder = encoder
         self.place_map = place_map
         self.top_k = top_k
@@ -184,7 +188,7 @@ class Localizer:
         similarity, places = similarity[0], places[0]
         if self.filter:
             self._move(seconds, odometry)
-            news = _NEWS * self._novelty(query)
+            news = self._novelty(query) * (_NEWS if odometry is None else _NEWS_WITH_ODOMETRY)
         else:
             self._belief.forget()
             news = 1.0
@@ -214,6 +218,8 @@ class Localizer:
         Mass that moves in many small steps would spread by the map's grid in each of them.
         """
         self._pending_seconds += seconds
+        if odometry is not None and not np.isfinite(odometry).all():
+            odometry = None
         if odometry is None or self._last_odometry is None:
             motion = None
         else:

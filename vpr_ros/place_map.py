@@ -303,6 +303,10 @@ def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
     index: Any = faiss.index_factory(dimension, {
         'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}np', 'hnsw': 'HNSW32',
         'ivfpq': f'IVF{lists},PQ{parts}np'}[kind], faiss.METRIC_INNER_PRODUCT)
+    if kind in ('pq', 'ivfpq'):
+        # A small map is no mistake: FAISS would print a warning for each of its k-means.
+        for clustering in (index.pq.cp, *([index.cp] if kind == 'ivfpq' else [])):
+            clustering.min_points_per_centroid = 1
     index.train(vectors)
     index.add(vectors)
     if kind == 'hnsw':

@@ -17,8 +17,9 @@ import sys
 import pytest
 
 # Not `launch`: without it the folder launch/ of this package would pass for one.
-launch_ros = pytest.importorskip('launch_ros', reason='no launch_ros, which the ROS 2 wheels lack: '
-                                 'localize.launch.py stays untried')
+launch_ros = pytest.importorskip(
+    'launch_ros', reason='no launch_ros, which the ROS 2 wheels lack: localize.launch.py is '
+                         'not tried')
 colcon_core = pytest.importorskip('colcon_core')
 
 from launch import LaunchDescription

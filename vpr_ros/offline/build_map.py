@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros import poses
 from vpr_ros.calibration import Calibration
@@ -38,8 +39,8 @@ _THUMBNAIL_HEIGHT = 120
 
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
-              conditions: Sequence[str] = (), spacing: float = 1.0, index: str = 'flat',
-              thumbnails: bool = True) -> PlaceMap:
+              conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
+              index: str = 'flat', thumbnails: bool = True) -> PlaceMap:
     """Make a map of all sources, each a session, with a place every `spacing` metres.
 
     `conditions` names each session's season or light. Frames whose picture is bad are left out,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+from vpr_ros import defaults
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import VprError
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 IMAGES = '/camera/image_raw'
 ODOMETRY = '/odom'
-CORRECT_RADIUS = 5.0
 PLAY_RATE = 2.5
 """Times the pace at which the spring drive was recorded (5 Hz)."""
 
@@ -62,7 +62,7 @@ def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline
                                 lateral_offset=1.0), 'spring'), overwrite=True)
     print('2/4 build the map from the winter drive')
     encoder = Encoder(model or bundled_model())
-    place_map = build_map([open_source(winter)], encoder, conditions=['winter'], spacing=1.0)
+    place_map = build_map([open_source(winter)], encoder, conditions=['winter'],)
     place_map.save(map_path, overwrite=True)
     del encoder
     with Bag(spring) as bag:
@@ -75,10 +75,10 @@ def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline
         print('3/4 start the node and play the spring drive to it over DDS')
         stamps, estimated, trusted, latency = _play_to_node(spring, map_path, model, frames,
                                                             output)
-    score = score_drive(stamps, estimated, trusted, truth, CORRECT_RADIUS)
+    score = score_drive(stamps, estimated, trusted, truth, defaults.CORRECT_RADIUS)
     print('4/4 compare with the truth')
     draw_drive(output / 'demo.png', place_map, stamps, estimated, trusted, score,
-               CORRECT_RADIUS, _pictures_at(spring, stamps))
+               defaults.CORRECT_RADIUS, _pictures_at(spring, stamps))
     _tell(score, frames, latency)
     print(f'picture: {output / "demo.png"}')
     return 0 if score.right > score.wrong else 1
@@ -136,7 +136,7 @@ def _tell(score: DriveScore, frames: int, latency: str) -> None:
     rows = (
         ('frames', f'{frames} sent, {score.frames} localised'),
         ('poses published', f'{score.published} ({score.published / frames:.0%} of frames)'),
-        (f'right within {CORRECT_RADIUS:.0f} m',
+        (f'right within {defaults.CORRECT_RADIUS:.0f} m',
          f'{score.right / max(score.published, 1):.1%} of poses, {score.right / frames:.1%} of '
          f'frames'),
         ('wrong poses', f'{score.wrong}'),

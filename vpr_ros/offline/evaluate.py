@@ -38,7 +38,8 @@ def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | 
     references = {path.name: place for place, path in enumerate(images.list_folder(database))}
     files = images.list_folder(queries)
     truth = _read_truth(Path(ground_truth), references, {file.name for file in files})
-    place_map = build_map([open_source(database)], encoder, spacing=0.0, thumbnails=False)
+    place_map = build_map([open_source(database, in_order=True)], encoder, spacing=0.0,
+                          thumbnails=False)
     if len(place_map) != len(references):
         raise SourceError(f'{database}: {len(references) - len(place_map)} of its pictures '
                           'cannot be used: mend or remove them, with their ground truth')

@@ -26,7 +26,7 @@ def draw_drive(path: str | Path, place_map: PlaceMap, stamps: NDArray[np.int64],
     some of its frames by their stamps. Needs matplotlib.
     """
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(12, 6.2), layout='constrained')
+    figure = Figure(figsize=(12, 6.2), layout='compressed')
     grid = figure.add_gridspec(len(queries), 3, width_ratios=[2.2, 1, 1])
     axes = figure.add_subplot(grid[:, 0])
     _draw_route(axes, place_map, estimated, trusted, score, correct_radius)

@@ -55,21 +55,21 @@ class Source:
 
 @contextmanager
 def open_source(path: str | Path, *, image_topic: str | None = None,
-                pose_topic: str | None = None, pose_file: str | Path | None = None
-                ) -> Iterator[Source]:
+                pose_topic: str | None = None, pose_file: str | Path | None = None, in_order: bool = False) -> Iterator[Source]:
     """Open a bag or a folder of pictures as a source of frames with poses.
 
     A bag gives each picture the pose that lies between the two messages around its stamp. A
     folder takes `pose_file`, or its own poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or
-    poses.tum (pictures named by their stamp in seconds); without any, pictures stand one metre
-    apart in the order of their names. Raises SourceError, PoseError or FileNotFoundError.
+    poses.tum (pictures named by their stamp in seconds); without any, or when `in_order` asks for
+    it, pictures stand one metre apart in the order of their names. Raises SourceError, PoseError
+    or FileNotFoundError.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
     folder = _picture_folder(path)
     if folder is not None:
-        yield _folder_source(path, folder, pose_file)
+        yield _folder_source(path, folder, pose_file, in_order=in_order)
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
@@ -104,12 +104,14 @@ def _picture_folder(path: Path) -> Path | None:
     return None
 
 
-def _folder_source(path: Path, folder: Path, pose_file: str | Path | None) -> Source:
+def _folder_source(path: Path, folder: Path, pose_file: str | Path | None, *, in_order: bool
+                   ) -> Source:
     files = images.list_folder(folder)
-    if pose_file is None:
+    if pose_file is None and not in_order:
         pose_file = next((path / name for name in _POSE_FILES if (path / name).is_file()), None)
     if pose_file is None:
-        log.warning('%s has no pose file: its pictures are taken to be one metre apart', path)
+        if not in_order:
+            log.warning('%s has no pose file: its pictures are taken to be one metre apart', path)
         steps = np.arange(len(files), dtype=np.float64)
         all_poses, known = poses.planar(steps, 0 * steps, 0 * steps), np.ones(len(files), np.bool_)
         stamps = (steps * 1e9).astype(np.int64)

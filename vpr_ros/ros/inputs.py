@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WAIT = 0.05
 """Seconds that an image waits for odometry as new as itself, on a robot that has any."""
 
+LAG = 500_000_000
+"""Nanoseconds that odometry may be older than the image."""
+
 _KEPT = 200
 
 
@@ -77,11 +80,14 @@ class OdometryBuffer:
     def at(self, stamp: int) -> NDArray[np.float64] | None:
         """Return the pose (7,) at a stamp in ns, or None when odometry does not reach it.
 
-        Where there is odometry at all, waits a moment for what is on its way.
+        Where there is odometry at all, waits a moment for what is on its way; what then is older
+        than the image, by half a second at most, is taken as it is: the next step makes up for it.
         """
         with self._condition:
             if not self._stamps:
                 return None
             self._condition.wait_for(lambda: self._stamps[-1] >= stamp, WAIT)
             track = poses.track(list(self._stamps), np.array(self._poses))
+        if len(track.stamps) and 0 < stamp - track.stamps[-1] < LAG:
+            return track.poses[-1]
         return poses.at(track, stamp)

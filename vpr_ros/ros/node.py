@@ -209,6 +209,8 @@ class LocalizerNode(LifecycleNode):
                 self._health.failed(str(error))
                 self.get_logger().warning(f'frame dropped: {error}', throttle_duration_sec=5.0)
             except Exception as error:  # the worker must outlive whatever one frame does
+                if not self.context.ok():  # shut down in the middle of it
+                    continue
                 self._health.failed(str(error))
                 self.get_logger().error(f'frame failed: {error!r}', throttle_duration_sec=5.0)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
+from vpr_ros import defaults
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -46,17 +47,17 @@ PARAMETERS = (
               '`image/compressed`.', choices=('raw', 'compressed')),
     Parameter('image_reliable', False, 'Ask for reliable delivery of images; false also takes '
               'what a best-effort camera driver sends.'),
-    Parameter('top_k', 10, 'Candidates looked at and published per frame.', (1, 1000), live=True),
-    Parameter('min_confidence', 0.5, 'A pose is published from this confidence on.', (0, 1),
-              live=True),
-    Parameter('correct_radius', 5.0, 'Distance in metres within which a pose counts as right.',
-              (0.01, 1000), live=True),
+    Parameter('top_k', defaults.TOP_K, 'Candidates published per frame.', (1, 1000), live=True),
+    Parameter('min_confidence', defaults.MIN_CONFIDENCE,
+              'A pose is published from this confidence on.', (0, 1), live=True),
+    Parameter('correct_radius', defaults.CORRECT_RADIUS,
+              'Distance in metres within which a pose counts as right.', (0.01, 1000), live=True),
     Parameter('compensate', True, 'Centre descriptors on the running mean of the drive, which '
               'takes out season and light.', live=True),
     Parameter('filter', True, 'Carry the belief from frame to frame (Bayes filter); false takes '
               'each frame for itself.', live=True),
-    Parameter('max_speed', 15.0, 'Fastest that the robot drives, in m/s.', (0.01, 1000),
-              live=True),
+    Parameter('max_speed', defaults.MAX_SPEED, 'Fastest that the robot drives, in m/s.',
+              (0.01, 1000), live=True),
     Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
               'lifecycle manager.'),
 )
