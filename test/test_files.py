@@ -30,11 +30,11 @@ def test_a_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_file_and_no_rubbish(
         tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / 'poses.csv'
-    path.write_text('old')
+    path.write_text('map.yaml')
     with pytest.raises(error), whole_file(path) as part:
         part.write_text('half of the new')
         raise error
-    assert path.read_text() == 'old'
+    assert path.read_text() == 'map.yaml'
     assert _names(tmp_path) == ['poses.csv']
 
 
@@ -78,7 +78,7 @@ def test_a_failure_leaves_the_old_directory_and_no_rubbish(
     with pytest.raises(error), whole_directory(path, overwrite=True) as part:
         (part / 'new').write_text('new')
         raise error
-    assert _names(path) == ['old']
+    assert _names(path) == ['map.yaml']
     assert _names(tmp_path) == ['town']
 
 
@@ -87,23 +87,32 @@ def test_a_directory_that_exists_is_refused_untouched(tmp_path: Path) -> None:
     with pytest.raises(VprError, match=r'town exists already: .* --overwrite'), \
             whole_directory(path):
         pytest.fail('the body must not run')
-    assert _names(path) == ['old']
+    assert _names(path) == ['map.yaml']
 
 
 def test_overwrite_replaces_all_of_the_old_directory(tmp_path: Path) -> None:
     path = _old_directory(tmp_path)
     with whole_directory(path, overwrite=True) as part:
         (part / 'new').write_text('new')
-        assert _names(path) == ['old']
+        assert _names(path) == ['map.yaml']
     assert _names(path) == ['new']
     assert _names(tmp_path) == ['town']
+
+
+def test_what_this_program_did_not_write_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'thesis.txt').write_text('three years of work')
+    with pytest.raises(VprError, match='not something this program wrote'), \
+            whole_directory(tmp_path / 'home', overwrite=True):
+        pytest.fail('the body must not run')
+    assert _names(tmp_path / 'home') == ['thesis.txt']
 
 
 def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
     path = _old_directory(tmp_path)
     with pytest.raises(FileNotFoundError), whole_directory(path, overwrite=True) as part:
         shutil.rmtree(part)
-    assert _names(path) == ['old']
+    assert _names(path) == ['map.yaml']
     assert _names(tmp_path) == ['town']
 
 
@@ -112,7 +121,7 @@ def test_a_directory_made_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> N
     with pytest.raises(OSError, match='not empty'), whole_directory(path) as part:
         (part / 'new').write_text('new')
         _old_directory(tmp_path)
-    assert _names(path) == ['old']
+    assert _names(path) == ['map.yaml']
     assert _names(tmp_path) == ['town']
 
 
@@ -143,7 +152,7 @@ def test_a_packaged_file_that_is_missing_says_where_it_was_looked_for() -> None:
 
 def _old_directory(parent: Path) -> Path:
     (parent / 'town').mkdir()
-    (parent / 'town' / 'old').write_text('old')
+    (parent / 'town' / 'map.yaml').write_text('map.yaml')
     return parent / 'town'
 
 

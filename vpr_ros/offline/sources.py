@@ -55,7 +55,8 @@ class Source:
 
 @contextmanager
 def open_source(path: str | Path, *, image_topic: str | None = None,
-                pose_topic: str | None = None, pose_file: str | Path | None = None, in_order: bool = False) -> Iterator[Source]:
+                pose_topic: str | None = None, pose_file: str | Path | None = None,
+                in_order: bool = False) -> Iterator[Source]:
     """Open a bag or a folder of pictures as a source of frames with poses.
 
     A bag gives each picture the pose that lies between the two messages around its stamp. A
