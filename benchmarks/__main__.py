@@ -12,6 +12,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from benchmarks import tables
+from benchmarks.confidence import confidence
+from benchmarks.confidence import TOWNS
 from benchmarks.encoder_speed import encoder_speed
 from benchmarks.map_load import map_load
 from benchmarks.node_rate import node_rate
@@ -36,6 +38,7 @@ def main() -> int:
         'encoder_speed': lambda o: encoder_speed(o.model, 20 if o.quick else 100),
         'map_load': lambda o: map_load(10_000 if o.quick else 100_000),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),
+        'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
         'real_sets': lambda o: real_sets(o.data, o.model),

@@ -49,11 +49,6 @@ class NodeRun:
     latest: dict[str, str]
     sent: int
 
-    @property
-    def trusted(self) -> NDArray[np.bool_]:
-        """Which frames (N,) had a pose published."""
-        return np.isin(self.stamps, list(self.published))
-
 
 def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *, rate: float = 1.0
                  ) -> NodeRun:

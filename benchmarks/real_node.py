@@ -84,6 +84,7 @@ def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace
         'with_truth': len(best), 'published': len(run.published), 'radius_m': radius,
         'right': int((errors <= radius).sum()), 'wrong': int((errors > radius).sum()),
         'best_match_right': int((best <= radius).sum()),
+        'best_match_median_error_m': float(np.median(best)) if len(best) else None,
         'median_error_m': float(np.median(errors)) if len(errors) else None,
         'largest_error_m': float(errors.max()) if len(errors) else None,
         'total_p50_ms': float(run.latest['total p50 (ms)']),

@@ -1,6 +1,7 @@
 """Whether the replay and the node give the same poses for the same bag.
 
-A node that drops a frame has seen another drive, so the bag is played slowly enough for all.
+A node that drops a frame has seen another drive, so the bag is played slowly enough for all. Every
+pose is published, however unsure, and so compared.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def replay_vs_node(model: str | None = None, length: float = 150.0, rate: float 
         encoder = Encoder(model or bundled_model())
         street_map.winter_map(encoder, length).save(folder / 'map')
         record(folder / 'drive', street_map.spring_drive(length, FRAME_RATE))
-        localizer = Localizer(encoder, PlaceMap.load(folder / 'map', encoder))
+        localizer = Localizer(encoder, PlaceMap.load(folder / 'map', encoder),
+                              min_confidence=0.0)
         drive = replay(folder / 'drive', localizer, image_topic=node_run.IMAGES)
-        parameters = {'map': folder / 'map', 'model': encoder.path}
+        parameters = {'map': folder / 'map', 'model': encoder.path, 'min_confidence': 0.0}
         del localizer, encoder
         run = node_run.play_to_node(folder / 'drive', parameters, folder, rate=rate)
     replayed = {estimate.stamp: estimate for estimate in drive.estimates}

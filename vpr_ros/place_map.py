@@ -89,7 +89,8 @@ class PlaceMap:
 
     index holds N descriptors of D float32, centred on their session's mean and renormalised;
     stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
-    indices into manifest.sessions; means float32 (S,D); thumbnails (N,) JPEG files or none.
+    indices into manifest.sessions; means float32 (S,D); thumbnails are N JPEG files
+    in memory, the directory that holds them, or none.
     """
 
     index: Any
@@ -98,7 +99,7 @@ class PlaceMap:
     sessions: NDArray[np.int32]
     means: NDArray[np.float32]
     manifest: Manifest
-    thumbnails: Sequence[bytes | Path] = ()
+    thumbnails: Sequence[bytes] | Path = ()
     thumbnail_digests: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
@@ -164,17 +165,21 @@ class PlaceMap:
 
         Raises MapError when the file is gone or is not what the map was written with.
         """
-        if not self.thumbnails or self.thumbnail_digests is None:
+        if self.thumbnail_digests is None:
             return None
-        entry = self.thumbnails[place]
         name = f'the thumbnail of place {place}'
         try:
-            jpeg = entry if isinstance(entry, bytes) else entry.read_bytes()
+            jpeg = self._jpeg(place)
         except OSError as error:
             raise MapError(f'{name} cannot be read: {error}') from error
         if hashlib.sha256(jpeg).digest() != self.thumbnail_digests[place].tobytes():
             raise MapError(f'{name} was changed after the map was written')
         return images.decode(jpeg, name)
+
+    def _jpeg(self, place: int) -> bytes:
+        if isinstance(self.thumbnails, Path):
+            return (self.thumbnails / _thumbnail_name(place)).read_bytes()
+        return self.thumbnails[place]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the map to the directory `path`: whole, or not at all.
@@ -191,9 +196,7 @@ class PlaceMap:
                 arrays['thumbnails'] = self.thumbnail_digests
                 (part / _THUMBNAILS).mkdir()
                 for place in range(len(self)):
-                    entry = self.thumbnails[place]
-                    (part / _thumbnail_name(place)).write_bytes(
-                        entry if isinstance(entry, bytes) else entry.read_bytes())
+                    (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             np.savez(part / _PLACES, allow_pickle=False, **arrays)
             manifest = {'format': FORMAT, **asdict(self.manifest), 'places': len(self),
                         'sha256': {name: sha256(part / name) for name in (_INDEX, _PLACES)}}
@@ -252,10 +255,9 @@ class PlaceMap:
                 or means.shape != (len(manifest.sessions), dimension)):
             raise MapError(f'{path}: map.yaml, index.faiss and places.npz disagree on the count, '
                            'the sessions or the dimension: build the map again')
-        thumbnails = [path / _thumbnail_name(i) for i in range(count)]
         has_thumbnails = arrays.get('thumbnails', np.empty(0)).shape == (count, 32)
         return cls(index, stamps, poses, sessions, means, manifest,
-                   thumbnails if has_thumbnails else (),
+                   path / _THUMBNAILS if has_thumbnails else (),
                    arrays['thumbnails'] if has_thumbnails else None)
 
 
@@ -344,7 +346,7 @@ def _check_file(path: Path, name: str, digest: str | None) -> None:
 
 
 def _thumbnail_name(place: int) -> str:
-    return f'{_THUMBNAILS}/{place:06d}.jpg'
+    return f'{place:06d}.jpg'
 
 
 def _first_line(error: Exception) -> str:

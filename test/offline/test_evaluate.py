@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 from small_drive import write_damaged
 from small_drive import write_folder
-from thumbnail_model import write_thumbnail_model
 from vpr_ros import images
-from vpr_ros.encoder import Encoder
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.offline.evaluate import evaluate_set
 
 PLACES = 60
 PRIOR = 30
-
-
-@pytest.fixture(scope='module')
-def encoder(tmp_path_factory):
-    return Encoder(write_thumbnail_model(tmp_path_factory.mktemp('model') / 'm.onnx'), 'cpu', 1)
 
 
 @pytest.fixture

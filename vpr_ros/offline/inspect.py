@@ -57,7 +57,7 @@ def _map(path: Path) -> Iterator[tuple[str, object]]:
         count = int((place_map.sessions == number).sum())
         yield f'session {number}', f'{session.source} ({session.condition}), {count} places'
     yield 'calibration', manifest.calibration.get('fitted_on') or 'none: defaults'
-    yield 'thumbnails', 'yes' if place_map.thumbnails else 'no'
+    yield 'thumbnails', 'no' if place_map.thumbnail_digests is None else 'yes'
 
 
 def _bag(path: Path) -> Iterator[tuple[str, object]]:
