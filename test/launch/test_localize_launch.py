@@ -13,6 +13,7 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+from threading import Event
 
 import pytest
 
@@ -26,6 +27,7 @@ from launch import LaunchDescription
 from launch import LaunchService
 from launch.actions import GroupAction
 from launch.actions import IncludeLaunchDescription
+from launch.actions import OpaqueFunction
 from launch.actions import RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -84,8 +86,10 @@ def launch(path, arguments, meanwhile, namespace=''):
     Returns the exit codes of launch and of the processes, and what `meanwhile` returned.
     """
     codes = []
+    running = Event()
     service = LaunchService(noninteractive=True)
     service.include_launch_description(LaunchDescription([
+        OpaqueFunction(function=lambda context: running.set()),
         RegisterEventHandler(OnProcessExit(
             on_exit=lambda event, context: codes.append(event.returncode))),
         GroupAction([
@@ -95,6 +99,7 @@ def launch(path, arguments, meanwhile, namespace=''):
                 launch_arguments=[(name, str(value)) for name, value in arguments.items()])])]))
 
     def watch():
+        assert running.wait(LIMIT)  # before that, the shutdown would be lost
         try:
             return meanwhile()
         finally:

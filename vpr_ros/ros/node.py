@@ -18,7 +18,6 @@ import cv2
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -67,6 +66,7 @@ class LocalizerNode(LifecycleNode):
         self._slot: FrameSlot | None = None
         self._worker: threading.Thread | None = None
         self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
@@ -99,7 +99,7 @@ class LocalizerNode(LifecycleNode):
             f'{encoder.path.name} on {encoder.provider}, {encoder.width}x{encoder.height}; '
             f'{len(place_map)} places in {place_map.manifest.frame_id} from '
             f'{self._value("map")}')
-        publisher = self.create_lifecycle_publisher
+        publisher = self._output
         self._pose = publisher(rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'),
                                '~/pose', 10)
         self._confidence = publisher(rclpy_types('std_msgs/msg/Float32'), '~/confidence', 10)
@@ -183,8 +183,14 @@ class LocalizerNode(LifecycleNode):
         if self._localizer is None:
             return
         self._localizer = None
-        for publisher in (self._pose, self._confidence, self._candidates, self._map, self._debug):
+        for publisher in self._outputs:
             self.destroy_publisher(publisher)
+        self._outputs = []
+
+    def _output(self, kind: Any, topic: str, qos: QoSProfile | int) -> Any:
+        publisher = self.create_lifecycle_publisher(kind, topic, qos)
+        self._outputs.append(publisher)
+        return publisher
 
     def _new_localizer(self, encoder: Encoder) -> Localizer:
         path = self._value('map')
@@ -385,8 +391,12 @@ def main(args: list[str] | None = None) -> int:
                 and node.trigger_configure() == TransitionCallbackReturn.SUCCESS):
             node.trigger_activate()
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
+    except Exception:
+        # A signal shuts the context down in the middle of whatever rclpy is doing.
+        if node.context.ok():
+            raise
     finally:
         node.on_shutdown(None)
         node.destroy_node()
