@@ -22,7 +22,6 @@ ROS_WHEELS = [
     'ros-jazzy-sensor-msgs',
     'ros-jazzy-std-msgs',
     'ros-jazzy-std-srvs',
-    'ros-jazzy-visualization-msgs',
     'cv-bridge',
     'opencv-python-headless<5',  # this cv-bridge misreads the type codes of OpenCV 5
 ]

@@ -86,6 +86,9 @@ class Encoder:
                  if PROVIDERS[name] in installed]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that spin while they wait take the cores from the rest of the robot: images that
+        # arrive meanwhile are lost.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 4  # a provider that fails to load says so here, below
         failure: Exception | None = None
         for name in names:

@@ -112,8 +112,6 @@ class DriveMean:
         self.value += (descriptor - self.value) / self._weight
 
 
-
-
 class Localizer:
     """Finds pictures on a map. One instance follows one drive; it is not thread-safe.
 

@@ -27,6 +27,7 @@ IDENTITY = np.array([0, 0, 0, 0, 0, 0, 1], np.float64)
 IDENTITY.setflags(write=False)
 
 _MAX_SECONDS = 9_223_372_036
+_NEGLIGIBLE = 1e-9
 _CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 
 
@@ -192,6 +193,7 @@ def covariance(poses: Floats, weights: Floats, centre: Floats, floor: Floats) ->
     error = np.concatenate([poses[:, :3] - centre[:3],
                             _rotation_vector(centre[3:], poses[:, 3:])], axis=1)
     spread = (error * weights[:, None]).T @ error
+    spread[np.abs(spread) < _NEGLIGIBLE] = 0  # nav2 refuses -1e-14 as it does -1
     return np.asarray((spread + spread.T) / 2 + np.diag(floor))
 
 

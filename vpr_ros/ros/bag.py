@@ -269,7 +269,7 @@ def _open(path: Path) -> Reader:
     """Open a bag for reading; raise SourceError saying what is wrong with the path."""
     if not path.exists():
         raise SourceError(f'{path} does not exist')
-    if path.suffix == '.bag':
+    if path.suffix == '.bag' and path.is_file():
         raise SourceError(f'{path} is a bag of ROS 1: convert it with '
                           f'rosbags-convert --src {path} --dst {path.with_suffix("")}')
     if path.is_dir() and not (path / 'metadata.yaml').is_file():

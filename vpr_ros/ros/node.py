@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.exceptions import ParameterException
-from rclpy.executors import MultiThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy
@@ -70,13 +69,12 @@ class LocalizerNode(LifecycleNode):
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
-        own = MutuallyExclusiveCallbackGroup()
         self._diagnostics = self.create_publisher(
             rclpy_types('diagnostic_msgs/msg/DiagnosticArray'), '/diagnostics', 10)
-        self.create_timer(1.0, self._publish_diagnostics, callback_group=own)
+        self.create_timer(1.0, self._publish_diagnostics)
         trigger = rclpy_types('std_srvs/srv/Trigger')
-        self.create_service(trigger, '~/relocalize', self._on_relocalize, callback_group=own)
-        self.create_service(trigger, '~/reload_map', self._on_reload_map, callback_group=own)
+        self.create_service(trigger, '~/relocalize', self._on_relocalize)
+        self.create_service(trigger, '~/reload_map', self._on_reload_map)
 
     # Lifecycle
 
@@ -127,13 +125,11 @@ class LocalizerNode(LifecycleNode):
             'image/compressed' if compressed else 'image', self._on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
                        reliability=ReliabilityPolicy.RELIABLE if reliable
-                       else ReliabilityPolicy.BEST_EFFORT),
-            callback_group=MutuallyExclusiveCallbackGroup())
+                       else ReliabilityPolicy.BEST_EFFORT))
         self._inputs = [
             image, self.create_subscription(
                 rclpy_types('nav_msgs/msg/Odometry'), 'odom', self._odometry.put,
-                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
-                callback_group=MutuallyExclusiveCallbackGroup()),
+                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)),
             self.create_subscription(
                 rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
                 self._on_initial_pose, 1)]
@@ -384,7 +380,7 @@ def main(args: list[str] | None = None) -> int:
         print(f'vpr_localizer: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 1
-    executor = MultiThreadedExecutor(num_threads=2)
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         if (node.get_parameter('autostart').value
