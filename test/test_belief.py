@@ -154,3 +154,11 @@ def test_a_degenerate_map_gives_numbers(place_poses: NDArray[np.float64]) -> Non
         seen(belief, 0)
         assert np.isfinite(belief.places).all()
         assert total(belief) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('deviation', [float('nan'), float('inf'), -1.0])
+def test_a_deviation_that_is_no_number_is_refused(deviation: float) -> None:
+    belief = Belief(street(10))
+    with pytest.raises(ValueError, match='deviation'):
+        belief.expect(poses.planar(1.0, 0.0, 0.0), deviation)
+    assert total(belief) == pytest.approx(1)

@@ -165,6 +165,14 @@ def _save(folder: Path, model: onnx.ModelProto) -> Path:
     return folder / 'bad.onnx'
 
 
+def test_a_model_for_one_picture_at_a_time_is_refused(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'bad.onnx')
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, str(path))
+    _refused(path, 'must be .N,H,W,3.')
+
+
 def _refused(path: Path, message: str) -> None:
     with pytest.raises(ModelError, match=rf'bad\.onnx.*{message}') as refusal:
         Encoder(path, provider='cpu')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import hashlib
 from pathlib import Path
 import shutil
@@ -53,7 +54,7 @@ def test_a_file_that_cannot_be_renamed_leaves_no_rubbish(tmp_path: Path) -> None
     assert _names(path) == ['inside']
 
 
-@pytest.mark.parametrize('writer', [whole_file, whole_directory])
+@pytest.mark.parametrize('writer', [whole_file, partial(whole_directory, marker='map.yaml')])
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path, writer) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(VprError, match='file: cannot be made a folder'), \
@@ -63,7 +64,7 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path, writer) -> None:
 
 def test_a_directory_appears_whole_under_its_own_name(tmp_path: Path) -> None:
     path = tmp_path / 'maps' / 'town'
-    with whole_directory(path) as part:
+    with whole_directory(path, 'map.yaml') as part:
         assert part.name == 'town'
         (part / 'map.yaml').write_text('format: 1')
         assert not path.exists()
@@ -75,7 +76,7 @@ def test_a_directory_appears_whole_under_its_own_name(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_directory_and_no_rubbish(
         tmp_path: Path, error: type[BaseException]) -> None:
     path = _old_directory(tmp_path)
-    with pytest.raises(error), whole_directory(path, overwrite=True) as part:
+    with pytest.raises(error), whole_directory(path, 'map.yaml', overwrite=True) as part:
         (part / 'new').write_text('new')
         raise error
     assert _names(path) == ['map.yaml']
@@ -85,14 +86,14 @@ def test_a_failure_leaves_the_old_directory_and_no_rubbish(
 def test_a_directory_that_exists_is_refused_untouched(tmp_path: Path) -> None:
     path = _old_directory(tmp_path)
     with pytest.raises(VprError, match=r'town exists already: .* --overwrite'), \
-            whole_directory(path):
+            whole_directory(path, 'map.yaml'):
         pytest.fail('the body must not run')
     assert _names(path) == ['map.yaml']
 
 
 def test_overwrite_replaces_all_of_the_old_directory(tmp_path: Path) -> None:
     path = _old_directory(tmp_path)
-    with whole_directory(path, overwrite=True) as part:
+    with whole_directory(path, 'map.yaml', overwrite=True) as part:
         (part / 'new').write_text('new')
         assert _names(path) == ['map.yaml']
     assert _names(path) == ['new']
@@ -102,15 +103,31 @@ def test_overwrite_replaces_all_of_the_old_directory(tmp_path: Path) -> None:
 def test_what_this_program_did_not_write_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / 'home').mkdir()
     (tmp_path / 'home' / 'thesis.txt').write_text('three years of work')
-    with pytest.raises(VprError, match='not something this program wrote'), \
-            whole_directory(tmp_path / 'home', overwrite=True):
+    with pytest.raises(VprError, match='is something else'), \
+            whole_directory(tmp_path / 'home', 'map.yaml', overwrite=True):
         pytest.fail('the body must not run')
     assert _names(tmp_path / 'home') == ['thesis.txt']
 
 
+@pytest.mark.parametrize('there', ['recording', 'file'])
+def test_only_its_own_kind_is_replaced(tmp_path: Path, there: str) -> None:
+    path = tmp_path / 'drive'
+    if there == 'recording':
+        path.mkdir()
+        (path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {}')
+    else:
+        path.write_text('notes')
+    with pytest.raises(VprError, match='is not replaced'), \
+            whole_directory(path, 'map.yaml', overwrite=True):
+        pytest.fail('the body must not run')
+    assert _names(tmp_path) == ['drive']
+    assert path.is_dir() == (there == 'recording')
+
+
 def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
     path = _old_directory(tmp_path)
-    with pytest.raises(FileNotFoundError), whole_directory(path, overwrite=True) as part:
+    with pytest.raises(FileNotFoundError), \
+            whole_directory(path, 'map.yaml', overwrite=True) as part:
         shutil.rmtree(part)
     assert _names(path) == ['map.yaml']
     assert _names(tmp_path) == ['town']
@@ -118,7 +135,7 @@ def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
 
 def test_a_directory_made_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / 'town'
-    with pytest.raises(OSError, match='not empty'), whole_directory(path) as part:
+    with pytest.raises(OSError, match='not empty'), whole_directory(path, 'map.yaml') as part:
         (part / 'new').write_text('new')
         _old_directory(tmp_path)
     assert _names(path) == ['map.yaml']

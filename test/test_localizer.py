@@ -40,7 +40,6 @@ def test_every_place_of_the_map_finds_itself(encoder: Encoder) -> None:
         assert estimate.candidates.places[0] == place
         np.testing.assert_allclose(estimate.pose, place_map.poses[place], atol=1e-6)
         assert estimate.stamp == NOW + place * FRAME
-    assert localizer.stage_seconds.keys() == {'encode', 'search'}
 
 
 def test_candidates_come_best_first_with_their_poses(encoder: Encoder) -> None:
@@ -307,14 +306,55 @@ def test_the_drives_mean_starts_at_the_maps_and_ends_at_the_drives() -> None:
     assert not start.any()
 
 
-def test_a_robot_at_standstill_does_not_move_its_mean() -> None:
-    mean = DriveMean(np.zeros(4, np.float32))
-    view = np.array([1, 0, 0, 0], np.float32)
-    mean.feed(view)
-    once = mean.value.copy()
-    for _ in range(50):
-        mean.feed(view)
-    np.testing.assert_array_equal(mean.value, once)
+@pytest.mark.parametrize('odometry', [False, True])
+def test_a_robot_that_stops_keeps_its_place(encoder: Encoder, odometry: bool) -> None:
+    places = _random(80, encoder.dimension)
+    place_map = _map(encoder, places)
+    localizer = Localizer(encoder, place_map, max_speed=2.0, min_confidence=0.5)
+    stamps = iter(range(NOW, NOW + 10**13, FRAME))
+
+    def look(place: int, view: np.ndarray) -> Estimate:
+        return localizer.locate(view, next(stamps),
+                                place_map.poses[place] if odometry else None)
+
+    def drive(first: int, last: int) -> Estimate:
+        for place in range(first, last):
+            for _ in range(9):  # a second from place to place
+                next(stamps)
+            estimate = look(place, places[place])
+        return estimate
+
+    before = drive(20, 40)
+    mean = localizer._mean.value.copy()
+    for noise in _noise((1200, encoder.dimension), 0.003):  # two minutes
+        view = places[39] + noise
+        standing = look(39, view / np.linalg.norm(view))
+    np.testing.assert_array_equal(localizer._mean.value, mean)
+    after = drive(40, 42)
+    for estimate, place in ((before, 39), (standing, 39), (after, 41)):
+        assert estimate.trusted
+        assert poses.distance(estimate.pose, place_map.poses[place]) < 2
+
+
+def test_without_the_filter_odometry_moves_nothing(encoder: Encoder) -> None:
+    places = _random(80, encoder.dimension)
+    place_map = _map(encoder, places)
+    localizer = Localizer(encoder, place_map)
+    for place in range(20):
+        localizer.locate(places[place], NOW + place * FRAME, place_map.poses[place])
+    localizer.filter = False
+    for place in range(20, 40):
+        single = localizer.locate(places[place], NOW + place * FRAME, place_map.poses[place] + 0.3)
+        assert poses.distance(single.pose, place_map.poses[place]) < 0.5
+    localizer.filter = True
+    back = localizer.locate(places[40], NOW + 40 * FRAME, place_map.poses[40])
+    assert poses.distance(back.pose, place_map.poses[40]) < 2
+
+
+def test_a_confidence_that_is_no_number_trusts_nothing(encoder: Encoder) -> None:
+    places = _random(40, encoder.dimension)
+    localizer = Localizer(encoder, _map(encoder, places), min_confidence=float('nan'))
+    assert not localizer.locate(places[3], NOW).trusted
 
 
 def _view(seed: int) -> np.ndarray:

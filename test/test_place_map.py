@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from thumbnail_model import write_thumbnail_model
+from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros import poses
 from vpr_ros.encoder import Encoder
@@ -17,7 +18,6 @@ from vpr_ros.errors import ModelMismatchError
 from vpr_ros.errors import VprError
 from vpr_ros.files import sha256
 from vpr_ros.place_map import centre
-from vpr_ros.place_map import INDEX_KINDS
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
 from vpr_ros.place_map import PlaceMap
@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / 'town'
 
 
-@pytest.mark.parametrize('kind', INDEX_KINDS)
+@pytest.mark.parametrize('kind', defaults.INDEX_KINDS)
 def test_every_kind_searches_the_same_after_a_round_trip(
         tmp_path: Path, exact: PlaceMap, kind: str) -> None:
     vectors = _clusters(1000)

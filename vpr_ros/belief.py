@@ -75,7 +75,12 @@ class Belief:
         self.places = np.full(count, (1 - self.nowhere) / count)
 
     def expect(self, pose: Floats, deviation: float) -> None:
-        """Start over around a pose (7,) that somebody gave, within some metres (1 sigma)."""
+        """Start over around a pose (7,) that somebody gave, within some metres (1 sigma).
+
+        Raises ValueError for a deviation that is not finite or is below zero.
+        """
+        if not (math.isfinite(deviation) and deviation >= 0):
+            raise ValueError(f'a deviation must be a finite number of metres, not {deviation}')
         deviation = max(deviation, self.spacing)
         distance = poses.distance(self._poses, pose) / deviation
         turn = poses.angle(self._poses, pose) / (2 * HEADING_ERROR)

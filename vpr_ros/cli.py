@@ -9,7 +9,6 @@ import argparse
 import json
 import logging
 import math
-from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 1 after an error that is told in one line, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
+    logging.getLogger('vpr_ros').setLevel(logging.INFO)
     from vpr_ros.errors import VprError
     try:
         return int(options.run(options) or 0)
@@ -83,7 +83,7 @@ def _number(kind: type[int] | type[float], low: float, high: float = math.inf
 def _add_localizer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--model', help=MODEL_HELP)
     parser.add_argument('--provider', default='auto',
-                        choices=('auto', 'tensorrt', 'cuda', 'openvino', 'cpu'),
+                        choices=('auto', *defaults.PROVIDERS),
                         help='what runs the model')
 
 
@@ -91,13 +91,6 @@ def _encoder(options: argparse.Namespace) -> Encoder:
     from vpr_ros.encoder import bundled_model
     from vpr_ros.encoder import Encoder
     return Encoder(options.model or bundled_model(), options.provider)
-
-
-def _check_output(options: argparse.Namespace) -> None:
-    """Refuse an output that is there before the long work, not after it."""
-    if Path(options.output).exists() and not options.overwrite:
-        raise ValueError(f'{options.output} exists already: choose another name, or pass '
-                         '--overwrite')
 
 
 def _build_map(commands: Commands) -> None:
@@ -112,7 +105,7 @@ def _build_map(commands: Commands) -> None:
     parser.add_argument('--spacing', type=_number(float, 0), default=defaults.SPACING, metavar='M',
                         help='metres between places')
     parser.add_argument('--index', default='flat',
-                        choices=('flat', 'sq8', 'pq', 'hnsw', 'ivfpq'), help='kind of index')
+                        choices=defaults.INDEX_KINDS, help='kind of index')
     parser.add_argument('--condition', action='append', default=[], metavar='NAME',
                         help="a source's season or light, in the order of the sources")
     parser.add_argument('--image-topic', help='the first image topic if left out')
@@ -123,12 +116,14 @@ def _build_map(commands: Commands) -> None:
 
 
 def _run_build_map(options: argparse.Namespace) -> None:
+    from vpr_ros.files import check_output
     from vpr_ros.offline.build_map import build_map
     from vpr_ros.offline.sources import open_source
+    from vpr_ros.place_map import MANIFEST
     if options.condition and len(options.condition) != len(options.sources):
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
-    _check_output(options)
+    check_output(options.output, MANIFEST, overwrite=options.overwrite)  # before the long work
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file)
                for source in options.sources]
@@ -172,13 +167,15 @@ def _replay(commands: Commands) -> None:
 
 
 def _run_replay(options: argparse.Namespace) -> None:
+    from vpr_ros.files import check_output
     from vpr_ros.localizer import Localizer
     from vpr_ros.offline.evaluate import score_drive
+    from vpr_ros.offline.replay import ESTIMATES
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
     from vpr_ros.place_map import PlaceMap
     from vpr_ros.ros.bag import Bag
-    _check_output(options)
+    check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
     encoder = _encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
@@ -243,7 +240,8 @@ def _play(commands: Commands) -> None:
     parser = _command(commands, 'play', _run_play,
                       'publish a bag over ROS 2, where there is no `ros2 bag play`')
     parser.add_argument('bag', metavar='BAG')
-    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
+    parser.add_argument('--rate', type=_number(float, 0.001), default=1.0,
+                        help='times the recorded pace')
     parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these')
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--no-clock', dest='clock', action='store_false',
@@ -280,11 +278,14 @@ def _street(commands: Commands) -> None:
     parser.add_argument('--route', default='main', choices=('main', 'other'), help='which streets')
     parser.add_argument('--length', type=_number(float, 0.01), metavar='M',
                         help='metres; the whole route if left out')
-    parser.add_argument('--start', type=float, default=0.0, metavar='M', help='where to begin')
-    parser.add_argument('--speed', type=float, default=8.0, metavar='M/S', help='mean speed')
-    parser.add_argument('--lateral-offset', type=float, default=0.0, metavar='M',
+    parser.add_argument('--start', type=_number(float, 0), default=0.0, metavar='M',
+                        help='where to begin')
+    parser.add_argument('--speed', type=_number(float, 0.1, 50), default=8.0, metavar='M/S',
+                        help='mean speed')
+    parser.add_argument('--lateral-offset', type=_number(float, -5, 5), default=0.0, metavar='M',
                         help='metres to the left of the lane')
-    parser.add_argument('--rate', type=float, default=10.0, metavar='HZ', help='frames per second')
+    parser.add_argument('--rate', type=_number(float, 0.1, 1000), default=10.0, metavar='HZ',
+                        help='frames per second')
     parser.add_argument('--size', default='320x240', metavar='WxH', help='size of the pictures')
     parser.add_argument('--compressed', action='store_true', help='record JPEG pictures')
     parser.add_argument('--output', '-o', required=True, metavar='BAG',

@@ -1,4 +1,4 @@
-"""The defaults that the core, the node and the command line share. Nothing is computed here."""
+"""Defaults and choices that the core, the node and the command line share; nothing is computed."""
 
 TOP_K = 10
 """Candidates reported per frame."""
@@ -14,3 +14,10 @@ MAX_SPEED = 15.0
 
 SPACING = 1.0
 """Metres between the places of a map."""
+
+PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
+"""What can run a model, in the order in which 'auto' tries them."""
+
+INDEX_KINDS = ('flat', 'sq8', 'pq', 'hnsw', 'ivfpq')
+"""flat: exact. sq8: a byte per dimension. pq: D/8 bytes a place. hnsw: exact vectors in a graph.
+ivfpq: pq within clusters, of which the nearest are searched."""

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+from vpr_ros import defaults
 from vpr_ros import images
+from vpr_ros.errors import ImageError
 from vpr_ros.errors import ModelError
 from vpr_ros.files import packaged
 from vpr_ros.files import sha256
@@ -21,13 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PROVIDERS = {
-    'tensorrt': 'TensorrtExecutionProvider',
-    'cuda': 'CUDAExecutionProvider',
-    'openvino': 'OpenVINOExecutionProvider',
-    'cpu': 'CPUExecutionProvider',
-}
-"""Short names of ONNX Runtime's execution providers, in the order in which 'auto' tries them."""
+PROVIDERS = dict(zip(defaults.PROVIDERS, (
+    'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'OpenVINOExecutionProvider',
+    'CPUExecutionProvider'), strict=True))
+"""ONNX Runtime's names of the execution providers."""
 
 
 def bundled_model() -> Path:
@@ -60,7 +59,10 @@ class Encoder:
         self.height, self.width, self.dimension = self._check_contract()
 
     def encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture."""
+        """Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture.
+
+        Raises ImageError when the model gives none that is finite.
+        """
         descriptor: NDArray[np.float32] = self._run(
             images.resize(rgb, self.height, self.width)[None])[0]
         return descriptor
@@ -74,6 +76,8 @@ class Encoder:
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         descriptors: NDArray[np.float32] = self._session.run(['descriptor'], {'image': batch})[0]
+        if not np.isfinite(descriptors).all():
+            raise ImageError(f'{self.path} gives no finite descriptor for this picture')
         return descriptors
 
     def _load(self, provider: str, threads: int
@@ -121,11 +125,14 @@ class Encoder:
         try:
             height = height if isinstance(height, int) else int(self.metadata['input_height'])
             width = width if isinstance(width, int) else int(self.metadata['input_width'])
-            probe = self._run(np.full((1, height, width, 3), 127, np.uint8))
+            probe = self._run(np.full((2, height, width, 3), 127, np.uint8))
+        except ImageError as error:
+            raise ModelError(f'{self.path}: its descriptors are not vectors of unit length'
+                             ) from error
         except Exception as error:  # as above
             raise ModelError(f"{self.path}: input 'image' must be (N,H,W,3) and the metadata name "
                              f'input_height and input_width ({_first_line(error)})') from error
-        if probe.ndim != 2 or not abs(float(np.linalg.norm(probe)) - 1) < 1e-3:  # nor NaN
+        if probe.ndim != 2 or np.abs(np.linalg.norm(probe, axis=1) - 1).max() > 1e-3:
             raise ModelError(f'{self.path}: its descriptors are not vectors of unit length')
         return height, width, probe.shape[1]
 

@@ -18,9 +18,6 @@ from vpr_ros.errors import VprError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OURS = ('map.yaml', 'metadata.yaml', 'estimates.csv')
-"""What a directory holds that may be replaced: a map, a bag or a replay."""
-
 _BLOCK = 1 << 20
 
 
@@ -41,20 +38,33 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         sibling.unlink(missing_ok=True)
 
 
+def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> None:
+    """Raise VprError when a directory must not be written to `path`.
+
+    What is there is replaced only when `overwrite` says so and it is empty or of the same kind:
+    it holds the file `marker`, such as map.yaml. A recording is never replaced by a map.
+    """
+    path = Path(path)
+    if not path.exists() and not path.is_symlink():
+        return
+    if not overwrite:
+        raise VprError(f'{path} exists already: choose another name, or pass --overwrite')
+    if not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file()):
+        raise VprError(f'{path} is something else (it has no {marker}), and is not replaced: '
+                       'choose another name')
+
+
 @contextmanager
-def whole_directory(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary directory to fill; on success it becomes `path`.
 
     The directory that is yielded has the final name inside a hidden parent, so that writers which
-    name files after their directory get it right. Raises VprError when `path` exists already and
-    `overwrite` is false; with it, the old directory goes only once the new one is complete.
+    name files after their directory get it right. `marker` is the file that tells its kind: what
+    may be replaced is `check_output`'s to say, and the old directory goes only once the new one is
+    complete.
     """
     path = Path(path).absolute()
-    if path.exists() and not overwrite:
-        raise VprError(f'{path} exists already: choose another name, or pass --overwrite')
-    if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in OURS):
-        raise VprError(f'{path} is not something this program wrote, and is not replaced: choose '
-                       'another name')
+    check_output(path, marker, overwrite=overwrite)
     _make_parent(path)
     parent = path.with_name(f'.{path.name}.part-{os.getpid()}')
     shutil.rmtree(parent, ignore_errors=True)

@@ -7,7 +7,6 @@ node and no files.
 from __future__ import annotations
 
 from dataclasses import dataclass
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +26,8 @@ CLOCK_JUMP = 1_000_000_000
 """A stamp that goes back by more, in ns, is a clock that was set (a bag that loops)."""
 
 
-STANDSTILL = 0.999
-"""Cosine similarity of two descriptors above which the robot has not moved."""
+STANDSTILL = 0.99
+"""Cosine similarity of two descriptors above which they differ by no more than camera noise."""
 
 _SAMPLE = 512
 """Places that tell what similarity is usual for a frame."""
@@ -43,6 +42,9 @@ but a street that looks like another does so for many frames; and odometry forge
 """
 
 _TURN = 0.1
+
+_STILL = 0.002
+"""Metres, or radians, from frame to frame below which odometry says that the robot stands."""
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,15 @@ class DriveMean:
         self._start = start
         self._prior = prior
         self._memory = memory
-        self._last: NDArray[np.float32] | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget the drive so far."""
         self.value = self._start.copy()
         self._weight = self._prior
-        self._last = None
 
     def feed(self, descriptor: NDArray[np.float32]) -> None:
-        """Take one more descriptor (D,) in, unless the view is still the one before it."""
-        if self._last is not None and float(descriptor @ self._last) > STANDSTILL:
-            return
-        self._last = descriptor
+        """Take one more descriptor (D,) in."""
         self._weight = min(self._weight + 1, self._memory)
         self.value += (descriptor - self.value) / self._weight
 
@@ -119,7 +116,7 @@ class Localizer:
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
     descriptor on the drive's running mean; `filter` carries the belief from frame to frame, where
     without odometry the robot is thought to drive at most at `max_speed` (m/s). All of these may
-    be changed between frames. `stage_seconds` holds the times of the last frame.
+    be changed between frames.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = defaults.TOP_K,
@@ -136,24 +133,20 @@ class Localizer:
         self.filter = filter
         self.max_speed = max_speed
         self.calibration = Calibration(**place_map.manifest.calibration)
-        self.stage_seconds: dict[str, float] = {}
         self._belief = Belief(place_map.poses, place_map.manifest.spacing)
         self._mean = DriveMean(place_map.mean)
         sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
         self._sample = place_map.vectors(np.sort(sample))
         self._last_stamp: int | None = None
-        self._last_query: NDArray[np.float32] | None = None
-        self._last_odometry: NDArray[np.float64] | None = None
-        self._pending = np.zeros(3)
-        self._pending_seconds = 0.0
+        self._last_view: NDArray[np.float32] | None = None
+        self._rest()
 
     def forget(self) -> None:
         """Forget the drive so far: the next frame is the first."""
         self._mean.reset()
         self._belief.forget()
-        self._last_stamp = self._last_query = self._last_odometry = None
-        self._pending = np.zeros(3)
-        self._pending_seconds = 0.0
+        self._last_stamp = self._last_view = None
+        self._rest()
 
     def expect(self, pose: NDArray[np.float64], deviation: float) -> None:
         """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
@@ -168,27 +161,26 @@ class Localizer:
         None. A stamp more than a second before the last one starts a new drive; one that is
         otherwise not after the last raises OutOfOrderError.
         """
-        begin = time.perf_counter()
-        descriptor = self.encoder.encode(rgb)
-        encoded = time.perf_counter()
-        estimate = self.locate(descriptor, stamp, odometry)
-        self.stage_seconds = {'encode': encoded - begin, 'search': time.perf_counter() - encoded}
-        return estimate
+        return self.locate(self.encoder.encode(rgb), stamp, odometry)
 
     def locate(self, descriptor: NDArray[np.float32], stamp: int,
                odometry: NDArray[np.float64] | None = None) -> Estimate:
         """Return the estimate for a descriptor float32 (D,), as `localize` does for a picture."""
+        if odometry is not None and not np.isfinite(odometry).all():
+            odometry = None
         seconds = self._follow_clock(stamp)
-        if self.compensate:
+        standing = self._stands(descriptor, odometry)
+        if self.compensate and not standing:
             self._mean.feed(descriptor)
         query = centre(descriptor, self._mean.value if self.compensate else self.place_map.mean)
         similarity, places = self.place_map.search(query[None], max(self.top_k, _WEIGHED))
         similarity, places = similarity[0], places[0]
         if self.filter:
-            self._move(seconds, odometry)
+            self._move(0.0 if standing else seconds, odometry)
             news = self._novelty(query) * (_NEWS if odometry is None else _NEWS_WITH_ODOMETRY)
         else:
             self._belief.forget()
+            self._rest()
             news = 1.0
         usual = self._sample @ query
         scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
@@ -210,14 +202,33 @@ class Localizer:
         self._last_stamp = stamp
         return seconds
 
+    def _rest(self) -> None:
+        """Drop the motion that was saved up."""
+        self._last_query: NDArray[np.float32] | None = None
+        self._last_odometry: NDArray[np.float64] | None = None
+        self._pending = np.zeros(3)
+        self._pending_seconds = 0.0
+
+    def _stands(self, descriptor: NDArray[np.float32], odometry: NDArray[np.float64] | None
+                ) -> bool:
+        """Return whether the robot is where it was: then no time passes for the belief.
+
+        By odometry, or without it when the view is still that of the last frame that moved.
+        """
+        if odometry is not None and self._last_odometry is not None:
+            motion = poses.relative(self._last_odometry, odometry)
+            return bool(np.hypot(*motion[:2]) < _STILL and abs(motion[2]) < _STILL)
+        if self._last_view is not None and float(descriptor @ self._last_view) > STANDSTILL:
+            return True
+        self._last_view = descriptor
+        return False
+
     def _move(self, seconds: float, odometry: NDArray[np.float64] | None) -> None:
         """Let the belief follow the robot; less than half a spacing is saved up for later.
 
         Mass that moves in many small steps would spread by the map's grid in each of them.
         """
         self._pending_seconds += seconds
-        if odometry is not None and not np.isfinite(odometry).all():
-            odometry = None
         if odometry is None or self._last_odometry is None:
             motion = None
         else:
@@ -250,7 +261,7 @@ class Localizer:
         covariance = poses.covariance(all_poses[near], weights, pose, self._floor)
         pose = poses.moved(pose, self._pending)
         reason = ''
-        if confidence < self.min_confidence:
+        if not confidence >= self.min_confidence:  # nor NaN
             reason = ('off the map' if self._belief.nowhere > 0.5 else 'ambiguous')
         return Estimate(stamp, pose, covariance, confidence,
                         Candidates(places, similarity, belief[places], all_poses[places]), reason)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
+from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros.calibration import Calibration
 from vpr_ros.errors import MapError
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     from vpr_ros.encoder import Encoder
 
 FORMAT = 1
-INDEX_KINDS = ('flat', 'sq8', 'pq', 'hnsw', 'ivfpq')
-"""flat: exact. sq8: a byte per dimension. pq: D/8 bytes a place. hnsw: exact vectors in a graph.
-ivfpq: pq within clusters, of which the nearest are searched."""
 
-_MANIFEST = 'map.yaml'
+MANIFEST = 'map.yaml'
+"""The file that makes a directory a map."""
+
 _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
 _THUMBNAILS = 'thumbnails'
@@ -186,7 +186,7 @@ class PlaceMap:
 
         Raises VprError when `path` exists and `overwrite` is false, OSError on a full disk.
         """
-        with whole_directory(path, overwrite=overwrite) as part:
+        with whole_directory(path, MANIFEST, overwrite=overwrite) as part:
             # FAISS's own writer does not notice a disk that is full at the last block.
             (part / _INDEX).write_bytes(faiss.serialize_index(self.index).data)
             arrays: dict[str, NDArray[Any]] = {
@@ -197,11 +197,11 @@ class PlaceMap:
                 (part / _THUMBNAILS).mkdir()
                 for place in range(len(self)):
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
-            np.savez(part / _PLACES, allow_pickle=False, **arrays)
+            np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
             manifest = {'format': FORMAT, **asdict(self.manifest), 'places': len(self),
                         'sha256': {name: sha256(part / name) for name in (_INDEX, _PLACES)}}
             manifest['sessions'] = [asdict(session) for session in self.manifest.sessions]
-            (part / _MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False,
+            (part / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False,
                                                          allow_unicode=True))
 
     @classmethod
@@ -215,7 +215,7 @@ class PlaceMap:
         path = Path(path)
         if not path.is_dir():
             raise FileNotFoundError(f'{path}: no such map directory')
-        raw = _read_manifest(path / _MANIFEST)
+        raw = _read_manifest(path / MANIFEST)
         try:
             manifest = Manifest(
                 model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
@@ -228,7 +228,7 @@ class PlaceMap:
             if not 0 <= manifest.spacing < math.inf:
                 raise ValueError(f'spacing {manifest.spacing}')
         except (KeyError, TypeError, ValueError) as error:
-            raise MapError(f'{path / _MANIFEST} is damaged ({error!r}): build the map again'
+            raise MapError(f'{path / MANIFEST} is damaged ({error!r}): build the map again'
                            ) from error
         if encoder is not None and manifest.model.sha256 != encoder.digest:
             raise ModelMismatchError(
@@ -294,8 +294,9 @@ def _centre(descriptors: NDArray[np.float32], sessions: NDArray[np.int32], count
 def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
     """Return a trained FAISS index (inner product) of `kind` that holds `vectors` (N,D)."""
     count, dimension = vectors.shape
-    if kind not in INDEX_KINDS:
-        raise ValueError(f"index '{kind}' is not known; use one of {', '.join(INDEX_KINDS)}")
+    if kind not in defaults.INDEX_KINDS:
+        raise ValueError(f"index '{kind}' is not known; use one of "
+                         f'{", ".join(defaults.INDEX_KINDS)}')
     if kind in ('pq', 'ivfpq') and count < _PQ_CENTROIDS:
         raise ValueError(f"index '{kind}' needs at least {_PQ_CENTROIDS} places to learn from, "
                          f"not {count}: use 'flat'")
@@ -321,7 +322,7 @@ def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise MapError(f'{path.parent} is not a map: it has no {_MANIFEST}')
+        raise MapError(f'{path.parent} is not a map: it has no {MANIFEST}')
     try:
         raw = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError

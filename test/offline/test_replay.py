@@ -161,8 +161,7 @@ def test_a_drive_is_scored_by_its_published_poses(site, bag):
     trusted[3:5] = False
     score = score_drive(drive.stamps, estimated, trusted, truth, 5.0)
     assert (score.frames, score.published, score.right, score.wrong) == (COUNT, 38, 35, 3)
-    assert score.right_untrusted == COUNT - 4
-    assert score.right_share == 35 / COUNT
+    assert score.best_right == COUNT - 4
     assert score.errors[0] == pytest.approx(50, abs=2)
     nowhere = score_drive(drive.stamps, estimated, np.zeros(COUNT, np.bool_), truth, 5.0)
     assert nowhere.published == 0

@@ -117,8 +117,11 @@ def _play_to_node(bag: Path, map_path: Path, model: str | None, frames: int, out
                           or player.poll() is not None, 300, node)
             recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
             bar.close()
+        if not recorder.candidates:
+            raise VprError(f'nothing came back: see node.log and play.log in {output}')
         last = len(recorder.diagnostics)
-        recorder.wait(lambda: len(recorder.diagnostics) > last, 5, node)
+        if not recorder.wait(lambda: len(recorder.diagnostics) > last, 5, node):
+            raise VprError(f'the node sends no diagnostics: see {output / "node.log"}')
     latest = recorder.diagnostics[-1]
     latency = (f'p50 {latest["total p50 (ms)"]} ms, p99 {latest["total p99 (ms)"]} ms from image '
                f'to pose (network {latest["encode p50 (ms)"]} ms on {latest["provider"]})')
@@ -142,7 +145,7 @@ def _tell(score: DriveScore, frames: int, latency: str) -> None:
          f'{score.right / max(score.published, 1):.1%} of poses, {score.right / frames:.1%} of '
          f'frames'),
         ('wrong poses', f'{score.wrong}'),
-        ('best match right', f'{score.right_untrusted / frames:.1%} of frames, published or not'),
+        ('best match right', f'{score.best_right / frames:.1%} of frames, published or not'),
         ('median error', f'{score.median_error:.2f} m'),
         ('latency', latency),
     )

@@ -77,15 +77,10 @@ class DriveScore:
     published: int
     right: int
     wrong: int
-    right_untrusted: int
+    best_right: int
     median_error: float
     errors: NDArray[np.float64]
     truth: NDArray[np.float64]
-
-    @property
-    def right_share(self) -> float:
-        """The share of frames with a published pose within the radius of the truth."""
-        return self.right / self.frames
 
 
 def score_drive(stamps: NDArray[np.int64], estimated: NDArray[np.float64],
@@ -104,7 +99,7 @@ def score_drive(stamps: NDArray[np.int64], estimated: NDArray[np.float64],
     return DriveScore(
         frames=int(known.sum()), published=int(published.sum()),
         right=int((published & right).sum()), wrong=int((published & ~right).sum()),
-        right_untrusted=int((known & right).sum()),
+        best_right=int((known & right).sum()),
         median_error=float(np.median(errors[published])) if published.any() else float('nan'),
         errors=errors, truth=true)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vpr_ros.localizer import Estimate
     from vpr_ros.localizer import Localizer
 
+ESTIMATES = 'estimates.csv'
+
 log = logging.getLogger(__name__)
 
 
@@ -61,6 +63,7 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     """
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
+    last: dict[str, Exception] = {}
     begin = time.perf_counter()
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
@@ -72,12 +75,13 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
                     messages.rgb(message), stamp, poses.at(track, stamp)))
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
-                last = error
+                last[type(error).__name__] = error
     for cause, count in dropped.items():
         log.warning('%s: %d frames dropped (%s), the last because: %s', bag_path, count, cause,
-                    last)
+                    last[cause])
     if not estimates:
-        raise SourceError(f'{bag_path}: not one frame on {topic} can be used: {last}')
+        raise SourceError(f'{bag_path}: not one frame on {topic} can be used: '
+                          f'{next(iter(last.values()), "it has none")}')
     return Drive(estimates, dropped, time.perf_counter() - begin)
 
 
@@ -89,11 +93,11 @@ def write_drive(drive: Drive, output: str | Path, frame_id: str, *, overwrite: b
     a rosbag2 with `/vpr_localizer/pose` and `/vpr_localizer/confidence` as the node would send.
     """
     every = drive.estimates
-    with whole_directory(output, overwrite=overwrite) as part:
+    with whole_directory(output, ESTIMATES, overwrite=overwrite) as part:
         poses.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
                         drive.poses[drive.trusted])
         poses.write_csv(
-            part / 'estimates.csv', [str(e.stamp) for e in every], drive.poses,
+            part / ESTIMATES, [str(e.stamp) for e in every], drive.poses,
             header='stamp_ns', extra={
                 'confidence': [f'{e.confidence:.4f}' for e in every],
                 'place': [int(e.candidates.places[0]) for e in every],

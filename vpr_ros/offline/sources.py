@@ -74,7 +74,9 @@ def open_source(path: str | Path, *, image_topic: str | None = None,
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
-        track = bag.poses(bag.pose_topic(pose_topic))
+        chosen = bag.pose_topic(pose_topic)
+        track = bag.poses(chosen)
+        log.info('%s: images from %s, poses from %s', path, topic, chosen)
         if track.dropped:
             log.warning('%s: %d poses left out (not finite, or back in time)', path, track.dropped)
         yield Source(path.name, _bag_frames(bag, topic, track), bag.count(topic),

@@ -126,10 +126,15 @@ class Bag:
     def pose_topic(self, topic: str | None = None) -> str:
         """Return the pose topic to read: `topic`, or without one the best there is.
 
-        PoseWithCovarianceStamped goes before PoseStamped, and that before Odometry. Raises
-        SourceError, naming the topics there are, when there is none.
+        PoseWithCovarianceStamped goes before PoseStamped, and that before Odometry, but a topic
+        with few messages after those with many. Raises SourceError, naming the topics there are,
+        when there is none.
         """
-        return self._chosen(topic, self._topics_of(POSE_TYPES), 'poses')
+        found = self._topics_of(POSE_TYPES)
+        # A goal or an initial pose is no drive: few messages beside a topic that has many.
+        most = max(map(self.count, found), default=0)
+        found.sort(key=lambda name: self.count(name) < most / 20)
+        return self._chosen(topic, found, 'poses')
 
     def odometry(self, topic: str | None = None) -> poses.PoseTrack | None:
         """Read the odometry on `topic`, or on the first topic of that type; None without any.
@@ -234,7 +239,8 @@ class BagWriter:
 
     def __enter__(self) -> BagWriter:
         with ExitStack() as stack, _unwritable(self.path):
-            part = stack.enter_context(whole_directory(self.path, overwrite=self._overwrite))
+            part = stack.enter_context(whole_directory(
+                self.path, 'metadata.yaml', overwrite=self._overwrite))
             # rosbags insists on making the directory itself.
             part.rmdir()
             plugin = (StoragePlugin.MCAP if self.path.suffix == '.mcap'

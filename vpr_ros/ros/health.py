@@ -43,6 +43,7 @@ class Health:
         """Start over waiting for frames."""
         self._active_since = time.monotonic()
         self._processed.clear()
+        self.last_estimate = None
 
     def processed(self, estimate: Estimate, stages: Mapping[str, float]) -> None:
         """Count a localised frame and keep the seconds that each stage took."""

@@ -223,12 +223,16 @@ class LocalizerNode(LifecycleNode):
         converted = time.perf_counter()
         odometry = self._odometry.at(stamp)
         ready = time.perf_counter()
-        with self._turn:
+        localizer = self._localizer
+        if localizer is None:
+            return
+        descriptor = localizer.encoder.encode(picture)
+        encoded = time.perf_counter()
+        with self._turn:  # not held while the network runs: callbacks wait for it
             localizer = self._localizer
             if localizer is None:
                 return
-            estimate = localizer.localize(picture, stamp, odometry)
-            stages = localizer.stage_seconds
+            estimate = localizer.locate(descriptor, stamp, odometry)
         found = time.perf_counter()
         self._publish(estimate, localizer)
         if self._debug.get_subscription_count():
@@ -236,7 +240,7 @@ class LocalizerNode(LifecycleNode):
         done = time.perf_counter()
         self._health.processed(estimate, {
             'wait': begin - received, 'convert': converted - begin,
-            'odometry': ready - converted, **stages,
+            'odometry': ready - converted, 'encode': encoded - ready, 'search': found - encoded,
             'publish': done - found, 'total': done - received})
 
     def _publish(self, estimate: Estimate, localizer: Localizer) -> None:
@@ -290,11 +294,11 @@ class LocalizerNode(LifecycleNode):
                 return
             try:
                 pose = messages.pose_of(message)
-            except VprError as error:
+                localizer.expect(pose, math.sqrt(max(message.pose.covariance[0],
+                                                     message.pose.covariance[7])))
+            except (VprError, ValueError) as error:
                 self.get_logger().warning(f'initialpose ignored: {error}')
                 return
-            variance = max(message.pose.covariance[0], message.pose.covariance[7], 0.0)
-            localizer.expect(pose, math.sqrt(variance))
         self.get_logger().info(f'expected at x {pose[0]:.1f}, y {pose[1]:.1f}')
 
     def _on_relocalize(self, request: Any, response: Any) -> Any:

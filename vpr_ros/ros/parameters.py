@@ -41,7 +41,7 @@ PARAMETERS = (
     Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.'),
     Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.'),
     Parameter('provider', 'auto', 'What runs the model; auto takes the first that loads.',
-              choices=('auto', 'tensorrt', 'cuda', 'openvino', 'cpu')),
+              choices=('auto', *defaults.PROVIDERS)),
     Parameter('threads', 0, 'Threads of the model on a CPU; 0 for one per core.', (0, 256)),
     Parameter('image_transport', 'raw', 'raw subscribes to `image`, compressed to '
               '`image/compressed`.', choices=('raw', 'compressed')),

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.errors import SourceError
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
 from vpr_ros.street import camera_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -31,14 +31,14 @@ _TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
 
 
 def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool = False,
-           overwrite: bool = False, progress: Callable[[int], None] | None = None) -> int:
+           overwrite: bool = False) -> int:
     """Write a drive to a rosbag2 and return the number of its frames.
 
     Topics: /camera/image_raw (Image), or with `compressed` /camera/image_raw/compressed (JPEG);
     /camera/camera_info; /odom (Odometry from odom to base_link, which drifts); and
     /ground_truth/pose (PoseStamped of base_link in map). A path that ends in .mcap is written as
-    mcap, any other as sqlite3. `progress` gets the number of frames after each. Raises VprError
-    when the path exists already (and `overwrite` is false) or cannot be written.
+    mcap, any other as sqlite3. Raises VprError when the path exists already (and `overwrite` is
+    false) or cannot be written, SourceError when there are no frames.
     """
     count, travelled, last = 0, 0.0, None
     with BagWriter(path, overwrite=overwrite) as bag:
@@ -48,8 +48,8 @@ def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool =
             last = frame.stamp
             _write(bag, frame, travelled, compressed=compressed)
             count += 1
-            if progress is not None:
-                progress(count)
+        if count == 0:
+            raise SourceError(f'{path} is not written: the drive has no frames')
     return count
 
 
