@@ -188,6 +188,13 @@ def to_height(rgb: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
     return resize(rgb, height, max(1, round(rgb.shape[1] * height / rgb.shape[0])))
 
 
+def captioned(rgb: NDArray[np.uint8], text: str, colour: tuple[int, int, int]
+              ) -> NDArray[np.uint8]:
+    """Return a copy of a picture with a line of ASCII text at its top left, in an RGB colour."""
+    return np.asarray(cv2.putText(rgb.copy(), text, (6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour,
+                                  2, cv2.LINE_AA), np.uint8)
+
+
 def side_by_side(pictures: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
     """Join pictures in a row, each scaled to `height` pixels with its own aspect ratio."""
     return np.hstack([to_height(picture, height) for picture in pictures])

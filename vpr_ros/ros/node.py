@@ -14,7 +14,6 @@ import traceback
 from typing import Any
 from typing import TYPE_CHECKING
 
-import cv2
 import rclpy
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
@@ -264,10 +263,9 @@ class LocalizerNode(LifecycleNode):
             match = None
             self.get_logger().warning(f'debug image: {error}', throttle_duration_sec=5.0)
         pictures = [picture] if match is None else [picture, match]
-        canvas = images.side_by_side(pictures, _DEBUG_HEIGHT)
-        cv2.putText(canvas, f'{estimate.confidence:.2f} {estimate.reason}', (6, 22),
-                    cv2.FONT_HERSHEY_SIMPLEX, 0.6,
-                    (0, 255, 0) if estimate.trusted else (255, 64, 0), 2, cv2.LINE_AA)
+        canvas = images.captioned(images.side_by_side(pictures, _DEBUG_HEIGHT),
+                                  f'{estimate.confidence:.2f} {estimate.reason}',
+                                  (0, 255, 0) if estimate.trusted else (255, 64, 0))
         self._debug.publish(messages.compressed_image(
             rclpy_types, estimate.stamp, localizer.place_map.manifest.frame_id, canvas))
 
