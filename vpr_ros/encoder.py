@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 from vpr_ros import defaults
 from vpr_ros import images
+from vpr_ros.errors import first_line
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import ModelError
 from vpr_ros.files import packaged
@@ -107,7 +108,7 @@ class Encoder:
                 return session, name
         if failure is not None:
             raise ModelError(f'{self.path} cannot be loaded: it is not an ONNX model, or it is '
-                             f'damaged ({_first_line(failure)})') from failure
+                             f'damaged ({first_line(failure)})') from failure
         raise ModelError(f"provider '{provider}' does not load here; this onnxruntime has "
                          f'{", ".join(n for n, p in PROVIDERS.items() if p in installed)}')
 
@@ -131,11 +132,7 @@ class Encoder:
                              ) from error
         except Exception as error:  # as above
             raise ModelError(f"{self.path}: input 'image' must be (N,H,W,3) and the metadata name "
-                             f'input_height and input_width ({_first_line(error)})') from error
+                             f'input_height and input_width ({first_line(error)})') from error
         if probe.ndim != 2 or np.abs(np.linalg.norm(probe, axis=1) - 1).max() > 1e-3:
             raise ModelError(f'{self.path}: its descriptors are not vectors of unit length')
         return height, width, probe.shape[1]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -37,3 +37,8 @@ class ModelMismatchError(MapError):
 
 class OutOfOrderError(VprError):
     """A frame whose stamp is not after the one before it."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library's error says, or its class when it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -92,17 +92,26 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
     if layout.channels == 2 and width % 2:
         raise ImageError(f'a {encoding} image has pixels in pairs: its width cannot be {width}')
     row = width * layout.channels * layout.bytes
-    pixels = np.frombuffer(data, np.uint8)
-    if step < row or len(pixels) < step * height:
-        raise ImageError(f'{width}x{height} {encoding} needs {height} rows of at least {row} '
-                         f'bytes; got rows of {step} and {len(pixels)} bytes in all')
-    rows = pixels[:step * height].reshape(height, step)[:, :row]
+    rows = unpadded(data, height, row, step, f'{width}x{height} {encoding}')
     if layout.bytes == 2:
         rows = rows[:, (0 if big_endian else 1)::2]
     picture = rows.reshape(height, width, layout.channels)
     if layout.to_rgb is None:
         return picture
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), layout.to_rgb), np.uint8)
+
+
+def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row: int, step: int,
+             name: str) -> NDArray[np.uint8]:
+    """Return raw pixels as uint8 (height,row), a view without what pads each row to `step` bytes.
+
+    Raises ImageError, naming `name`, when there are fewer bytes than that takes.
+    """
+    pixels = np.frombuffer(data, np.uint8)
+    if step < row or len(pixels) < step * height:
+        raise ImageError(f'{name} needs {height} rows of at least {row} bytes; got rows of {step} '
+                         f'and {len(pixels)} bytes in all')
+    return pixels[:step * height].reshape(height, step)[:, :row]
 
 
 def decode(data: bytes | NDArray[np.uint8], name: str = 'image') -> NDArray[np.uint8]:

@@ -93,14 +93,14 @@ class DriveMean:
 
     def __init__(self, start: NDArray[np.float32], prior: float = 30.0, memory: float = 600.0
                  ) -> None:
-        self._start = start
+        self.start = start
         self._prior = prior
         self._memory = memory
         self.reset()
 
     def reset(self) -> None:
         """Forget the drive so far."""
-        self.value = self._start.copy()
+        self.value = self.start.copy()
         self._weight = self._prior
 
     def feed(self, descriptor: NDArray[np.float32]) -> None:
@@ -139,6 +139,8 @@ class Localizer:
         self._sample = place_map.vectors(np.sort(sample))
         self._last_stamp: int | None = None
         self._last_view: NDArray[np.float32] | None = None
+        self._last_query: NDArray[np.float32] | None = None
+        self._last_odometry: NDArray[np.float64] | None = None
         self._rest()
 
     def forget(self) -> None:
@@ -169,14 +171,18 @@ class Localizer:
         if odometry is not None and not np.isfinite(odometry).all():
             odometry = None
         seconds = self._follow_clock(stamp)
-        standing = self._stands(descriptor, odometry)
+        step = None
+        if odometry is not None and self._last_odometry is not None:
+            step = poses.relative(self._last_odometry, odometry)
+        self._last_odometry = odometry
+        standing = self._stands(descriptor, step)
         if self.compensate and not standing:
             self._mean.feed(descriptor)
-        query = centre(descriptor, self._mean.value if self.compensate else self.place_map.mean)
+        query = centre(descriptor, self._mean.value if self.compensate else self._mean.start)
         similarity, places = self.place_map.search(query[None], max(self.top_k, _WEIGHED))
         similarity, places = similarity[0], places[0]
         if self.filter:
-            self._move(0.0 if standing else seconds, odometry)
+            self._move(0.0 if standing else seconds, step)
             news = self._novelty(query) * (_NEWS if odometry is None else _NEWS_WITH_ODOMETRY)
         else:
             self._belief.forget()
@@ -204,38 +210,31 @@ class Localizer:
 
     def _rest(self) -> None:
         """Drop the motion that was saved up."""
-        self._last_query: NDArray[np.float32] | None = None
-        self._last_odometry: NDArray[np.float64] | None = None
+        self._last_query = self._last_odometry = None
         self._pending = np.zeros(3)
         self._pending_seconds = 0.0
 
-    def _stands(self, descriptor: NDArray[np.float32], odometry: NDArray[np.float64] | None
-                ) -> bool:
+    def _stands(self, descriptor: NDArray[np.float32], step: NDArray[np.float64] | None) -> bool:
         """Return whether the robot is where it was: then no time passes for the belief.
 
-        By odometry, or without it when the view is still that of the last frame that moved.
+        By odometry's step (3,), or without it when the view is that of the last frame that moved.
         """
-        if odometry is not None and self._last_odometry is not None:
-            motion = poses.relative(self._last_odometry, odometry)
-            return bool(np.hypot(*motion[:2]) < _STILL and abs(motion[2]) < _STILL)
+        if step is not None:
+            return bool(np.hypot(*step[:2]) < _STILL and abs(step[2]) < _STILL)
         if self._last_view is not None and float(descriptor @ self._last_view) > STANDSTILL:
             return True
         self._last_view = descriptor
         return False
 
-    def _move(self, seconds: float, odometry: NDArray[np.float64] | None) -> None:
+    def _move(self, seconds: float, step: NDArray[np.float64] | None) -> None:
         """Let the belief follow the robot; less than half a spacing is saved up for later.
 
         Mass that moves in many small steps would spread by the map's grid in each of them.
         """
         self._pending_seconds += seconds
-        if odometry is None or self._last_odometry is None:
-            motion = None
-        else:
-            step = poses.relative(self._last_odometry, odometry)
-            self._pending = _chained(self._pending, step)
-            motion = self._pending
-        self._last_odometry = odometry
+        motion = None
+        if step is not None:
+            motion = self._pending = _chained(self._pending, step)
         if motion is not None and (np.hypot(*motion[:2]) < self._belief.spacing / 2
                                    and abs(motion[2]) < _TURN):
             return

@@ -21,6 +21,7 @@ import numpy as np
 from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros.calibration import Calibration
+from vpr_ros.errors import first_line
 from vpr_ros.errors import MapError
 from vpr_ros.errors import ModelMismatchError
 from vpr_ros.files import sha256
@@ -245,7 +246,7 @@ class PlaceMap:
             stamps, poses = arrays['stamps'], checked(arrays['poses'])
             sessions, means = arrays['sessions'], arrays['means']
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
-            raise MapError(f'{path} cannot be read ({_first_line(error)}): build the map again'
+            raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
         dimension = manifest.model.dimension
         if (count < 1 or index.ntotal != count or index.d != dimension
@@ -348,7 +349,3 @@ def _check_file(path: Path, name: str, digest: str | None) -> None:
 
 def _thumbnail_name(place: int) -> str:
     return f'{place:06d}.jpg'
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -86,11 +86,11 @@ def open_source(path: str | Path, *, image_topic: str | None = None,
 def _bag_frames(bag: Bag, topic: str, track: poses.PoseTrack) -> Iterator[Frame]:
     unknown = 0
     for stamp, message in bag.images(topic):
-        pose, known = poses.interpolate(track, np.array([stamp]))
-        if not known[0]:
+        pose = poses.at(track, stamp)
+        if pose is None:
             unknown += 1
             continue
-        yield Frame(stamp, pose[0], partial(messages.rgb, message),
+        yield Frame(stamp, pose, partial(messages.rgb, message),
                     f'frame at {stamp / 1e9:.3f} s')
     if unknown:
         log.warning('%d frames left out: no pose before and after them', unknown)

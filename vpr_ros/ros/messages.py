@@ -275,12 +275,8 @@ def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
 def _unpadded(message: Any, dtype: np.dtype[Any], channels: int) -> SimpleNamespace:
     """Return what cv_bridge reads of an Image, its rows without padding and little-endian."""
     row = message.width * channels * dtype.itemsize
-    pixels = np.frombuffer(message.data, np.uint8)
-    if message.step < row or len(pixels) < message.step * message.height:
-        raise ImageError(f'{message.width}x{message.height} {message.encoding} needs '
-                         f'{message.height} rows of at least {row} bytes; got rows of '
-                         f'{message.step} and {len(pixels)} bytes in all')
-    rows = pixels[:message.step * message.height].reshape(message.height, message.step)[:, :row]
+    rows = images.unpadded(message.data, message.height, row, message.step,
+                           f'{message.width}x{message.height} {message.encoding}')
     values = np.ascontiguousarray(rows).view(dtype.newbyteorder(
         '>' if message.is_bigendian else '<'))
     return SimpleNamespace(height=message.height, width=message.width, step=row,
