@@ -115,15 +115,15 @@ def _run(parameters: dict[str, Any], folder: Path, rate: float, seconds: float) 
     node_log, camera_log, report = (folder / name for name in ('node.log', 'camera.log', 'sent'))
     with live.Recorder() as recorder, live.process(
             'vpr_ros.ros.node', *live.node_arguments(parameters, TOPIC), log=node_log) as node:
-        if not recorder.wait(lambda: bool(recorder.maps), node_run.START_LIMIT, node):
-            raise VprError(f'the node did not start: {node_run.last_line(node_log)}')
+        if not recorder.wait(lambda: bool(recorder.maps), live.START_LIMIT, node):
+            raise VprError(f'the node did not start: {live.last_line(node_log)}')
         watch = _Watch(recorder, node)
         with live.process('benchmarks.camera', str(folder / 'pictures.npy'), '--topic', TOPIC,
                           '--rate', str(rate), '--seconds', str(seconds), '--json', str(report),
                           log=camera_log) as camera:
             recorder.wait(lambda: watch.look() or camera.poll() is not None, seconds + 90, node)
             if camera.returncode != 0:
-                raise VprError(f'the camera failed: {node_run.last_line(camera_log)}')
+                raise VprError(f'the camera failed: {live.last_line(camera_log)}')
         said = len(recorder.diagnostics)
         recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node)
         return _figures(recorder.diagnostics, watch, json.loads(report.read_text()), rate)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-import os
 from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.errors import VprError
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import Bag
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGES = '/camera/image_raw'
-START_LIMIT = 60.0
-"""Seconds that the node gets to load its model and map."""
-
 NO_ROS = 'skipped, for there is no ROS 2 here'
 
 
@@ -57,24 +52,10 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *,
     Images are sent and taken reliably. Raises VprError when the node does not start, or ends.
     """
     from vpr_ros.ros import live
-    os.environ.update(live.isolated_environment())
     with Bag(bag_path) as bag:
         sent, seconds = bag.count(IMAGES), bag.duration / rate
-    log = folder / 'node.log'
-    with live.Recorder() as recorder, live.process(
-            'vpr_ros.ros.node', *live.node_arguments(
-                {**parameters, 'image_reliable': 'true'}, IMAGES), log=log) as node:
-        if not recorder.wait(lambda: bool(recorder.maps), START_LIMIT, node):
-            raise VprError(f'the node did not start: {last_line(log)}')
-        with live.process('vpr_ros.cli', 'play', str(bag_path), '--rate', str(rate), '--wait', '1',
-                          '--wait-limit', '30', log=folder / 'play.log') as player:
-            recorder.wait(lambda: player.poll() is not None, seconds + 60, node)
-            if player.returncode != 0:
-                raise VprError(f'the bag was not played: {last_line(folder / "play.log")}')
-        # Until the last frames are through, and the diagnostics have counted them.
-        recorder.wait(lambda: len(recorder.candidates) >= sent, 2, node)
-        said = len(recorder.diagnostics)
-        recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node)
+    recorder = live.play_to_node(bag_path, parameters, folder, frames=sent, image_topic=IMAGES,
+                                 rate=rate, limit=seconds + 60)
     clouds = [messages.read_cloud(message) for message in recorder.candidates]
     return NodeRun(
         np.array([messages.stamp_ns(message.header) for message in recorder.candidates], np.int64),
@@ -82,9 +63,3 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *,
         {messages.stamp_ns(message.header): messages.pose_of(message)
          for message in recorder.poses},
         recorder.diagnostics[-1], sent)
-
-
-def last_line(log: Path) -> str:
-    """Return the last line of a log, or where it is when it is empty."""
-    lines = log.read_text(errors='replace').strip().splitlines()
-    return lines[-1] if lines else f'{log} is empty'

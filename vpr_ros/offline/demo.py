@@ -7,7 +7,6 @@ it the same Localizer replays the bag.
 from __future__ import annotations
 
 from importlib.util import find_spec
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from tqdm import tqdm
 from vpr_ros import defaults
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
-from vpr_ros.errors import VprError
 from vpr_ros.localizer import Localizer
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate import DriveScore
@@ -101,27 +99,12 @@ def _replay(bag: Path, map_path: Path, model: str | None
 def _play_to_node(bag: Path, map_path: Path, model: str | None, frames: int, output: Path
                   ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
     from vpr_ros.ros import live
-    os.environ.update(live.isolated_environment())
-    parameters = {'map': map_path, 'image_reliable': 'true'}
-    if model:
-        parameters['model'] = Path(model)
-    with live.Recorder() as recorder, live.process(
-            'vpr_ros.ros.node', *live.node_arguments(parameters, IMAGES),
-            log=output / 'node.log') as node:
-        if not recorder.wait(lambda: bool(recorder.maps), 30, node):
-            raise VprError(f'the node did not start: see {output / "node.log"}')
-        with live.process('vpr_ros.cli', 'play', str(bag), '--rate', str(PLAY_RATE), '--wait', '1',
-                          '--topics', IMAGES, ODOMETRY, log=output / 'play.log') as player:
-            bar = tqdm(total=frames, desc='localised', unit='frame', disable=None)
-            recorder.wait(lambda: bool(bar.update(len(recorder.candidates) - bar.n))
-                          or player.poll() is not None, 300, node)
-            recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
-            bar.close()
-        if not recorder.candidates:
-            raise VprError(f'nothing came back: see node.log and play.log in {output}')
-        last = len(recorder.diagnostics)
-        if not recorder.wait(lambda: len(recorder.diagnostics) > last, 5, node):
-            raise VprError(f'the node sends no diagnostics: see {output / "node.log"}')
+    parameters = {'map': map_path, **({'model': Path(model)} if model else {})}
+    with tqdm(total=frames, desc='localised', unit='frame', disable=None) as bar:
+        recorder = live.play_to_node(
+            bag, parameters, output, frames=frames, image_topic=IMAGES,
+            topics=(IMAGES, ODOMETRY), rate=PLAY_RATE,
+            progress=lambda count: bar.update(count - bar.n))
     latest = recorder.diagnostics[-1]
     latency = (f'p50 {latest["total p50 (ms)"]} ms, p99 {latest["total p99 (ms)"]} ms from image '
                f'to pose (network {latest["encode p50 (ms)"]} ms on {latest["provider"]})')

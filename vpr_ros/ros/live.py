@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Iterator
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
 NODE = '/vpr_localizer'
+
+START_LIMIT = 60.0
+"""Seconds that the node gets to load its model and map."""
 
 
 def isolated_environment() -> dict[str, str]:
@@ -139,3 +143,46 @@ class Recorder:
             self.diagnostics.append({
                 'level': str(status.level[0]), 'message': status.message,
                 **{pair.key: pair.value for pair in status.values}})
+
+
+def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path, *, frames: int,
+                 image_topic: str, topics: Sequence[str] = (), rate: float = 1.0,
+                 limit: float = 300.0, progress: Callable[[int], object] | None = None
+                 ) -> Recorder:
+    """Play a bag to a node of its own and return, closed, the recorder with all that it said.
+
+    `frames` images are on `image_topic`, sent and taken reliably; `topics` are played, or all;
+    logs go to `folder`; `limit` is in seconds; `progress` gets the number of frames that came
+    back. Raises VprError when the node or the player fails, or when nothing comes back.
+    """
+    os.environ.update(isolated_environment())
+    node_log, player_log = folder / 'node.log', folder / 'play.log'
+    with Recorder() as recorder, process(
+            'vpr_ros.ros.node', *node_arguments({**parameters, 'image_reliable': 'true'},
+                                                image_topic), log=node_log) as node:
+        if not recorder.wait(lambda: bool(recorder.maps), START_LIMIT, node):
+            raise VprError(f'the node did not start: {last_line(node_log)}')
+        with process('vpr_ros.cli', 'play', str(bag_path), '--rate', str(rate), '--wait', '1',
+                     '--wait-limit', '30', *(['--topics', *topics] if topics else []),
+                     log=player_log) as player:
+            def played() -> bool:
+                if progress is not None:
+                    progress(len(recorder.candidates))
+                return player.poll() is not None
+            recorder.wait(played, limit, node)
+            if player.returncode != 0:
+                raise VprError(f'the bag was not played: {last_line(player_log)}')
+        # Until the last frames are through, and the diagnostics have counted them.
+        recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
+        if not recorder.candidates:
+            raise VprError(f'nothing came back from the node: see {node_log}')
+        said = len(recorder.diagnostics)
+        if not recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node):
+            raise VprError(f'the node sends no diagnostics: see {node_log}')
+    return recorder
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or where it is when it is empty."""
+    lines = log.read_text(errors='replace').strip().splitlines()
+    return lines[-1] if lines else f'{log} is empty'
