@@ -8,12 +8,18 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
+import cv2  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
+from vpr_ros.encoder import Encoder  # noqa: E402
 from vpr_ros.errors import ModelError  # noqa: E402
+from vpr_ros.training.experiment import Experiment  # noqa: E402
 from vpr_ros.training.export import export  # noqa: E402
 from vpr_ros.training.export import fold_batch_norm  # noqa: E402
+from vpr_ros.training.export import metadata_of  # noqa: E402
+from vpr_ros.training.export import read_pictures  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
+from vpr_ros.training.recall import ValidationSet  # noqa: E402
 
 HEIGHT, WIDTH = 48, 64
 METADATA = {'backbone': 'resnet18', 'aggregation': 'netvlad-4', 'training': 'none',
@@ -34,9 +40,10 @@ def network():
 @pytest.fixture(scope='module')
 def path(network, tmp_path_factory):
     path = tmp_path_factory.mktemp('export') / 'model.onnx'
-    parity = export(network, path, height=HEIGHT, width=WIDTH, metadata=METADATA)
-    assert parity.worst > 0.9999
-    assert parity.mean >= parity.worst
+    report = export(network, path, height=HEIGHT, width=WIDTH, metadata=METADATA)
+    assert report.worst > 0.99999
+    assert report.mean >= report.worst
+    assert report.size_bytes == path.stat().st_size
     return path
 
 
@@ -72,7 +79,7 @@ def test_a_black_picture_gets_a_finite_unit_vector(session):
 def test_metadata_says_sizes_and_origin(session):
     assert session.get_modelmeta().custom_metadata_map == {
         **METADATA, 'input_height': str(HEIGHT), 'input_width': str(WIDTH),
-        'descriptor_dim': '8'}
+        'descriptor_dim': '8', 'precision': 'fp32'}
 
 
 def test_big_weights_are_stored_as_float16(path):
@@ -121,3 +128,106 @@ def test_sizes_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match='do not fit'):
         export(network, tmp_path / 'model.onnx', height=64, width=64, metadata=METADATA,
                pictures=pictures(1))
+
+
+def small_network(aggregation: str = 'avg') -> PlaceNetwork:
+    """Return two layers of squeezenet: fast to export."""
+    torch.manual_seed(0)
+    return PlaceNetwork('squeezenet1_1', layer='3', aggregation=aggregation).eval()
+
+
+@pytest.fixture(scope='module')
+def validation(tmp_path_factory):
+    """Return a set of colourful squares: queries are the places, a little brighter."""
+    folder = tmp_path_factory.mktemp('set')
+    places = np.random.default_rng(3).integers(0, 200, (12, 3, 4, 3), dtype=np.uint8)
+    rows = ['query,reference']
+    for part, light in (('database', 0), ('queries', 20)):
+        (folder / part).mkdir()
+        for i, place in enumerate(places):
+            picture = cv2.resize(place + np.uint8(light), (WIDTH, HEIGHT),
+                                 interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(folder / part / f'{i:02}.png'), picture)
+            if light:
+                rows.append(f'{i:02}.png,{i:02}.png')
+    (folder / 'ground_truth.csv').write_text('\n'.join(rows) + '\n')
+    return folder
+
+
+@pytest.mark.parametrize('aggregation', ['netvlad', 'gem'])
+def test_half_precision_is_within_a_thousandth(tmp_path, aggregation):
+    report = export(small_network(aggregation), tmp_path / 'half.onnx', height=HEIGHT, width=WIDTH,
+                    metadata=METADATA, precision='fp16')
+    assert report.worst > 0.999
+    model = onnx.load(tmp_path / 'half.onnx')
+    types = {value.name: value.type.tensor_type.elem_type for value in
+             onnx.shape_inference.infer_shapes(model).graph.value_info}
+    assert {types[node.output[0]] for node in model.graph.node if node.op_type == 'Conv'
+            and 'backbone' in node.input[1]} == {onnx.TensorProto.FLOAT16}
+    assert {types[node.output[0]] for node in model.graph.node
+            if node.op_type in ('ReduceSum', 'Softmax', 'Sqrt')} == {onnx.TensorProto.FLOAT}
+
+
+def test_eight_bits_are_accepted_when_the_recall_stays(tmp_path, validation):
+    fitting, drives = read_pictures([validation / 'database', validation / 'queries'], HEIGHT,
+                                    WIDTH, most=16)
+    assert (drives.sum(), len(fitting)) == (8, 16)
+    report = export(small_network(), tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH,
+                    metadata=METADATA, precision='int8', pictures=fitting,
+                    validation=ValidationSet.read(validation))
+    assert report.recall_before == report.recall_after == 1.0
+    assert 'Recall@1: 1.0000 in torch, 1.0000 in the file' in str(report)
+    encoder = Encoder(tmp_path / 'int8.onnx', provider='cpu')
+    assert encoder.metadata['precision'] == 'int8'
+    assert [path.name for path in tmp_path.iterdir()] == ['int8.onnx']
+
+
+def test_eight_bits_that_cost_recall_leave_no_file(tmp_path, validation):
+    network = small_network()
+    with torch.no_grad():
+        # What tells places apart is far smaller than one of the 255 steps of what does not.
+        fire = network.backbone[-1]
+        for convolution in (fire.expand1x1, fire.expand3x3):
+            convolution.weight.mul_(1e-4)
+            convolution.bias.fill_(1.0)
+    fitting, _ = read_pictures([validation / 'database'], HEIGHT, WIDTH, most=16)
+    with pytest.raises(ModelError, match=r'int8 takes Recall@1 from 1.0000 to 0'):
+        export(network, tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA,
+               precision='int8', pictures=fitting, validation=ValidationSet.read(validation))
+    assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits_need_pictures_and_a_validation_set(tmp_path):
+    with pytest.raises(ValueError, match='int8 needs pictures'):
+        export(small_network(), tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH,
+               metadata=METADATA, precision='int8', pictures=pictures(2))
+
+
+def test_a_free_size_takes_pictures_of_any_size(tmp_path):
+    network = small_network('gem')
+    export(network, tmp_path / 'free.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA,
+           dynamic_size=True)
+    encoder = Encoder(tmp_path / 'free.onnx', provider='cpu')
+    assert (encoder.height, encoder.width) == (HEIGHT, WIDTH)
+    session = onnxruntime.InferenceSession(str(tmp_path / 'free.onnx'),
+                                           providers=['CPUExecutionProvider'])
+    other = np.random.default_rng(0).integers(0, 256, (1, 70, 90, 3), dtype=np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(other)).numpy()
+    result = session.run(['descriptor'], {'image': other})[0]
+    assert np.sum(result * expected) > 0.9999
+
+
+def test_weights_stay_whole_when_asked_for(tmp_path):
+    network = small_network()
+    sizes = [export(network, tmp_path / 'model.onnx', height=HEIGHT, width=WIDTH,
+                    metadata=METADATA, half_weights=half).size_bytes for half in (True, False)]
+    assert sizes[1] > 1.4 * sizes[0]
+
+
+def test_metadata_names_what_was_trained():
+    facts = metadata_of(Experiment(data={'town': {}}), 'runs/best.ckpt')
+    assert facts['backbone'] == 'resnet18'
+    assert facts['aggregation'] == 'netvlad-64'
+    assert 'best.ckpt' in facts['training']
+    assert 'town' in facts['training']

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import pickle
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from vpr_ros.errors import ModelError
 
 torch = pytest.importorskip('torch')
+torchvision = pytest.importorskip('torchvision')
 
-from vpr_ros.training.initialise import gabor_filters  # noqa: E402
-from vpr_ros.training.initialise import randomise  # noqa: E402
 from vpr_ros.training.initialise import start_netvlad  # noqa: E402
+from vpr_ros.training.model import AGGREGATIONS  # noqa: E402
+from vpr_ros.training.model import BACKBONES  # noqa: E402
+from vpr_ros.training.model import cut_backbone  # noqa: E402
+from vpr_ros.training.model import load_backbone  # noqa: E402
 from vpr_ros.training.model import NetVLAD  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
+from vpr_ros.training.model import read_weights  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def netvlad_by_loops(x, weight, bias, centres):
@@ -89,18 +100,102 @@ def test_local_descriptors_of_zero_stay_finite():
     assert torch.isfinite(layer(torch.zeros(1, 5, 2, 2))).all()
 
 
-def test_the_same_seed_gives_the_same_filters_and_another_seed_others():
-    networks = [PlaceNetwork(clusters=2, dimension=4) for _ in range(3)]
-    for network, seed in zip(networks, (5, 5, 6), strict=True):
-        randomise(network.backbone, seed)
-    first, again, other = (torch.cat([p.flatten() for p in n.backbone.parameters()])
-                           for n in networks)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+@pytest.mark.parametrize('name', BACKBONES)
+def test_every_backbone_takes_any_size_and_learns_to_its_first_layer(name):
+    network = PlaceNetwork(name, aggregation='avg')
+    descriptor = network(torch.randint(0, 256, (2, 97, 131, 3), dtype=torch.uint8))
+    assert descriptor.shape == (2, network.dimension)
+    descriptor[0].square()[0].backward()
+    first = next(network.backbone.parameters())
+    assert first.grad is not None
+    assert first.grad.abs().max() > 0
 
 
-def test_gabor_filters_answer_nothing_to_an_even_surface():
-    filters = gabor_filters(16, 7, np.random.default_rng(0))
-    assert filters.shape == (16, 3, 7, 7)
-    np.testing.assert_allclose(filters.sum(axis=(2, 3)), 0.0, atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(filters.reshape(16, -1), axis=1), 1.0, atol=1e-5)
+@pytest.mark.parametrize('name', AGGREGATIONS)
+def test_every_aggregation_gives_unit_vectors_of_its_dimension(name):
+    network = PlaceNetwork(aggregation=name, clusters=3, dimension=0).eval()
+    with torch.no_grad():
+        vectors = network(torch.randint(0, 256, (2, 64, 80, 3), dtype=torch.uint8))
+    assert vectors.shape == (2, network.aggregation.dimension)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2), atol=1e-5, rtol=0.0)
+
+
+def test_poolings_follow_their_formulas():
+    x = torch.rand(2, 5, 4, 6, generator=torch.Generator().manual_seed(0))
+    local = x.flatten(2).numpy()
+    expected = {'avg': local.mean(axis=2), 'max': local.max(axis=2),
+                'gem': (local ** 3).mean(axis=2) ** (1 / 3)}
+    for name, vectors in expected.items():
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        result = AGGREGATIONS[name](5)(x).detach().numpy()
+        np.testing.assert_allclose(result, vectors, rtol=1e-5)
+
+
+def test_the_pyramid_holds_the_maximum_of_each_quarter():
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    pyramid = AGGREGATIONS['spp'](1)(x)[0]
+    cells = torch.tensor([63.0, 27.0, 31.0, 59.0, 63.0])
+    torch.testing.assert_close(pyramid[:5] / pyramid[0] * 63.0, cells)
+
+
+def test_a_cut_is_the_network_up_to_its_layer():
+    whole = torchvision.models.resnet18(weights=None).eval()
+    cut = cut_backbone('resnet18', 'layer2').eval()
+    load_backbone(cut, whole.state_dict(), 'whole')
+    picture = torch.randn(1, 3, 64, 64)
+    x = picture
+    for name in ('conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2'):
+        x = getattr(whole, name)(x)
+    torch.testing.assert_close(cut(picture), x)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('resnet99', '', 'avg'), 'use one of resnet18'),
+    (('resnet18', 'layer9', 'avg'), 'it has conv1'),
+    (('resnet18', '', 'mean'), 'use one of netvlad'),
+])
+def test_unknown_parts_are_refused_with_the_choices(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PlaceNetwork(*arguments)
+
+
+@pytest.mark.parametrize('suffix', ['.pt', '.npz'])
+def test_weights_come_from_a_state_dict_or_from_arrays(tmp_path: Path, suffix):
+    state = torchvision.models.alexnet(weights=None).state_dict()
+    path = tmp_path / f'weights{suffix}'
+    if suffix == '.npz':
+        np.savez(path, **{name: value.numpy() for name, value in state.items()})
+    else:
+        torch.save(state, path)
+    backbone = cut_backbone('alexnet')
+    load_backbone(backbone, read_weights(path), str(path))
+    torch.testing.assert_close(backbone.state_dict()['0.weight'], state['features.0.weight'])
+
+
+def test_weights_that_miss_a_layer_are_refused_by_its_name():
+    weights = cut_backbone('resnet18').state_dict()
+    del weights['layer1.0.conv1.weight']
+    with pytest.raises(ModelError, match=r'misses 1 of the \d+ .* layer1.0.conv1.weight'):
+        load_backbone(cut_backbone('resnet18'), weights, 'file')
+
+
+def test_weights_of_another_network_are_refused():
+    with pytest.raises(ModelError, match='another network'):
+        load_backbone(cut_backbone('resnet18'),
+                      cut_backbone('resnet18').state_dict() | {'conv1.weight': torch.zeros(1)},
+                      'file')
+
+
+@pytest.mark.parametrize('content', [b'', b'no weights', pickle.dumps({'a': print})])
+@pytest.mark.parametrize('suffix', ['.pt', '.npz'])
+def test_other_files_are_no_weights_and_nothing_in_them_runs(tmp_path: Path, content, suffix):
+    path = tmp_path / f'weights{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match='holds no weights'):
+        read_weights(path)
+
+
+def test_a_list_of_tensors_is_no_state_dict(tmp_path: Path):
+    torch.save([torch.zeros(3)], tmp_path / 'list.pt')
+    with pytest.raises(ModelError, match='not a state dict'):
+        read_weights(tmp_path / 'list.pt')

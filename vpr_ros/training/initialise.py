@@ -1,7 +1,6 @@
-"""First values of a network that has seen no label: unlearned filters, calibrated on pictures.
+"""First values of a network, fitted to pictures without a label: before any gradient.
 
-BatchNorm statistics, VLAD centres and PCA-whitening are fitted to pictures here; nothing is
-learned by gradients, and nothing is downloaded.
+BatchNorm statistics of random filters, NetVLAD's centres, PCA-whitening.
 """
 
 from __future__ import annotations
@@ -23,60 +22,10 @@ if TYPE_CHECKING:
     from vpr_ros.training.model import PlaceNetwork
 
 BATCH = 32
-SHIFT = 1.0
-"""Bias of every BatchNorm of an untrained backbone, in standard deviations of its input."""
-LONGEST_WAVE = 8.0
-"""Longest wavelength of the first layer's filters, in pixels."""
 RANK_TOLERANCE = 1e-6
 """Variance relative to the largest below which a direction is rounding error of float32."""
 SECOND_SHARE = 0.01
 """Assignment to the second nearest centre relative to the nearest, on average, at the start."""
-
-
-@torch.no_grad()
-def randomise(backbone: nn.Module, seed: int) -> None:
-    """Give a backbone filters that nobody learned: Gabor in the first layer, He's random beyond.
-
-    The first convolution (F,3,S,S) gets `gabor_filters`; the others are drawn from He's normal
-    distribution (ICCV 2015, fan out). BatchNorm gets SHIFT as its bias: a ReLU then passes most of
-    what comes in, so that the random layers mix and pool what the first one saw. With zero bias
-    each layer folds its input anew, and two seasons of one place drift apart with depth. The same
-    seed gives the same filters.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    convolutions = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
-    for convolution in convolutions[1:]:
-        nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu',
-                                generator=generator)
-    first = convolutions[0].weight
-    first.copy_(torch.from_numpy(gabor_filters(
-        first.shape[0], first.shape[2], np.random.default_rng(seed))))
-    for norm in _batch_norms(backbone):
-        norm.reset_parameters()
-        nn.init.constant_(norm.bias, SHIFT)
-
-
-def gabor_filters(count: int, size: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """Return (count,3,size,size) oriented band-pass filters of zero mean and unit norm.
-
-    Orientation, phase and wavelength (LONGEST_WAVE pixels down to 2.5) are random. Three in four
-    see grey, since light changes colour more than it changes edges; the fourth mixes the colour
-    channels at random.
-    """
-    filters = np.empty((count, 3, size, size))
-    y, x = np.mgrid[:size, :size] - (size - 1) / 2
-    for i in range(count):
-        angle, phase = random.uniform(0, np.pi), random.uniform(0, 2 * np.pi)
-        wave = random.uniform(2.5, LONGEST_WAVE)
-        spread = min(0.45 * wave, size / 3)
-        along = x * np.cos(angle) + y * np.sin(angle)
-        profile = np.exp(-(x**2 + y**2) / (2 * spread**2)) * np.cos(
-            2 * np.pi * along / wave + phase)
-        profile -= profile.mean()
-        colour = random.normal(size=3) if i % 4 == 0 else np.ones(3)
-        filters[i] = colour[:, None, None] * profile
-        filters[i] /= np.linalg.norm(filters[i])
-    return np.asarray(filters, np.float32)
 
 
 @torch.no_grad()
@@ -136,12 +85,12 @@ def start_netvlad(aggregation: NetVLAD, descriptors: NDArray[np.float32], seed: 
 
 
 @torch.no_grad()
-def vlad_vectors(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the VLAD vectors (N,K*C) of `pictures` (N,H,W,3)."""
-    return np.concatenate([network.vlad(b).numpy() for b in _batches(pictures, 'vectors')])
+def aggregated(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the vectors (N,A) of `pictures` (N,H,W,3) before whitening."""
+    return np.concatenate([network.aggregate(b).numpy() for b in _batches(pictures, 'vectors')])
 
 
-def centre_per_drive(vectors: NDArray[np.float32], drives: NDArray[np.integer],
+def centre_per_drive(vectors: NDArray[np.float32], drives: NDArray[np.integer]
                      ) -> NDArray[np.float32]:
     """Subtract from each vector (N,D) the mean of its drive; `drives` (N,) says which it is.
 

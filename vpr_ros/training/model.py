@@ -5,15 +5,32 @@ How its parameters get their first values is in initialise.py; how it becomes a 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from pathlib import Path
+import pickle
+import zipfile
+
+import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
-from torchvision.models import resnet18
+import torchvision
+from vpr_ros.errors import ModelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CHANNELS = 256
-"""Channels of a local descriptor: the width of ResNet-18's layer3."""
+
+BACKBONES = {
+    'resnet18': 'layer3',
+    'resnet34': 'layer3',
+    'resnet50': 'layer3',
+    'vgg16': '28',               # conv5_3, before its ReLU, as in the NetVLAD paper
+    'alexnet': '10',             # conv5
+    'mobilenet_v3_large': '15',
+    'squeezenet1_1': '12',
+    'densenet121': 'denseblock3',
+}
+"""torchvision's networks, and the layer after which each is cut unless another is named."""
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
@@ -47,10 +64,11 @@ class NetVLAD(nn.Module):
     centres with W = 2 alpha c and b = -alpha ||c||^2 (see `start`).
     """
 
-    def __init__(self, clusters: int, channels: int = CHANNELS) -> None:
+    def __init__(self, channels: int, clusters: int = 64) -> None:
         super().__init__()
         self.clusters = clusters
         self.channels = channels
+        self.dimension = clusters * channels
         self.assign = nn.Conv2d(channels, clusters, kernel_size=1)
         self.centres = nn.Parameter(torch.zeros(clusters, channels))
 
@@ -77,38 +95,174 @@ class NetVLAD(nn.Module):
         return unit(vlad.flatten(1), dim=1)  # (N,K,C) -> (N,K*C)
 
 
-def resnet18_to_layer3() -> nn.Sequential:
-    """Return torchvision's ResNet-18 up to layer3, untrained: (N,3,H,W) -> (N,256,H/16,W/16)."""
-    whole = resnet18(weights=None)
-    return nn.Sequential(whole.conv1, whole.bn1, whole.relu, whole.maxpool,
-                         whole.layer1, whole.layer2, whole.layer3)
+class GeM(nn.Module):
+    """Generalised mean with a trainable power, after Radenovic et al., TPAMI 2019."""
+
+    def __init__(self, channels: int, power: float = 3.0) -> None:
+        super().__init__()
+        self.dimension = channels
+        self.power = nn.Parameter(torch.tensor(power))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Aggregate local descriptors (N,C,H,W) to (N,C) of unit norm."""
+        powered = features.clamp_min(1e-6) ** self.power
+        return unit(powered.mean(dim=(2, 3)) ** (1.0 / self.power), dim=1)
+
+
+class Average(nn.Module):
+    """Mean over the picture (SPoC, Babenko and Lempitsky, ICCV 2015)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dimension = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Aggregate local descriptors (N,C,H,W) to (N,C) of unit norm."""
+        return unit(features.mean(dim=(2, 3)), dim=1)
+
+
+class Maximum(nn.Module):
+    """Maximum over the picture (MAC, Tolias et al., ICLR 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dimension = channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Aggregate local descriptors (N,C,H,W) to (N,C) of unit norm."""
+        return unit(features.amax(dim=(2, 3)), dim=1)
+
+
+class Pyramid(nn.Module):
+    """Maxima over a pyramid of 1x1, 2x2 and 4x4 cells (SPP, He et al., TPAMI 2015)."""
+
+    def __init__(self, channels: int, levels: tuple[int, ...] = (1, 2, 4)) -> None:
+        super().__init__()
+        self.levels = levels
+        self.dimension = channels * sum(level ** 2 for level in levels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Aggregate local descriptors (N,C,H,W) to (N,21 C) of unit norm."""
+        cells = [nn.functional.adaptive_max_pool2d(features, level).flatten(1)
+                 for level in self.levels]
+        return unit(torch.cat(cells, dim=1), dim=1)
+
+
+AGGREGATIONS = {'netvlad': NetVLAD, 'gem': GeM, 'avg': Average, 'max': Maximum, 'spp': Pyramid}
 
 
 class PlaceNetwork(nn.Module):
-    """Pictures uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm."""
+    """Pictures uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm.
 
-    def __init__(self, clusters: int = 64, dimension: int = 256) -> None:
+    `backbone` is one of BACKBONES, cut after `layer` ('' for its usual one), with random weights;
+    `aggregation` one of AGGREGATIONS, with `clusters` centres where it has any; `dimension` is D,
+    or 0 for no whitening: the aggregated vector is then the descriptor. Any input size that the
+    backbone does not shrink to nothing. Raises ValueError, with the choices, for unknown names.
+    """
+
+    def __init__(self, backbone: str = 'resnet18', layer: str = '', aggregation: str = 'netvlad',
+                 clusters: int = 64, dimension: int = 0) -> None:
         super().__init__()
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"aggregation '{aggregation}' is not known; use one of "
+                             f'{", ".join(AGGREGATIONS)}')
         self.normalise = Normalise()
-        self.backbone = resnet18_to_layer3()
-        self.aggregation = NetVLAD(clusters)
-        self.whitening = nn.Linear(clusters * CHANNELS, dimension)
-
-    @property
-    def dimension(self) -> int:
-        """Length D of a descriptor."""
-        return self.whitening.out_features
+        self.backbone = cut_backbone(backbone, layer)
+        channels = _channels(self.backbone)
+        self.aggregation = (NetVLAD(channels, clusters) if aggregation == 'netvlad'
+                            else AGGREGATIONS[aggregation](channels))
+        self.whitening = (nn.Linear(self.aggregation.dimension, dimension) if dimension
+                          else nn.Identity())
+        self.dimension = dimension or self.aggregation.dimension
 
     def features(self, image: Tensor) -> Tensor:
-        """Return the local descriptors (N,256,H/16,W/16), before their normalisation."""
+        """Return the local descriptors (N,C,h,w), before their normalisation."""
         local: Tensor = self.backbone(self.normalise(image))
         return local
 
-    def vlad(self, image: Tensor) -> Tensor:
-        """Return the VLAD vectors (N,K*256), before whitening."""
-        vector: Tensor = self.aggregation(self.features(image))
-        return vector
+    def aggregate(self, image: Tensor) -> Tensor:
+        """Return the aggregated vectors (N,A) of unit norm, before whitening."""
+        return self.finish(self.features(image), whiten=False)
+
+    def finish(self, features: Tensor, *, whiten: bool = True) -> Tensor:
+        """Return the descriptors (N,D) of local descriptors (N,C,h,w)."""
+        vector: Tensor = self.aggregation(features)
+        return unit(self.whitening(vector), dim=1) if whiten else vector
 
     def forward(self, image: Tensor) -> Tensor:
         """Describe a batch of pictures."""
-        return unit(self.whitening(self.vlad(image)), dim=1)
+        return self.finish(self.features(image))
+
+
+def cut_backbone(name: str, layer: str = '') -> nn.Sequential:
+    """Return torchvision's network `name` up to and with `layer`, as a list of its parts.
+
+    The parts keep torchvision's names, so its weights fit. Raises ValueError, with the choices,
+    for a name or a layer that is not there.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"backbone '{name}' is not known; use one of {', '.join(BACKBONES)}")
+    whole = getattr(torchvision.models, name)(weights=None)
+    parts = list(getattr(whole, 'features', whole).named_children())
+    names = [part for part, _ in parts]
+    layer = layer or BACKBONES[name]
+    if layer not in names:
+        raise ValueError(f"{name} has no layer '{layer}'; it has {', '.join(names)}")
+    return nn.Sequential(OrderedDict(parts[:names.index(layer) + 1]))
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """Return torchvision's ImageNet weights of a backbone, downloaded once and then cached."""
+    weights = torchvision.models.get_model_weights(name)['IMAGENET1K_V1']
+    state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    return state
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read weights by name from a torch state dict, or from the same arrays as .npz.
+
+    Nothing in the file is executed. Raises FileNotFoundError, or ModelError for a file that holds
+    anything else than arrays by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such weights file')
+    try:
+        if path.suffix == '.npz':
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:
+        raise ModelError(f'{path} holds no weights: neither a torch state dict nor an .npz of '
+                         'arrays') from error
+    if not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
+        raise ModelError(f'{path} is not a state dict: a dictionary of tensors by name')
+    return state
+
+
+def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load the weights that `backbone` has, under torchvision's names; others are left aside.
+
+    Raises ModelError, naming what `source` misses or what has another shape.
+    """
+    weights = {name.removeprefix('features.'): value for name, value in weights.items()}
+    own = {name: value for name, value in backbone.state_dict().items()
+           if not name.endswith('num_batches_tracked')}
+    missing = [name for name in own if name not in weights]
+    if missing:
+        raise ModelError(f'{source} misses {len(missing)} of the {len(own)} weights of the '
+                         f'backbone: {", ".join(missing[:3])}{" ..." if missing[3:] else ""}')
+    wrong = [name for name, value in own.items() if weights[name].shape != value.shape]
+    if wrong:
+        raise ModelError(f'{source} is of another network: its {wrong[0]} is '
+                         f'{tuple(weights[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}')
+    backbone.load_state_dict({name: weights[name] for name in own}, strict=False)
+
+
+@torch.no_grad()
+def _channels(backbone: nn.Module) -> int:
+    was_training = backbone.training
+    channels = int(backbone.eval()(torch.zeros(1, 3, 96, 96)).shape[1])
+    backbone.train(was_training)
+    return channels

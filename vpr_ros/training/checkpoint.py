@@ -1,0 +1,57 @@
+"""Checkpoints: a trained network together with the experiment that it comes from.
+
+They are written by train.py, through Lightning; only what is needed to use them is here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import pickle
+from typing import Any
+import zipfile
+
+import torch
+from vpr_ros.errors import ModelError
+from vpr_ros.training.experiment import Experiment
+from vpr_ros.training.experiment import make_experiment
+from vpr_ros.training.model import PlaceNetwork
+
+EXPERIMENT = 'experiment'
+PREFIX = 'network.'
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experiment]:
+    """Return the weights of a checkpoint's network, by name, and its experiment.
+
+    Nothing in the file is executed. Raises FileNotFoundError, or ModelError for another file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such checkpoint')
+    try:
+        content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+        described, state = content[EXPERIMENT], content['state_dict']
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, IndexError,
+            pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ModelError(f'{path} is not a checkpoint of `vpr train`') from error
+    weights = {name.removeprefix(PREFIX): value for name, value in state.items()
+               if name.startswith(PREFIX)}
+    return weights, make_experiment(described, source=str(path))
+
+
+def load_network(path: str | Path) -> tuple[PlaceNetwork, Experiment]:
+    """Return a checkpoint's network, in eval mode, and its experiment.
+
+    Raises FileNotFoundError, or ModelError for a file that is no checkpoint or does not hold
+    the network that its experiment describes.
+    """
+    weights, experiment = read_checkpoint(path)
+    described = experiment.network
+    network = PlaceNetwork(described.backbone, described.layer, described.aggregation,
+                           described.clusters, described.dimension)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f'{path} does not hold the network that its experiment describes'
+                         ) from error
+    return network.eval(), experiment

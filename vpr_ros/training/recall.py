@@ -1,0 +1,121 @@
+"""Recall on a validation set, of whatever turns pictures into descriptors.
+
+What decides over checkpoints and over exports. The Localizer's own recall, frame by frame, is
+measured in offline/evaluate.py.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros import images
+from vpr_ros.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+    from numpy.typing import NDArray
+
+BATCH = 16
+QUERIES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Picture files of P places and Q queries; truth[q] (any number of int64) are q's places."""
+
+    name: str
+    database: tuple[Path, ...]
+    queries: tuple[Path, ...]
+    truth: tuple[NDArray[np.int64], ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> ValidationSet:
+        """Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate`.
+
+        The CSV has the columns query,reference: file names, a row for each right answer. Raises
+        SourceError for what is missing or named but not there.
+        """
+        folder = Path(folder)
+        database = images.list_folder(folder / 'database')
+        queries = images.list_folder(folder / 'queries')
+        place = {path.name: number for number, path in enumerate(database)}
+        right: dict[str, list[int]] = {path.name: [] for path in queries}
+        table = folder / 'ground_truth.csv'
+        if not table.is_file():
+            raise SourceError(f'{table} does not exist: a validation set needs it')
+        with table.open(newline='', encoding='utf-8-sig') as file:
+            reader = csv.DictReader(file)
+            if not {'query', 'reference'} <= set(reader.fieldnames or ()):
+                raise SourceError(f'{table} needs the columns query,reference')
+            for row in reader:
+                if row['query'] not in right or row['reference'] not in place:
+                    missing = 'query' if row['query'] not in right else 'reference'
+                    raise SourceError(f'{table} names the {missing} {row[missing]}, which is not '
+                                      'among the pictures')
+                right[row['query']].append(place[row['reference']])
+        if not any(right.values()):
+            raise SourceError(f'{table} lists no right answer')
+        truth = tuple(np.array(right[path.name], np.int64) for path in queries)
+        return cls(folder.name, tuple(database), tuple(queries), truth)
+
+
+def validate(validation: ValidationSet,
+             describe: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
+             ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
+    """Return Recall@n of `describe`: N pictures uint8 (H,W,3) of any sizes -> descriptors (N,D).
+
+    Raises ImageError for a picture that cannot be read, ValueError for descriptors not finite.
+    """
+    described = []
+    for files in (validation.database, validation.queries):
+        batches = []
+        for start in tqdm(range(0, len(files), BATCH), desc=validation.name, unit='batch',
+                          leave=False, disable=None):
+            batches.append(describe([images.read(file) for file in files[start:start + BATCH]]))
+        described.append(np.concatenate(batches))
+    return recall_at(described[0], described[1], validation.truth, ns)
+
+
+def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
+              truth: Sequence[ArrayLike], ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
+    """Return the share of queries with a right place among the n most similar, for each of `ns`.
+
+    `database` (P,D) and `queries` (Q,D) are each centred on their own mean, as the map and the
+    Localizer do, and compared by cosine. truth[q] are the right places of q; a query without any
+    takes no part. A wrong place that is as similar as the right one comes before it, so that
+    descriptors all alike find nothing. Raises ValueError for descriptors that are not finite, or
+    when no query has a right place.
+    """
+    if len(truth) != len(queries):
+        raise ValueError(f'{len(queries)} queries need as many entries of truth, not {len(truth)}')
+    places, found = _centred(database), _centred(queries)
+    ranks = []
+    for start in range(0, len(found), QUERIES_AT_ONCE):
+        similar = found[start:start + QUERIES_AT_ONCE] @ places.T  # (q,P)
+        for row, answers in zip(similar, truth[start:start + QUERIES_AT_ONCE], strict=True):
+            right = np.asarray(answers, np.int64)
+            if right.size:
+                best = row[right].max()
+                ranks.append(np.sum(row >= best) - np.sum(row[right] == best))
+    if not ranks:
+        raise ValueError('no query has a right place: there is no recall')
+    return {n: float(np.mean(np.array(ranks) < n)) for n in ns}
+
+
+def _centred(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract the mean of (N,D) and scale each row to unit norm; a zero row stays zero."""
+    if not np.isfinite(descriptors).all():
+        raise ValueError('descriptors are not finite: there is no recall')
+    # A single one is its own mean, and nothing would be left of it.
+    mean = descriptors.mean(axis=0) if len(descriptors) > 1 else 0.0
+    rest = np.asarray(descriptors - mean, np.float32)
+    norms = np.linalg.norm(rest, axis=1, keepdims=True)
+    return np.asarray(rest / np.maximum(norms, 1e-9), np.float32)
