@@ -48,8 +48,17 @@ lint: $(BASE) $(LINT)  ## Check style and types
 bench: $(BASE)  ## Measure, against peers in the same run
 	@$(BIN)/python -m benchmarks
 
-model: $(BASE) $(TRAIN)  ## Make the bundled model anew
-	@$(BIN)/vpr make-model --output models/street_netvlad.onnx
+# PICTURES: a folder of photographs of scenes, without labels. WEIGHTS: where the teacher starts.
+PICTURES = pictures
+WEIGHTS = imagenet
+model: $(BASE) $(TRAIN)  ## Make the bundled model anew (hours; PICTURES=folder of photographs)
+	@train() {
+	    $(BIN)/vpr train experiments/$$1.yaml --set data.scenes.folder='$(PICTURES)' "$${@:2}"
+	}
+	train teacher --set network.weights='$(WEIGHTS)' --set teacher.network='$(WEIGHTS)'
+	train features --set teacher.network='$(WEIGHTS)'
+	train bundled
+	$(BIN)/vpr export runs/bundled/best.ckpt --output models/resnet18_netvlad.onnx
 
 clean:  ## Remove what was built and what the demo wrote
 	@rm -rf build dist install log demo .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -72,7 +72,16 @@ setup(
         'gpu': ['onnxruntime-gpu'],
         'openvino': ['onnxruntime-openvino'],
         'ros': [f'{requirement}; {WITH_ROS_WHEELS}' for requirement in ROS_WHEELS],
-        'train': ['torch', 'torchvision', 'onnx', 'onnxscript', 'scikit-learn'],
+        'train': [
+            'torch',
+            'torchvision',
+            'lightning',
+            'pytorch-metric-learning',
+            'omegaconf',
+            'tensorboard',
+            'onnx',
+            'onnxscript',
+        ],
         'viz': ['matplotlib'],
         'test': [
             'pytest',

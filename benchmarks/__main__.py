@@ -16,6 +16,7 @@ from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
 from benchmarks.encoder_speed import encoder_speed
 from benchmarks.map_load import map_load
+from benchmarks.mining_speed import mining_speed
 from benchmarks.node_rate import node_rate
 from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
@@ -37,6 +38,7 @@ def main() -> int:
     benchmarks: dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
         'encoder_speed': lambda o: encoder_speed(o.model, 20 if o.quick else 100),
         'map_load': lambda o: map_load(10_000 if o.quick else 100_000),
+        'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),
         'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),

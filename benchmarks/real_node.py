@@ -24,15 +24,15 @@ from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import SourceError
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.offline.sources import Frame
-from vpr_ros.offline.sources import open_source
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
+from vpr_ros.sources import Frame
+from vpr_ros.sources import open_source
 
 if TYPE_CHECKING:
     from benchmarks.sets import PictureSet
     from numpy.typing import NDArray
-    from vpr_ros.offline.sources import Source
+    from vpr_ros.sources import Source
 
     Truth = list[NDArray[np.float64] | None]
 

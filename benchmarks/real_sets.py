@@ -23,8 +23,8 @@ from vpr_ros.encoder import Encoder
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate import evaluate_set
 from vpr_ros.offline.evaluate import RECALLS
-from vpr_ros.offline.sources import open_source
 from vpr_ros.place_map import PlaceMap
+from vpr_ros.sources import open_source
 
 if TYPE_CHECKING:
     from benchmarks.sets import PictureSet

@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.offline.sources import Frame
-from vpr_ros.offline.sources import Source
+from vpr_ros.sources import Frame
+from vpr_ros.sources import Source
 from vpr_ros.street import drive
 from vpr_ros.street import Town
 

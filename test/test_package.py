@@ -28,10 +28,10 @@ MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
 # rest of that room, once the two modules that need no ROS 2 are taken out.
 LAYERS = (
     ('defaults', 'errors', 'files', 'images', 'poses'),
-    ('belief', 'calibration', 'encoder', 'place_map'),
+    ('belief', 'calibration', 'drive_mean', 'encoder', 'place_map'),
     ('localizer',),
     ('ros.bag', 'ros.messages'),
-    ('street',),
+    ('sources', 'street'),
     ('ros',), ('offline',), ('training',),
     ('offline.demo',),
     ('cli', '__main__'),
@@ -42,7 +42,8 @@ BESIDE = ('ros', 'offline', 'training')
 
 ROS = re.compile(r'rclpy|cv_bridge|launch(_ros)?|ament_index_python|builtin_interfaces'
                  r'|\w+_(msgs|srvs)')
-TRAINING = {'torch', 'torchvision', 'onnx', 'onnxscript', 'sklearn'}
+TRAINING = {'torch', 'torchvision', 'lightning', 'omegaconf', 'onnx', 'onnxscript',
+            'pytorch_metric_learning', 'tensorboard'}
 HEAVY = {'torch', 'rclpy', 'cv2', 'faiss', 'onnxruntime', 'matplotlib', 'rosbags'}
 
 # PyPI's name -> rosdep's key; None where rosdep has no key (CONTRIBUTING.md lists those).
@@ -60,7 +61,10 @@ ROSDEP = {
     'matplotlib': 'python3-matplotlib',
     'torch': 'python3-torch',
     'torchvision': 'python3-torchvision',
-    'scikit-learn': 'python3-sklearn',
+    'lightning': None,
+    'pytorch-metric-learning': None,
+    'omegaconf': None,
+    'tensorboard': None,
     'onnx': None,
     'onnxscript': None,
     'cv-bridge': 'cv_bridge',

@@ -27,6 +27,10 @@ class ModelError(VprError):
     """A file that is not a model of this project's contract."""
 
 
+class TrainingError(VprError):
+    """An experiment that is not one, or a training that cannot go on."""
+
+
 class MapError(VprError):
     """A map that is missing, incomplete, changed after it was written, or of another format."""
 

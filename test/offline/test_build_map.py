@@ -19,11 +19,11 @@ from vpr_ros.errors import PoseError
 from vpr_ros.errors import SourceError
 from vpr_ros.errors import VprError
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.offline.sources import open_source
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.poses import planar
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
+from vpr_ros.sources import open_source
 
 
 def mapped(path, encoder, *, spacing=1.0, pose_file=None, **options):

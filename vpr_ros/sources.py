@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +22,17 @@ from vpr_ros.ros.bag import Bag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Collection
     from collections.abc import Iterable
     from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
+
+TURN = math.radians(15)
+"""A frame shows a new place also when the robot has turned by this much since the last one."""
 
 _PICTURE_FOLDERS = ('.', 'images', 'database', 'rgb')
 _POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
@@ -34,12 +40,16 @@ _POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels."""
+    """One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
+
+    `raw` says that its pixels wait in memory uncompressed for as long as the frame is kept.
+    """
 
     stamp: int
     pose: NDArray[np.float64]
     load: Callable[[], NDArray[np.uint8]]
     name: str
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,15 +93,40 @@ def open_source(path: str | Path, *, image_topic: str | None = None,
                      track.frame_id, track.child_frame_id)
 
 
+def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float
+                 ) -> bool:
+    """Return whether a pose (7,) is `spacing` metres, or TURN, from the last one that was kept.
+
+    Without a last one it is new.
+    """
+    # The small slack keeps rounding from doubling the gap of pictures `spacing` apart.
+    return (last is None or bool(poses.distance(pose, last) >= spacing - 1e-6)
+            or bool(poses.angle(pose, last) >= TURN))
+
+
+def check_same_frames(frames: Collection[tuple[str, str]]) -> None:
+    """Raise SourceError when there is more than one pair of frame_id and child_frame_id."""
+    if len(frames) > 1:
+        raise SourceError('the sources have poses in different frames: ' + ', '.join(
+            f'{child} in {frame}' for frame, child in sorted(frames)))
+
+
+def some_of(names: Sequence[str], most: int = 10) -> str:
+    """Return names as a list for a message: the first `most`, and how many more there are."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
+
+
 def _bag_frames(bag: Bag, topic: str, track: poses.PoseTrack) -> Iterator[Frame]:
     unknown = 0
+    raw = bag.topics[topic] == messages.RAW_IMAGE
     for stamp, message in bag.images(topic):
         pose = poses.at(track, stamp)
         if pose is None:
             unknown += 1
             continue
         yield Frame(stamp, pose, partial(messages.rgb, message),
-                    f'frame at {stamp / 1e9:.3f} s')
+                    f'frame at {stamp / 1e9:.3f} s', raw)
     if unknown:
         log.warning('%d frames left out: no pose before and after them', unknown)
 
@@ -130,8 +165,9 @@ def _folder_source(path: Path, folder: Path, pose_file: str | Path | None, *, in
     if not known.any():
         raise SourceError(f'{pose_file} names none of the {len(files)} pictures of {folder}')
     if not known.all():
-        log.warning('%s has no pose for %d of %d pictures: they are left out', pose_file,
-                    int((~known).sum()), len(files))
+        log.warning('%s has no pose for %d of %d pictures: they are left out (%s)', pose_file,
+                    int((~known).sum()), len(files),
+                    some_of([files[i].name for i in np.flatnonzero(~known)]))
     frames = [Frame(int(stamps[i]), all_poses[i], partial(images.read, files[i]),
                     files[i].name) for i in np.flatnonzero(known)]
     return Source(path.name, frames, len(frames))
