@@ -32,7 +32,7 @@ PROVIDERS = dict(zip(defaults.PROVIDERS, (
 
 def bundled_model() -> Path:
     """Return the model that the package carries. Raises FileNotFoundError where it does not."""
-    return packaged('models/street_netvlad.onnx')
+    return packaged('models/resnet18_netvlad.onnx')
 
 
 class Encoder:

@@ -96,7 +96,7 @@ def sha256(path: str | Path) -> str:
 
 
 def packaged(name: str) -> Path:
-    """Return the path of a file that the package carries, such as 'models/street_netvlad.onnx'.
+    """Return the path of a file that the package carries, such as 'models/resnet18_netvlad.onnx'.
 
     Looks in the source tree first, then in the `share/vpr_ros` of each ROS workspace and of this
     Python. Raises FileNotFoundError naming those places.

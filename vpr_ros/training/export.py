@@ -151,11 +151,14 @@ def metadata_of(experiment: Experiment, checkpoint: str | Path, license_name: st
     network = experiment.network
     layer = f' to {network.layer}' if network.layer else ''
     clusters = f'-{network.clusters}' if network.aggregation == 'netvlad' else ''
+    # Names, not paths: a model travels, and nobody else has this machine's folders.
+    start = '/'.join(Path(network.weights).parts[-2:])
+    teacher = '/'.join(Path(experiment.teacher.network).parts[-2:])
     return {'backbone': f'{network.backbone}{layer}',
             'aggregation': f'{network.aggregation}{clusters}',
-            'training': f'vpr train, {Path(checkpoint).name}, from {network.weights} weights, on '
+            'training': f'vpr train, {Path(checkpoint).name}, from {start} weights, on '
                         f'{", ".join(experiment.data) or "no data"}; loss {experiment.loss.kind}, '
-                        f'seed {experiment.training.seed}',
+                        f'teacher {teacher or "none"}, seed {experiment.training.seed}',
             'license': license_name or 'not stated'}
 
 
