@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from benchmarks import tables
+from benchmarks.compression import compression
 from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
 from benchmarks.encoder_speed import encoder_speed
@@ -22,6 +23,8 @@ from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
 from benchmarks.real_sets import real_sets
 from benchmarks.replay_vs_node import replay_vs_node
+from benchmarks.street_recall import street_recall
+from benchmarks.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.street_speed import street_speed
 from vpr_ros.errors import VprError
 
@@ -43,8 +46,11 @@ def main() -> int:
         'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
+        'street_recall': lambda o: street_recall([o.model] if o.model else [],
+                                                 (21,) if o.quick else TEST_TOWNS),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
+        'compression': lambda o: compression(o.data, o.model),
     }
     parser = argparse.ArgumentParser(prog='python -m benchmarks',
                                      description=__doc__.splitlines()[0])
@@ -63,7 +69,7 @@ def main() -> int:
         print(NO_DATA)
     failed = 0
     for name in o.names or benchmarks:
-        if name.startswith('real_') and not o.data:
+        if (name.startswith('real_') or name == 'compression') and not o.data:
             continue
         try:
             machine = tables.surroundings()

@@ -1,7 +1,8 @@
 """How right the localiser is on streets it has not seen, and whether its confidence is honest.
 
-Winter maps against spring, rain and night, and drives through streets that are on no map; single
-frames against the filter without and with odometry (which drifts), in the same run.
+Winter maps against spring, rain and night, drives through streets that are on no map, and a robot
+that is carried to another street; single frames against the filter without and with odometry
+(which drifts), with the map as it was built and after `vpr calibrate`, in the same run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 import sys
 from typing import Any
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 from benchmarks import tables
@@ -16,10 +18,13 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros import defaults
 from vpr_ros import poses
-from vpr_ros.calibration import Calibration
+from vpr_ros.calibration import calibration_error
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.localizer import Localizer
+from vpr_ros.offline.calibrate import calibrate
+from vpr_ros.offline.calibrate import KnownDrive
+from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
 from vpr_ros.place_map import PlaceMap
@@ -28,83 +33,127 @@ from vpr_ros.street import drive
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from vpr_ros.street import DriveFrame
 
 TOWNS = (21, 22, 23, 24)
 """Seeds of towns that nothing was fitted to and no setting was chosen on, but for 21 and 22."""
 
-DRIVES = ('spring', 'rain', 'night', 'unmapped')
-THRESHOLDS = (0.5, 0.8, defaults.MIN_CONFIDENCE, 0.95)
-BINS = 10
+DRIVES = ('spring', 'rain', 'night', 'unmapped', 'carried')
+WAYS = ('single frame', 'filter', 'filter, odometry')
+THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
+CARRIED_AFTER = 150
+"""Frames on the main streets after which the robot is on the others."""
+
+
+class Frames(NamedTuple):
+    """A drive of N frames: descriptors (N,D), stamps (N,) ns, true poses and odometry (N,7)."""
+
+    descriptors: NDArray[np.float32]
+    stamps: NDArray[np.int64]
+    truth: NDArray[np.float64]
+    odometry: NDArray[np.float64]
 
 
 def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[str, Any]:
     """Print, for each way and each kind of drive, how much is published and how much is right."""
     encoder = Encoder(model or bundled_model())
-    came: dict[tuple[str, str], list[NDArray[np.float64]]] = defaultdict(list)
+    came: dict[tuple[str, str, str], list[NDArray[np.float64]]] = defaultdict(list)
     for seed in tqdm(towns, desc='towns', disable=None):
         town = Town(seed)
-        place_map = _map(encoder, drive(town, condition='winter', seed=1, speed=8.0, rate=8.0))
-        for name in DRIVES:
-            unmapped = name == 'unmapped'
-            frames = list(drive(town, condition='spring' if unmapped else name, seed=2,
-                                route='other' if unmapped else 'main', speed=6.0, rate=5.0,
-                                lateral_offset=1.0))
-            descriptors = _encode(encoder, frames)
-            for way in ('single frame', 'filter', 'filter, odometry'):
-                came[way, name].append(_run(
-                    Localizer(encoder, place_map, filter=way != 'single frame'), frames,
-                    descriptors, odometry=way.endswith('odometry'), unmapped=unmapped))
-    rows, result = [], {}
-    for (way, name), parts in sorted(came.items(), key=lambda item: DRIVES.index(item[0][1])):
-        sure, right = np.concatenate(parts).T
-        row: list[Any] = [name, way, right.mean()]
-        for threshold in THRESHOLDS:
-            published = sure >= threshold
-            row += [published.mean(), right[published].mean() if published.any() else np.nan]
-        rows.append([*row, _calibration_error(sure, right)])
-        result[f'{name}, {way}'] = [None if np.isnan(v) else float(v) for v in rows[-1][2:]]
-    header = ['drive', 'way', 'right', *(part for t in THRESHOLDS
-                                         for part in (f'>={t:g}', 'of it right')), 'ECE']
+        winter = _drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0)
+        others = _drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
+                        route='other')
+        queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
+                                lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
+        queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0,
+                                     rate=5.0, lateral_offset=1.0, route='other')
+        queries['carried'] = _carried(queries['spring'], queries['unmapped'])
+        known = _drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
+                       lateral_offset=-0.5)
+        for fitted in ('map alone', 'calibrated'):
+            maps = {name: _map(encoder, sessions) for name, sessions in (
+                ('main', [winter]), ('both', [winter, others]))}
+            if fitted == 'calibrated':
+                # On the main streets: the others belong to the map that is only driven.
+                fit = calibrate(maps['main'], encoder,
+                                [KnownDrive('spring', *known)]).calibration
+                maps = {name: one.calibrated(fit) for name, one in maps.items()}
+            for name, frames in queries.items():
+                for way in WAYS:
+                    place_map = maps['both' if name == 'carried' else 'main']
+                    came[fitted, name, way].append(_run(
+                        Localizer(encoder, place_map, filter=way != 'single frame'), frames,
+                        odometry=way.endswith('odometry'), unmapped=name == 'unmapped'))
+    header = ['map', 'drive', 'way', 'right',
+              *(part for t in THRESHOLDS for part in (f'>={t:g}', 'of it right')), 'ECE', 'NEES']
+    rows = [_row(key, parts) for key, parts in came.items()]
     tables.show(f'right within {defaults.CORRECT_RADIUS:g} m, winter maps, towns '
                 f'{", ".join(map(str, towns))}', header, rows)
-    return {'header': header[2:], 'rows': result}
+    print('  ECE: expected calibration error. NEES: squared error of x and y over its covariance, '
+          'over what is expected (1), where confidence is 0.9 or more and the pose right')
+    return {'header': header[3:], 'rows': {', '.join(row[:3]): [
+        None if np.isnan(v) else float(v) for v in row[3:]] for row in rows}}
 
 
-def _encode(encoder: Encoder, frames: Sequence[DriveFrame]) -> NDArray[np.float32]:
-    return np.concatenate([encoder.encode_batch([frame.image for frame in frames[i:i + 8]])
-                           for i in range(0, len(frames), 8)])
+def _row(key: tuple[str, str, str], parts: list[NDArray[np.float64]]) -> list[Any]:
+    sure, right, squared = np.concatenate(parts).T
+    row: list[Any] = [*key, right.mean()]
+    for threshold in THRESHOLDS:
+        published = sure >= threshold
+        row += [published.mean(), right[published].mean() if published.any() else np.nan]
+    good = (sure >= 0.9) & (right > 0)
+    return [*row, calibration_error(sure, right > 0),
+            squared[good].mean() / 2 if good.any() else np.nan]
 
 
-def _map(encoder: Encoder, frames: Iterable[DriveFrame]) -> PlaceMap:
-    """Return the map of a drive, a place from every frame: they are a metre apart."""
-    frames = list(frames)
-    manifest = Manifest(ModelIdentity.of(encoder), (Session('winter', 'winter'),),
-                        spacing=defaults.SPACING, calibration=Calibration().as_dict())
-    return PlaceMap.build(
-        _encode(encoder, frames), np.array([frame.stamp for frame in frames]),
-        np.array([frame.pose for frame in frames]), np.zeros(len(frames), np.int32), manifest)
+def _drive(encoder: Encoder, town: Town, **options: Any) -> Frames:
+    frames = list(drive(town, **options))
+    return Frames(
+        np.concatenate([encoder.encode_batch([frame.image for frame in frames[i:i + 8]])
+                        for i in range(0, len(frames), 8)]),
+        np.array([frame.stamp for frame in frames]), np.array([frame.pose for frame in frames]),
+        np.array([frame.odometry for frame in frames]))
 
 
-def _run(localizer: Localizer, frames: Sequence[DriveFrame], descriptors: NDArray[np.float32], *,
-         odometry: bool, unmapped: bool) -> NDArray[np.float64]:
-    """Return each frame's confidence and whether its pose was right, (N,2)."""
+def _carried(first: Frames, second: Frames) -> Frames:
+    """Return a drive that goes on elsewhere: odometry notices nothing of it."""
+    last = CARRIED_AFTER - 1
+    later = second.stamps - second.stamps[0] + first.stamps[last] + 200_000_000
+    moved = np.array([poses.moved(first.odometry[last], poses.relative(second.odometry[0], one))
+                      for one in second.odometry])
+    return Frames(np.concatenate([first.descriptors[:CARRIED_AFTER], second.descriptors]),
+                  np.concatenate([first.stamps[:CARRIED_AFTER], later]),
+                  np.concatenate([first.truth[:CARRIED_AFTER], second.truth]),
+                  np.concatenate([first.odometry[:CARRIED_AFTER], moved]))
+
+
+def _map(encoder: Encoder, drives: Sequence[Frames]) -> PlaceMap:
+    """Return the map of drives, a place from every frame: they are a metre apart."""
+    manifest = Manifest(ModelIdentity.of(encoder), tuple(
+        Session(f'winter {number}', 'winter') for number in range(len(drives))),
+        spacing=defaults.SPACING)
+    place_map = PlaceMap.build(
+        np.concatenate([one.descriptors for one in drives]),
+        np.concatenate([one.stamps for one in drives]),
+        np.concatenate([one.truth for one in drives]),
+        np.repeat(np.arange(len(drives), dtype=np.int32), [len(one.stamps) for one in drives]),
+        manifest)
+    return place_map.calibrated(rehearsed(place_map, encoder))
+
+
+def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
+         ) -> NDArray[np.float64]:
+    """Return each frame's confidence, whether its pose was right, and its NEES, (N,3)."""
     rows = []
-    for frame, descriptor in zip(frames, descriptors, strict=True):
-        estimate = localizer.locate(descriptor, frame.stamp, frame.odometry if odometry else None)
-        off = float(poses.distance(estimate.pose, frame.pose))
-        rows.append((estimate.confidence, not unmapped and off <= defaults.CORRECT_RADIUS))
+    for descriptor, stamp, true, wheels in zip(*frames, strict=True):
+        estimate = localizer.locate(descriptor, int(stamp), wheels if odometry else None)
+        off = float(poses.distance(estimate.pose, true))
+        error = estimate.pose[:2] - true[:2]
+        rows.append((estimate.confidence, not unmapped and off <= defaults.CORRECT_RADIUS,
+                     error @ np.linalg.solve(estimate.covariance[:2, :2], error)))
     return np.array(rows, np.float64)
-
-
-def _calibration_error(sure: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Return the expected calibration error (Naeini et al. 2015) over equal bins of confidence."""
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    return float(sum(np.abs((right - sure)[bins == b].sum()) for b in range(BINS)) / len(sure))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The likelihood ratio of a similarity: its shape, its bounds, and what it refuses."""
+"""From similarity to likelihood and from belief to confidence: shape, bounds, fit, refusals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 from vpr_ros.calibration import Calibration
+from vpr_ros.calibration import calibration_error
+from vpr_ros.calibration import Curve
+from vpr_ros.calibration import DEFAULT_CURVES
+from vpr_ros.calibration import fit_curve
+from vpr_ros.calibration import log_odds
+from vpr_ros.calibration import reliability
+import yaml
 
 scores = strategies.floats(-1e4, 1e4)
 laws = strategies.builds(Calibration, strategies.floats(0, 5), strategies.floats(0.01, 1),
@@ -39,8 +46,87 @@ def test_ratios_are_as_many_as_scores() -> None:
 
 
 def test_what_the_map_keeps_makes_the_same_law() -> None:
-    law = Calibration(1.5, 0.05, 300.0, 'a test')
-    assert Calibration(**law.as_dict()) == law
+    law = Calibration(1.5, 0.05, 300.0, (0.1, 0.5, 0.02),
+                      {'odometry': Curve(-1.0, 0.9, 0.5, 0.2)}, 'a test')
+    assert Calibration(**yaml.safe_load(yaml.safe_dump(law.as_dict()))) == law
+
+
+def test_what_an_older_map_keeps_is_taken() -> None:
+    old = {'separation': 3.0, 'outliers': 0.05, 'largest': 10000.0, 'fitted_on': ''}
+    assert Calibration(**old) == Calibration()
+
+
+def test_by_default_confidence_is_the_mass() -> None:
+    mass = np.linspace(0.001, 0.999, 50)
+    for curve in DEFAULT_CURVES.values():
+        np.testing.assert_allclose(curve.confidence(mass, 3.0), mass, atol=1e-6)
+
+
+curves = strategies.builds(Curve, strategies.floats(-20, 20), strategies.floats(0, 10),
+                           strategies.floats(0, 10))
+
+
+@given(curve=curves, masses=strategies.tuples(strategies.floats(0, 1), strategies.floats(0, 1)),
+       supports=strategies.tuples(strategies.floats(-50, 50), strategies.floats(-50, 50)))
+@relaxed
+def test_confidence_grows_with_belief_and_with_its_support(curve, masses, supports) -> None:
+    low, high = (float(curve.confidence(mass, support))
+                 for mass, support in zip(sorted(masses), sorted(supports), strict=True))
+    assert 0 <= low <= high <= 1
+
+
+@given(seed=strategies.integers(0, 10_000), count=strategies.integers(1, 200))
+@relaxed
+def test_a_fit_is_monotone_whatever_the_examples(seed, count) -> None:
+    random = np.random.default_rng(seed)
+    curve = fit_curve(random.uniform(0, 1, count), random.normal(0, 3, count),
+                      random.uniform(size=count) < random.uniform(), Curve())
+    assert curve.mass >= 0
+    assert curve.support >= 0
+    assert np.isfinite([curve.offset, curve.mass, curve.support]).all()
+
+
+def test_a_fit_finds_the_law_that_the_examples_follow() -> None:
+    random = np.random.default_rng(0)
+    law = Curve(-2.0, 0.7, 0.9)
+    mass, support = random.uniform(0, 1, 20_000), random.normal(2, 1, 20_000)
+    right = random.uniform(size=20_000) < law.confidence(mass, support)
+    curve = fit_curve(mass, support, right, Curve())
+    assert (curve.offset, curve.mass, curve.support) == pytest.approx((-2.0, 0.7, 0.9), abs=0.1)
+    assert calibration_error(curve.confidence(mass, support), right) < 0.02
+
+
+def test_a_fit_that_keeps_its_shape_scales_both_slopes_alike() -> None:
+    random = np.random.default_rng(0)
+    mass, support = random.uniform(0, 1, 500), random.normal(2, 1, 500)
+    right = random.uniform(size=500) < Curve(-2.0, 0.7, 0.9).confidence(mass, support)
+    curve = fit_curve(mass, support, right, Curve(0.0, 1.0, 0.5), keep_shape=True)
+    assert curve.support == pytest.approx(curve.mass / 2)
+    assert calibration_error(curve.confidence(mass, support), right) < 0.1
+
+
+def test_a_drive_on_which_all_went_well_does_not_make_it_certain() -> None:
+    mass = np.full(50, 0.9)
+    curve = fit_curve(mass, np.zeros(50), np.ones(50, bool), Curve(), frames=0.1)
+    assert 0.9 < curve.confidence(0.9, 0.0) < 0.999
+    assert curve.confidence(0.01, 0.0) < 0.5
+
+
+def test_the_reliability_diagram_has_ten_bins() -> None:
+    confidence = np.array([0.0, 0.05, 0.55, 0.95, 1.0])
+    right = np.array([False, True, True, True, False])
+    bins = reliability(confidence, right)
+    assert len(bins) == 10
+    assert bins[0] == (2, pytest.approx(0.025), 0.5)
+    assert bins[9] == (2, pytest.approx(0.975), 0.5)
+    assert bins[3][0] == 0
+    expected = (2 * 0.475 + 0.45 + 2 * 0.475) / 5
+    assert calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_log_odds_are_bounded() -> None:
+    assert log_odds(0.5) == 0
+    assert np.isfinite(log_odds(np.array([0.0, 1.0]))).all()
 
 
 @pytest.mark.parametrize('numbers', [
@@ -48,4 +134,12 @@ def test_what_the_map_keeps_makes_the_same_law() -> None:
     {'outliers': 1.5}, {'outliers': np.nan}, {'largest': 0.5}, {'largest': np.inf}])
 def test_numbers_that_make_no_law_are_refused(numbers: dict[str, float]) -> None:
     with pytest.raises(ValueError, match='no likelihood has'):
+        Calibration(**numbers)
+
+
+@pytest.mark.parametrize('numbers', [
+    {'deviation': (0.1, 0.2)}, {'deviation': (0.1, 0.2, 0.0)}, {'deviation': (0.1, np.nan, 1.0)},
+    {'curves': {'sonar': Curve()}}, {'curves': {'single': {'mass': -1.0}}}])
+def test_a_calibration_that_is_none_is_refused(numbers: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r'deviation|curve'):
         Calibration(**numbers)

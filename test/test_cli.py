@@ -24,7 +24,8 @@ from vpr_ros.poses import read_tum
 from vpr_ros.ros.bag import Bag
 from vpr_ros.ros.bag import BagWriter
 
-COMMANDS = ('build-map', 'replay', 'evaluate', 'inspect', 'play', 'street', 'demo', 'make-model')
+COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'play', 'street', 'demo',
+            'train', 'export', 'wrap-model')
 
 
 @pytest.fixture(scope='module')
@@ -290,3 +291,22 @@ def test_debug_shows_where_an_error_came_from(tmp_path):
 
 def test_a_size_that_is_none_is_one_line(tmp_path, vpr):
     assert is_one_line(*vpr('street', '--size', 'large', '-o', tmp_path / 's'), 'WxH', 'large')
+
+
+def test_a_map_is_calibrated_in_place_and_stays_whole(site, vpr, tmp_path):
+    folder = tmp_path / 'map'
+    shutil.copytree(site / 'map', folder)
+    arguments = ('calibrate', folder, site / 'query.mcap', '--model', site / 'm.onnx',
+                 '--provider', 'cpu', '--truth-topic', POSES)
+    before = (folder / 'map.yaml').read_bytes()
+    code, out, _ = vpr(*arguments, '--dry-run')
+    assert code == 0
+    assert 'calibration error' in out
+    assert (folder / 'map.yaml').read_bytes() == before
+    code, out, _ = vpr(*arguments)
+    assert code == 0
+    assert f'{COUNT} frames' in out
+    after, old = PlaceMap.load(folder), PlaceMap.load(site / 'map')
+    assert after.manifest.calibration['fitted_on'].endswith(f'query.mcap: {COUNT} frames')
+    assert (after.vectors() == old.vectors()).all()
+    assert after.thumbnail(3) is not None

@@ -11,10 +11,12 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 from vpr_ros import poses
+from vpr_ros.drive_mean import DriveMean
+from vpr_ros.drive_mean import DriveState
+from vpr_ros.drive_mean import YOUNG
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import OutOfOrderError
 from vpr_ros.localizer import CLOCK_JUMP
-from vpr_ros.localizer import DriveMean
 from vpr_ros.localizer import Localizer
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
@@ -65,10 +67,11 @@ def test_a_picture_and_its_descriptor_give_the_same_estimate(encoder: Encoder) -
 
 
 def test_between_two_equally_similar_places_the_pose_is_between_them(encoder: Encoder) -> None:
-    place_map = _crosses(encoder, {0: (0, 0, 0.2), 1: (2, 1, 0.4)})
+    place_map = _crosses(encoder, {0: (0, 0, 0.2), 1: (2, 1, 0.4)},
+                         calibration={'deviation': [0.01, 0.01, 0.01]})
     estimate = _first(encoder, place_map, _axis(encoder, 0) + _axis(encoder, 1))
     np.testing.assert_allclose(estimate.pose, poses.planar(1.0, 0.5, 0.3), atol=1e-4)
-    assert estimate.trusted
+    assert estimate.confidence > 0.9
     # one metre off along x, half a metre along y
     assert estimate.covariance[0, 0] == pytest.approx(1, abs=0.05)
     assert estimate.covariance[1, 1] == pytest.approx(0.25, abs=0.05)
@@ -109,13 +112,14 @@ def test_the_radius_decides_what_counts_as_one_place(encoder: Encoder) -> None:
     place_map = _crosses(encoder, {0: (0, 0, 0), 1: (8, 0, 0)})
     query = _axis(encoder, 0) + _axis(encoder, 1)
     assert _first(encoder, place_map, query, correct_radius=5.0).reason == 'ambiguous'
-    assert _first(encoder, place_map, query, correct_radius=9.0).trusted
+    assert _first(encoder, place_map, query, correct_radius=9.0,
+                  min_confidence=0.9).trusted
 
 
 def test_the_maps_own_calibration_is_used(encoder: Encoder) -> None:
     where = {0: (0.0, 0.0, 0.0)}
     query = _axis(encoder, 0)
-    assert _first(encoder, _crosses(encoder, where), query).trusted
+    assert _first(encoder, _crosses(encoder, where), query, min_confidence=0.9).trusted
     doubtful = _crosses(encoder, where, calibration={'largest': 2.0})
     assert _first(encoder, doubtful, query).reason == 'off the map'
 
@@ -171,7 +175,7 @@ def test_a_map_of_one_or_of_identical_places_gives_numbers(
 def test_the_filter_finds_a_drive_whose_single_frames_do_not_tell(
         encoder: Encoder, odometry: bool) -> None:
     places = _random(80, encoder.dimension)
-    drive = places + _noise(places.shape, 0.2)
+    drive = places + _noise(places.shape, 0.23)
     drive /= np.linalg.norm(drive, axis=1, keepdims=True)
     right = {}
     for carried in (False, True):
@@ -198,6 +202,67 @@ def test_a_view_that_stays_the_same_is_no_further_evidence(encoder: Encoder) -> 
     for number in range(1, 100):
         last = localizer.locate(view, NOW + number * FRAME, poses.IDENTITY).confidence
     assert last == pytest.approx(first, abs=0.01)
+
+
+def test_a_robot_may_be_beside_the_track_of_the_map(encoder: Encoder) -> None:
+    for heading, sideways in ((0.0, 1), (np.pi / 2, 0)):
+        place_map = _crosses(encoder, {0: (0, 0, heading)},
+                             calibration={'deviation': [0.1, 0.9, 0.05]})
+        covariance = _first(encoder, place_map, _axis(encoder, 0)).covariance
+        assert covariance[sideways, sideways] == pytest.approx(0.9 ** 2, rel=0.01)
+        assert covariance[1 - sideways, 1 - sideways] < 0.1
+
+
+def test_modes_are_where_the_belief_is(encoder: Encoder) -> None:
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (2, 0, 0), 2: (FAR, 0, 0)})
+    view = 1.1 * _axis(encoder, 0) + 1.05 * _axis(encoder, 1) + _axis(encoder, 2)
+    estimate = _first(encoder, place_map, view, top_k=4)
+    modes = estimate.modes
+    assert modes.places[:2].tolist() == [0, 2]  # place 1 belongs to the first of them
+    assert len(modes.places) == 4
+    assert modes.probability[0] == pytest.approx(estimate.mass)
+    assert (np.diff(modes.probability) <= 0).all()
+    assert modes.probability.sum() <= 1
+    np.testing.assert_allclose(modes.similarity, place_map.vectors(modes.places)
+                               @ (view / np.linalg.norm(view)), atol=1e-5)
+    assert estimate.candidates.places[:3].tolist() == [0, 1, 2]
+
+
+def test_confidence_is_read_off_the_curve_of_the_map(encoder: Encoder) -> None:
+    modest = {'curves': {'single': {'offset': -3.0, 'mass': 1.0, 'support': 0.0, 'weight': 1.0}}}
+    plain, low = (
+        _first(encoder, _crosses(encoder, {0: (0, 0, 0)}, calibration=calibration),
+               _axis(encoder, 0)) for calibration in ({}, modest))
+    assert plain.confidence == pytest.approx(plain.mass)
+    assert low.mass == pytest.approx(plain.mass)
+    odds = [np.log(one.confidence / (1 - one.confidence)) for one in (plain, low)]
+    assert odds[0] - odds[1] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(('after', 'kept'), [
+    (FRAME, True), (YOUNG, True), (YOUNG + 10 ** 9, False), (-FRAME, False)])
+def test_the_mean_of_a_drive_outlasts_a_restart_when_young(
+        encoder: Encoder, after: int, kept: bool) -> None:
+    first, drive = _shifted_drive(encoder)
+    assert first.state is None
+    for number, descriptor in enumerate(drive):
+        first.locate(descriptor, NOW + number * FRAME)
+    again, _ = _shifted_drive(encoder)
+    again.resume(first.state)
+    again.locate(drive[0], first.state.stamp + after)
+    fresh, _ = _shifted_drive(encoder)
+    fresh.locate(drive[0], NOW)
+    same = np.linalg.norm(again.state.mean - first.state.mean)
+    assert (same < 0.02) == kept
+    assert np.allclose(again.state.mean, fresh.state.mean) != kept
+
+
+def test_the_state_of_another_model_is_refused(encoder: Encoder) -> None:
+    localizer, _ = _shifted_drive(encoder)
+    for mean, weight in ((np.zeros(3), 30.0), (np.full(encoder.dimension, np.nan), 30.0),
+                         (np.zeros(encoder.dimension), float('nan'))):
+        with pytest.raises(ValueError, match='not one of this model'):
+            localizer.resume(DriveState(mean.astype(np.float32), weight, NOW))
 
 
 def test_odometry_carries_the_pose_on_between_places(encoder: Encoder) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DIMENSION = 32
 NOW = 1_700_000_000_123_456_789
 # The share of queries whose best place, by the exact index, is among the ten of each kind.
-RECALL = {'flat': 1.0, 'sq8': 0.99, 'hnsw': 0.98, 'pq': 0.98, 'ivfpq': 0.98}
+RECALL = {'flat': 1.0, 'sq8': 0.99, 'hnsw': 0.98, 'pq': 0.98, 'opq': 0.98, 'ivfpq': 0.98}
 
 
 @pytest.fixture(scope='module')
@@ -152,7 +152,7 @@ def test_a_model_of_few_dimensions_makes_a_map() -> None:
     assert place_map.search(place_map.vectors(), 1)[1].ravel().tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize('kind', ['pq', 'ivfpq'])
+@pytest.mark.parametrize('kind', ['pq', 'opq', 'ivfpq'])
 def test_too_few_places_for_a_compressed_index_are_refused_with_the_remedy(kind: str) -> None:
     with pytest.raises(ValueError, match=rf"'{kind}' needs at least 256 places .* not 255: use"):
         _build(_clusters(255), kind)

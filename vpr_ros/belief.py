@@ -21,20 +21,39 @@ NEIGHBOURS = 16
 """Places that mass can move to in one step, the place itself among them."""
 
 ACTIVE = 2048
-"""Places that mass moves from, the heaviest; what all the others hold stays where it is."""
+"""States that mass moves from, the heaviest; what all the others hold stays where it is."""
 
 MOST_STEPS = 20
 
-# Per second: how a robot gets off the map, back on it, or is carried elsewhere.
+SPEEDS = (np.arange(8) / 7) ** 2
+"""Speeds that are told apart without odometry, as shares of the fastest; finer where slow."""
+
+# Per second: how a robot gets off the map, back on it, is carried elsewhere, changes its speed to
+# one nearby, to any (it brakes or starts within a second or two).
 TO_NOWHERE = 0.01
 FROM_NOWHERE = 0.05
 CARRIED = 0.001
+CHANGED_SPEED = 0.02
+NEW_SPEED = 0.02
 
 PRIOR_NOWHERE = 0.5
+PRIOR_NOWHERE_EXPECTED = 0.02
+"""The same when somebody said where the robot is."""
 
 # Odometry: its error in metres per metre, and the heading's in radians.
 ODOMETRY_ERROR = 0.1
 HEADING_ERROR = 0.25
+
+CURVATURE = 0.2
+"""Radians per metre that a robot without odometry is thought to turn at most (1 sigma)."""
+
+WINDOW = 7.0
+"""Wholly new frames over which `support` is a mean; older ones fade."""
+
+_GAPS = np.gradient(SPEEDS)
+
+_NEGLIGIBLE = 1e-6
+"""Share of the likeliest state's mass below which that of another need not be moved."""
 
 _STRAY = 0.01
 """The weight of 'nowhere' against a place that odometry leads to exactly (3 sigma off weighs so
@@ -44,7 +63,11 @@ much): mass that drives off the end of the map does not pile up there."""
 class Belief:
     """The probability of each of N places and of being nowhere on the map; they sum to 1.
 
-    `places` is float64 (N,), `nowhere` a float.
+    `places` is float64 (N,), `nowhere` a float. `support` float64 (N,) is the mean log-likelihood
+    ratio of what was lately seen on the way to each place: it starts at zero, and where ways meet
+    the likelier one tells more. The same mass may rest on strong evidence or on a long row of weak
+    evidence, in which frames that are not independent are counted as if they were; this tells.
+    Without odometry each place has a probability for each speed: robots keep theirs.
     """
 
     def __init__(self, place_poses: Floats, spacing: float = 0.0) -> None:
@@ -53,26 +76,42 @@ class Belief:
         Without a spacing, the median distance to the nearest place is taken. Only where the
         places are matters, not their order.
         """
+        self._count = len(place_poses)
         self._poses = place_poses
         positions = place_poses[:, :3]
         near = min(NEIGHBOURS, len(positions))
-        distances, neighbours = cKDTree(positions).query(positions, k=np.arange(1, near + 1))
-        self._distances, self._neighbours = distances, neighbours
+        distances, self._neighbours = cKDTree(positions).query(positions, k=np.arange(1, near + 1))
         self.spacing = spacing or float(np.median(distances[:, min(1, near - 1)])) or 1.0
         self._reach = max(self.spacing, float(np.median(distances[:, -1])) / 2)
         headings = poses.heading(place_poses)
-        offset = positions[neighbours, :2] - positions[:, None, :2]
+        offset = positions[self._neighbours, :2] - positions[:, None, :2]
         cosine, sine = np.cos(headings)[:, None], np.sin(headings)[:, None]
         self._ahead = cosine * offset[..., 0] + sine * offset[..., 1]
         self._aside = cosine * offset[..., 1] - sine * offset[..., 0]
-        self._turn = _wrapped(headings[neighbours] - headings[:, None])
+        self._turn = _wrapped(headings[self._neighbours] - headings[:, None])
+        # On an arc the chord to where one gets lies half the turn off the heading.
+        half = np.cos(self._turn / 2), np.sin(self._turn / 2)
+        self._along = half[0] * self._ahead + half[1] * self._aside
+        self._across = half[0] * self._aside - half[1] * self._ahead
+        self._mass: Floats = np.zeros((1, self._count))
+        # Support times mass: it moves as mass does, and where ways meet it adds up.
+        self._evidence: Floats = np.zeros((1, self._count))
         self.forget()
+
+    @property
+    def places(self) -> Floats:
+        """The probability (N,) of each place."""
+        return np.asarray(self._mass.sum(axis=0))
+
+    @property
+    def support(self) -> Floats:
+        """The mean log-likelihood ratio (N,) of what was lately seen on the way to each place."""
+        return np.asarray(self._evidence.sum(axis=0) / np.maximum(self.places, 1e-300))
 
     def forget(self) -> None:
         """Start over: any place is as likely as any other."""
-        count = len(self._poses)
         self.nowhere = PRIOR_NOWHERE
-        self.places = np.full(count, (1 - self.nowhere) / count)
+        self._start(np.full(self._count, (1 - self.nowhere) / self._count))
 
     def expect(self, pose: Floats, deviation: float) -> None:
         """Start over around a pose (7,) that somebody gave, within some metres (1 sigma).
@@ -84,67 +123,105 @@ class Belief:
         deviation = max(deviation, self.spacing)
         distance = poses.distance(self._poses, pose) / deviation
         turn = poses.angle(self._poses, pose) / (2 * HEADING_ERROR)
-        self.nowhere = 0.05
-        self.places = np.exp(-0.5 * (distance ** 2 + turn ** 2)) + 1e-9
-        self.places *= (1 - self.nowhere) / self.places.sum()
+        self.nowhere = PRIOR_NOWHERE_EXPECTED
+        mass = np.exp(-0.5 * (distance ** 2 + turn ** 2)) + 1e-9
+        self._start(mass * (1 - self.nowhere) / mass.sum())
 
     def predict(self, seconds: float, motion: Floats | None, max_speed: float) -> None:
         """Let time pass while the robot moves.
 
         With `motion` float64 (3,) (metres ahead, metres to the left, radians turned: odometry's
-        increment), mass moves to the places that agree with it; without, to all places that can
-        be reached at `max_speed`. A little goes to 'nowhere', comes back, or lands anywhere.
-        Raises ValueError for a time below zero.
+        increment), mass moves to the places that agree with it; without, it moves ahead at speeds
+        up to `max_speed`, which change now and then. A little goes to 'nowhere', comes back, or
+        lands anywhere. Raises ValueError for a time below zero.
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
+        if motion is None:
+            self._spread_speeds(seconds)
+        elif len(self._mass) > 1:
+            self._mass = self._mass.sum(axis=0, keepdims=True)
+            self._evidence = self._evidence.sum(axis=0, keepdims=True)
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
         steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
         for _ in range(steps):
             self._move(length / steps, None if motion is None else motion / steps)
         lost, found, carried = -np.expm1(
             -seconds * np.array([TO_NOWHERE, FROM_NOWHERE, CARRIED]))
-        anywhere = found * self.nowhere + carried * (1 - lost) * self.places.sum()
-        self.nowhere += lost * self.places.sum() - found * self.nowhere
-        self.places = self.places * ((1 - lost) * (1 - carried)) + anywhere / len(self.places)
-        self._normalise()
+        mapped = float(self._mass.sum())
+        landed = (found * self.nowhere + carried * (1 - lost) * mapped) / self._mass.size
+        self.nowhere += lost * mapped - found * self.nowhere
+        self._mass *= (1 - lost) * (1 - carried)
+        self._evidence *= (1 - lost) * (1 - carried)
+        self._mass += landed
 
-    def update(self, places: NDArray[np.int64], ratios: Floats, rest: float) -> None:
+    def update(self, places: NDArray[np.int64], ratios: Floats, rest: float, *,
+               weight: float = 1.0, novelty: float = 1.0) -> None:
         """Take in what was seen: the likelihood ratios (k,) of `places`, `rest` of all others.
 
-        A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1.
+        A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1. The belief
+        takes it to the power of `weight`, the support counts it as `novelty` of a frame.
         """
-        factors = np.full(len(self.places), rest)
-        factors[places] = ratios
-        self.places = self.places * factors
-        self._normalise()
+        logs = np.full(self._count, math.log(max(rest, 1e-12)))
+        logs[places] = np.log(np.maximum(ratios, 1e-12))
+        factors = np.exp(weight * logs)
+        share = min(1.0, novelty / WINDOW)
+        self._evidence *= 1 - share
+        self._evidence += self._mass * (share * logs)
+        self._evidence *= factors
+        self._mass *= factors
+        total = float(self._mass.sum()) + self.nowhere
+        self._mass /= total
+        self._evidence /= total
+        self.nowhere /= total
+
+    def _start(self, mass: Floats) -> None:
+        self._mass = mass[None]
+        self._evidence = np.zeros_like(self._mass)
+
+    def _spread_speeds(self, seconds: float) -> None:
+        """Give each place its speeds, of which some mass changes to others in that time."""
+        count = len(SPEEDS)
+        if len(self._mass) == 1:
+            self._mass = np.repeat(self._mass / count, count, axis=0)
+            self._evidence = np.repeat(self._evidence / count, count, axis=0)
+            return
+        nearby, anew = -np.expm1(-seconds * np.array([CHANGED_SPEED, NEW_SPEED]))
+        change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
+        change += (1 - change.sum(axis=0)) * np.eye(count)
+        change = (1 - anew) * change + anew / count
+        self._mass = change @ self._mass
+        self._evidence = change @ self._evidence
 
     def _move(self, length: float, motion: Floats | None) -> None:
-        """Move the mass of each place to those of its neighbours that one step leads to."""
-        active = np.arange(len(self.places))
+        """Move the mass of each state to those of its place's neighbours that one step leads to.
+
+        `length` is that of the motion or, without one, that of the fastest.
+        """
+        mass, evidence = self._mass.reshape(-1), self._evidence.reshape(-1)
+        active = np.flatnonzero(mass > _NEGLIGIBLE * mass.max())
         if len(active) > ACTIVE:
-            active = np.argpartition(self.places, -ACTIVE)[-ACTIVE:]
+            active = active[np.argpartition(mass[active], -ACTIVE)[-ACTIVE:]]
+        speed, place = np.divmod(active, self._count)
         if motion is None:
-            weights = (self._distances[active] <= length + self.spacing / 2).astype(np.float64)
-            stray = 0.0
+            travelled = length * SPEEDS[speed][:, None]
+            gap = length * _GAPS[speed][:, None]
+            square = (((self._along[place] - travelled) ** 2 + self._across[place] ** 2)
+                      / (self.spacing / 2 + gap / 4) ** 2
+                      + (self._turn[place] / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
         else:
             error = self.spacing / 2 + ODOMETRY_ERROR * length
-            weights = np.exp(-0.5 * (
-                ((self._ahead[active] - motion[0]) ** 2
-                 + (self._aside[active] - motion[1]) ** 2) / error ** 2
-                + (_wrapped(self._turn[active] - motion[2]) / HEADING_ERROR) ** 2))
-            stray = _STRAY
-        mass = self.places[active]
-        share = mass / (weights.sum(axis=1) + stray)
-        self.nowhere += stray * float(share.sum())
-        self.places[active] = 0
-        self.places += np.bincount(self._neighbours[active].ravel(),
-                                   (weights * share[:, None]).ravel(), len(self.places))
-
-    def _normalise(self) -> None:
-        total = self.places.sum() + self.nowhere
-        self.places /= total
-        self.nowhere = float(self.nowhere / total)
+            square = (((self._ahead[place] - motion[0]) ** 2
+                       + (self._aside[place] - motion[1]) ** 2) / error ** 2
+                      + (_wrapped(self._turn[place] - motion[2]) / HEADING_ERROR) ** 2)
+        weights = np.exp(-0.5 * square)
+        weights /= (weights.sum(axis=1) + _STRAY)[:, None]
+        targets = (self._neighbours[place] + (speed * self._count)[:, None]).ravel()
+        self.nowhere += float((1 - weights.sum(axis=1)) @ mass[active])
+        for amount in (mass, evidence):
+            moving = (weights * amount[active][:, None]).ravel()
+            amount[active] = 0
+            amount += np.bincount(targets, moving, amount.size)
 
 
 def _wrapped(angle: Floats) -> Floats:

@@ -53,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
                                 'evaluate, and try it all on a made-up street.')
     parser.add_argument('--debug', action='store_true', help='show a traceback for an error')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (_build_map, _replay, _evaluate, _inspect, _play, _street, _demo, _make_model):
+    for add in (_build_map, _calibrate, _replay, _evaluate, _inspect, _play, _street, _demo,
+                _train, _export, _wrap_model):
         add(commands)
     return parser
 
@@ -118,8 +119,8 @@ def _build_map(commands: Commands) -> None:
 def _run_build_map(options: argparse.Namespace) -> None:
     from vpr_ros.files import check_output
     from vpr_ros.offline.build_map import build_map
-    from vpr_ros.offline.sources import open_source
     from vpr_ros.place_map import MANIFEST
+    from vpr_ros.sources import open_source
     if options.condition and len(options.condition) != len(options.sources):
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
@@ -133,6 +134,42 @@ def _run_build_map(options: argparse.Namespace) -> None:
     place_map.save(options.output, overwrite=options.overwrite)
     print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
           f"'{place_map.manifest.frame_id}'")
+
+
+def _calibrate(commands: Commands) -> None:
+    parser = _command(commands, 'calibrate', _run_calibrate,
+                      "fit a map's confidence to drives whose true poses are known")
+    parser.add_argument('map', metavar='MAP')
+    parser.add_argument('bags', nargs='+', metavar='BAG', help='drives over the mapped ground')
+    _add_localizer_options(parser)
+    parser.add_argument('--truth-topic', help='true poses; the best pose topic if left out')
+    parser.add_argument('--image-topic', help='the first image topic if left out')
+    parser.add_argument('--odometry-topic', help='the first Odometry topic if left out')
+    parser.add_argument('--correct-radius', type=_number(float, 0.01), metavar='M',
+                        default=defaults.CORRECT_RADIUS,
+                        help='distance within which a pose counts as right')
+    parser.add_argument('--max-speed', type=_number(float, 0.01), default=defaults.MAX_SPEED,
+                        metavar='M/S', help='fastest that the robot drives')
+    parser.add_argument('--dry-run', action='store_true', help='print, and leave the map as it is')
+
+
+def _run_calibrate(options: argparse.Namespace) -> None:
+    from vpr_ros.offline.calibrate import calibrate
+    from vpr_ros.offline.calibrate import read_drive
+    from vpr_ros.offline.calibrate import report
+    from vpr_ros.place_map import PlaceMap
+    encoder = _encoder(options)
+    place_map = PlaceMap.load(options.map, encoder)
+    drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,
+                         image_topic=options.image_topic, odometry_topic=options.odometry_topic)
+              for bag in options.bags]
+    fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
+                    max_speed=options.max_speed)
+    for line in report(fit):
+        print(line)
+    if not options.dry_run:
+        place_map.calibrated(fit.calibration).save(options.map, overwrite=True)
+        print(f'{options.map}: calibrated on {fit.calibration.fitted_on}')
 
 
 def _replay(commands: Commands) -> None:
@@ -209,6 +246,11 @@ def _evaluate(commands: Commands) -> None:
     _add_localizer_options(parser)
     parser.add_argument('--no-compensate', dest='compensate', action='store_false',
                         help='do not centre queries on their running mean')
+    parser.add_argument('--filter', action=argparse.BooleanOptionalAction, default=False,
+                        help='take the queries in the order of their names for a drive')
+    parser.add_argument('--min-confidence', type=_number(float, 0, 1), metavar='P',
+                        default=defaults.MIN_CONFIDENCE,
+                        help='a query counts as answered from this confidence on')
     parser.add_argument('--json', metavar='OUT', help='write the result to this file')
 
 
@@ -216,13 +258,18 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from vpr_ros.files import whole_file
     from vpr_ros.offline.evaluate import evaluate_set
     result = evaluate_set(options.database, options.queries, options.ground_truth,
-                          _encoder(options), compensate=options.compensate)
+                          _encoder(options), compensate=options.compensate,
+                          filter=options.filter, min_confidence=options.min_confidence)
     if options.json:
         with whole_file(options.json) as part:
             part.write_text(json.dumps(result, indent=2) + '\n')
     recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
     print(f'{recalls}  ({result["evaluated"]} queries, {result["unmapped"]} without an answer, '
           f'{result["places"]} places; tolerance {result["tolerance"]})')
+    filtered = f'filtered R@1 {result["filtered"]:.3f}, ' if options.filter else ''
+    print(f'{filtered}{result["answered"]} answered at confidence {options.min_confidence:g}, '
+          f'{result["answered_right"]} of them right, {result["false_accepts"]} where nothing is '
+          f'right; calibration error {result["ece"]:.3f}')
 
 
 def _inspect(commands: Commands) -> None:
@@ -298,10 +345,7 @@ def _run_street(options: argparse.Namespace) -> None:
     from vpr_ros.street import drive
     from vpr_ros.street import Town
     from vpr_ros.street.record import record
-    try:
-        width, height = (int(side) for side in options.size.split('x'))
-    except ValueError as error:
-        raise ValueError(f"--size is WxH, such as 320x240, not '{options.size}'") from error
+    height, width = _size(options.size)
     frames = drive(Town(options.seed), condition=options.season, seed=options.drive,
                    route=options.route, speed=options.speed, length=options.length,
                    start=options.start, lateral_offset=options.lateral_offset, rate=options.rate,
@@ -327,16 +371,123 @@ def _run_demo(options: argparse.Namespace) -> int:
     return demo(options.output, seed=options.seed, model=options.model, offline=options.offline)
 
 
-def _make_model(commands: Commands) -> None:
-    parser = _command(commands, 'make-model', _run_make_model,
-                      'make the bundled model: clusters and whitening from made-up streets')
+def _train(commands: Commands) -> None:
+    parser = _command(commands, 'train', _run_train,
+                      'train a network: one YAML per experiment (docs/training.md)')
+    parser.add_argument('experiment', metavar='EXPERIMENT.yaml')
+    parser.add_argument('--output', '-o', metavar='DIR',
+                        help='folder for checkpoints and logs; runs/EXPERIMENT if left out')
+    parser.add_argument('--set', action='append', default=[], dest='changes', metavar='NAME=VALUE',
+                        help='change a value of the experiment, such as training.epochs=5')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the last checkpoint in the output')
+    parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ... (Lightning)')
+    parser.add_argument('--devices', default='auto', help='how many, or which (Lightning)')
+    parser.add_argument('--nodes', type=_number(int, 1), default=1, help='machines (Lightning)')
+    parser.add_argument('--strategy', default='auto', help='ddp, ... (Lightning)')
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from vpr_ros.training.experiment import read_experiment
+    experiment = read_experiment(options.experiment, options.changes)
+    from vpr_ros.training.train import train
+    print(train(experiment, options.output or Path('runs', Path(options.experiment).stem),
+                resume=options.resume,
+                trainer_options={'accelerator': options.accelerator, 'devices': options.devices,
+                                 'num_nodes': options.nodes, 'strategy': options.strategy}))
+
+
+def _export(commands: Commands) -> None:
+    parser = _command(commands, 'export', _run_export,
+                      'write a checkpoint as the ONNX model that the robot runs, and compare both')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT')
     parser.add_argument('--output', '-o', required=True, metavar='ONNX')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'int8'),
+                        help='of the backbone; norms stay fp32')
+    parser.add_argument('--pictures', nargs='+', default=[], metavar='DIR',
+                        help='folders of pictures, a drive each, to compare on, to calibrate int8 '
+                             'on and to fit --dimension to')
+    parser.add_argument('--validation', metavar='DIR',
+                        help='folder of database/, queries/ and ground_truth.csv: nothing is '
+                             'written when Recall@1 on it falls by more than 0.5 points')
+    parser.add_argument('--dimension', type=_number(int, 1), metavar='D',
+                        help='shorten the descriptors to so many values, by PCA-whitening')
+    parser.add_argument('--size', metavar='WxH', help="the experiment's if left out")
+    parser.add_argument('--dynamic-size', action='store_true', help='take pictures of any size')
+    parser.add_argument('--no-half-weights', dest='half_weights', action='store_false',
+                        help='store weights as float32: twice the size, no rounding')
+    parser.add_argument('--license', default='', help='of the weights, for the metadata')
 
 
-def _run_make_model(options: argparse.Namespace) -> None:
-    from vpr_ros.training.first_model import make_first_model
-    print(make_first_model(options.output, seed=options.seed))
+def _run_export(options: argparse.Namespace) -> None:
+    from vpr_ros.training.checkpoint import load_network
+    from vpr_ros.training.export import CALIBRATED_ON
+    from vpr_ros.training.export import export
+    from vpr_ros.training.export import metadata_of
+    from vpr_ros.training.export import PROJECTED_FROM
+    from vpr_ros.training.export import read_pictures
+    from vpr_ros.training.projection import fold_projection
+    from vpr_ros.training.recall import ValidationSet
+    network, experiment = load_network(options.checkpoint)
+    described = experiment.network
+    height, width = (_size(options.size) if options.size else (described.height, described.width))
+    validation = ValidationSet.read(options.validation) if options.validation else None
+    if (options.dimension or options.precision == 'int8') and not options.pictures:
+        raise ValueError('--dimension and --precision int8 need --pictures to fit to')
+    if options.dimension:
+        network = fold_projection(
+            network, *read_pictures(options.pictures, height, width, PROJECTED_FROM),
+            options.dimension)
+    pictures = None
+    if options.pictures:
+        pictures, _ = read_pictures(options.pictures, height, width, CALIBRATED_ON)
+    report = export(network, options.output, height=height, width=width,
+                    metadata=metadata_of(experiment, options.checkpoint, options.license),
+                    precision=options.precision, dynamic_size=options.dynamic_size,
+                    half_weights=options.half_weights, pictures=pictures, validation=validation)
+    print(f'{options.output}: {report}')
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return (height, width) of a size that is written WxH."""
+    try:
+        width, height = (int(side) for side in text.split('x'))
+    except ValueError as error:
+        raise ValueError(f"--size is WxH, such as 320x240, not '{text}'") from error
+    return height, width
+
+
+def _wrap_model(commands: Commands) -> None:
+    parser = _command(commands, 'wrap-model', _run_wrap_model,
+                      'make a published place-recognition network (ONNX) one that the robot runs')
+    parser.add_argument('third', metavar='THIRD.onnx')
+    parser.add_argument('--output', '-o', required=True, metavar='ONNX')
+    parser.add_argument('--mean', nargs=3, type=float, default=(0.485, 0.456, 0.406),
+                        help="of the network's training, per channel, in units of --scale")
+    parser.add_argument('--std', nargs=3, type=float, default=(0.229, 0.224, 0.225),
+                        help='likewise')
+    parser.add_argument('--scale', type=_number(float, 1e-6), default=255.0,
+                        help='what pixels are divided by before that; 1 for none')
+    parser.add_argument('--size', metavar='WxH', help='where the network takes any size')
+    parser.add_argument('--layout', default='nchw', choices=('nchw', 'nhwc'),
+                        help='order of its input')
+    parser.add_argument('--colour', default='rgb', choices=('rgb', 'bgr'),
+                        help='order of its channels')
+    parser.add_argument('--output-name', default='', help='which of several outputs')
+    parser.add_argument('--name', default='', help='for the metadata')
+    parser.add_argument('--license', default='', help='for the metadata')
+
+
+def _run_wrap_model(options: argparse.Namespace) -> None:
+    from vpr_ros.training.wrap import wrap_model
+    report = wrap_model(options.third, options.output, mean=options.mean, std=options.std,
+                        size=_size(options.size) if options.size else None,
+                        layout=options.layout, colour=options.colour, scale=options.scale,
+                        output_name=options.output_name, name=options.name,
+                        license_name=options.license)
+    print(f'{options.output}: {report}')
 
 
 if __name__ == '__main__':

@@ -3,8 +3,8 @@
 TOP_K = 10
 """Candidates reported per frame."""
 
-MIN_CONFIDENCE = 0.9
-"""A pose is trusted from this confidence on."""
+MIN_CONFIDENCE = 0.95
+"""A pose is trusted from this confidence on: the share of right ones that is asked for."""
 
 CORRECT_RADIUS = 5.0
 """Metres from the truth within which a pose counts as right."""
@@ -18,6 +18,6 @@ SPACING = 1.0
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
 """What can run a model, in the order in which 'auto' tries them."""
 
-INDEX_KINDS = ('flat', 'sq8', 'pq', 'hnsw', 'ivfpq')
-"""flat: exact. sq8: a byte per dimension. pq: D/8 bytes a place. hnsw: exact vectors in a graph.
-ivfpq: pq within clusters, of which the nearest are searched."""
+INDEX_KINDS = ('flat', 'sq8', 'pq', 'opq', 'hnsw', 'ivfpq')
+"""flat: exact. sq8: a byte per dimension. pq: D/8 bytes a place. opq: pq after a learned rotation.
+hnsw: exact vectors in a graph. ivfpq: pq within clusters, of which the nearest are searched."""

@@ -14,17 +14,20 @@ from vpr_ros import defaults
 from vpr_ros import poses
 from vpr_ros.belief import Belief
 from vpr_ros.calibration import Calibration
+from vpr_ros.drive_mean import DriveMean
+from vpr_ros.drive_mean import DriveState
+from vpr_ros.drive_mean import YOUNG
 from vpr_ros.errors import OutOfOrderError
 from vpr_ros.place_map import centre
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from vpr_ros.calibration import Curve
     from vpr_ros.encoder import Encoder
     from vpr_ros.place_map import PlaceMap
 
 CLOCK_JUMP = 1_000_000_000
 """A stamp that goes back by more, in ns, is a clock that was set (a bag that loops)."""
-
 
 STANDSTILL = 0.99
 """Cosine similarity of two descriptors above which they differ by no more than camera noise."""
@@ -35,13 +38,13 @@ _SAMPLE = 512
 _WEIGHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
-_NEWS = 0.5
-_NEWS_WITH_ODOMETRY = 0.3
-"""What a wholly new frame counts for. Likelihoods are multiplied as if frames were independent,
-but a street that looks like another does so for many frames; and odometry forgets nothing of them.
-"""
-
 _TURN = 0.1
+
+_NEGLIGIBLE = 1e-9
+
+_FINE = 2.0
+"""Spacings that the fastest robot drives before the belief moves without odometry: in shorter
+steps the map's grid would not tell one speed from another."""
 
 _STILL = 0.002
 """Metres, or radians, from frame to frame below which odometry says that the robot stands."""
@@ -49,7 +52,7 @@ _STILL = 0.002
 
 @dataclass(frozen=True)
 class Candidates:
-    """The most similar places, best first.
+    """Places that may be the one, best first.
 
     places int64 (k,); similarity float32 (k,) cosine; probability float64 (k,) that this is the
     place; poses float64 (k,7).
@@ -68,7 +71,10 @@ class Estimate:
     stamp int ns, that of the picture; pose float64 (7,) and covariance float64 (6,6) (metres,
     radians; symmetric positive definite) in the map's frame: the best guess, which is to be used
     only when `trusted`; confidence in [0,1], the probability that the pose is within
-    `correct_radius` of the truth; `reason`, why it is not trusted ('' when it is).
+    `correct_radius` of the truth, which is read off the belief's `mass` there and its `support`
+    (belief.py); candidates, the places most similar to this one picture; modes, where the belief
+    is: places that hold more of it than any other within `correct_radius`, each with all that is
+    held there; `reason`, why it is not trusted ('' when it is).
     """
 
     stamp: int
@@ -76,37 +82,15 @@ class Estimate:
     covariance: NDArray[np.float64]
     confidence: float
     candidates: Candidates
+    modes: Candidates
+    mass: float
+    support: float
     reason: str = ''
 
     @property
     def trusted(self) -> bool:
         """Whether the confidence reaches the asked-for precision."""
         return not self.reason
-
-
-class DriveMean:
-    """The running mean of a drive's descriptors, float32 (D,), started from the map's own.
-
-    A season or the light shifts all descriptors of a drive together; the mean follows that shift.
-    The prior weighs as much as `prior` frames, and old frames fade with the weight `memory`.
-    """
-
-    def __init__(self, start: NDArray[np.float32], prior: float = 30.0, memory: float = 600.0
-                 ) -> None:
-        self.start = start
-        self._prior = prior
-        self._memory = memory
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the drive so far."""
-        self.value = self.start.copy()
-        self._weight = self._prior
-
-    def feed(self, descriptor: NDArray[np.float32]) -> None:
-        """Take one more descriptor (D,) in."""
-        self._weight = min(self._weight + 1, self._memory)
-        self.value += (descriptor - self.value) / self._weight
 
 
 class Localizer:
@@ -137,6 +121,7 @@ class Localizer:
         self._mean = DriveMean(place_map.mean)
         sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
         self._sample = place_map.vectors(np.sort(sample))
+        self._resumable: DriveState | None = None
         self._last_stamp: int | None = None
         self._last_view: NDArray[np.float32] | None = None
         self._last_query: NDArray[np.float32] | None = None
@@ -147,8 +132,26 @@ class Localizer:
         """Forget the drive so far: the next frame is the first."""
         self._mean.reset()
         self._belief.forget()
-        self._last_stamp = self._last_view = None
+        self._last_stamp = self._last_view = self._resumable = None
         self._rest()
+
+    @property
+    def state(self) -> DriveState | None:
+        """What to keep over a restart; None before the first frame."""
+        if self._last_stamp is None:
+            return None
+        return DriveState(self._mean.value.copy(), self._mean.weight, self._last_stamp)
+
+    def resume(self, state: DriveState) -> None:
+        """Go on with the running mean of an earlier run, if the first frame shows it is young.
+
+        Where the robot is it does not say: it may have been moved. Raises ValueError for a state
+        of another dimension, or that is not finite.
+        """
+        if state.mean.shape != self._mean.start.shape or not np.isfinite(state.mean).all() \
+                or not state.weight >= 1:
+            raise ValueError('the kept state is not one of this model')
+        self._resumable = state
 
     def expect(self, pose: NDArray[np.float64], deviation: float) -> None:
         """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
@@ -183,17 +186,20 @@ class Localizer:
         similarity, places = similarity[0], places[0]
         if self.filter:
             self._move(0.0 if standing else seconds, step)
-            news = self._novelty(query) * (_NEWS if odometry is None else _NEWS_WITH_ODOMETRY)
+            novelty = self._novelty(query)
+            way = 'filter' if odometry is None else 'odometry'
         else:
             self._belief.forget()
             self._rest()
-            news = 1.0
+            novelty, way = 1.0, 'single'
+        curve = self.calibration.curves[way]
         usual = self._sample @ query
         scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
         found = similarity > -1  # an approximate index fills up with place 0
-        self._belief.update(places[found], self.calibration.ratios(scores[found]) ** news,
-                            self.calibration.outliers ** news)
-        return self._estimate(similarity[:self.top_k], places[:self.top_k], stamp)
+        self._belief.update(places[found], self.calibration.ratios(scores[found]),
+                            self.calibration.outliers, weight=novelty * curve.weight,
+                            novelty=novelty)
+        return self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp, curve)
 
     def _follow_clock(self, stamp: int) -> float:
         """Return the seconds since the last frame, and start over when the clock was set back."""
@@ -205,6 +211,11 @@ class Localizer:
             self.forget()
         elif last is not None:
             seconds = (stamp - last) / 1e9
+        if self._resumable is not None:
+            if 0 <= stamp - self._resumable.stamp <= YOUNG:
+                self._mean.value = self._resumable.mean.astype(np.float32)
+                self._mean.weight = self._resumable.weight
+            self._resumable = None
         self._last_stamp = stamp
         return seconds
 
@@ -235,8 +246,10 @@ class Localizer:
         motion = None
         if step is not None:
             motion = self._pending = _chained(self._pending, step)
-        if motion is not None and (np.hypot(*motion[:2]) < self._belief.spacing / 2
-                                   and abs(motion[2]) < _TURN):
+        if motion is None:
+            if self._pending_seconds * self.max_speed < _FINE * self._belief.spacing:
+                return
+        elif np.hypot(*motion[:2]) < self._belief.spacing / 2 and abs(motion[2]) < _TURN:
             return
         if self._pending_seconds > 0:
             self._belief.predict(self._pending_seconds, motion, self.max_speed)
@@ -248,28 +261,64 @@ class Localizer:
         last, self._last_query = self._last_query, query
         return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
 
-    def _estimate(self, similarity: NDArray[np.float32], places: NDArray[np.int64], stamp: int
-                  ) -> Estimate:
+    def _estimate(self, query: NDArray[np.float32], similarity: NDArray[np.float32],
+                  places: NDArray[np.int64], stamp: int, curve: Curve) -> Estimate:
         """Return the pose of the belief's mode: the mean of the places around the likeliest."""
         belief, all_poses = self._belief.places, self.place_map.poses
-        best = all_poses[belief.argmax()]
-        near = np.flatnonzero(poses.distance(all_poses, best) <= self.correct_radius)
+        near = np.flatnonzero(poses.distance(all_poses, all_poses[belief.argmax()])
+                              <= self.correct_radius)
         weights = belief[near]
-        confidence = min(1.0, float(weights.sum()))
+        mass = min(1.0, float(weights.sum()))
+        support = float(weights @ self._belief.support[near]) / mass
+        confidence = float(curve.confidence(mass, support))
         pose = poses.mean(all_poses[near], weights)
-        covariance = poses.covariance(all_poses[near], weights, pose, self._floor)
+        covariance = poses.covariance(all_poses[near], weights, pose, np.zeros(6)) \
+            + self._deviation(pose)
         pose = poses.moved(pose, self._pending)
         reason = ''
         if not confidence >= self.min_confidence:  # nor NaN
             reason = ('off the map' if self._belief.nowhere > 0.5 else 'ambiguous')
         return Estimate(stamp, pose, covariance, confidence,
-                        Candidates(places, similarity, belief[places], all_poses[places]), reason)
+                        Candidates(places, similarity, belief[places], all_poses[places]),
+                        self._modes(query, belief), mass, support, reason)
 
-    @property
-    def _floor(self) -> NDArray[np.float64]:
-        """Variances (6,) that no estimate goes below: the map's grid, and a heading of 3 deg."""
-        position = self._belief.spacing ** 2 / 12 + 0.1 ** 2
-        return np.array([position] * 3 + [np.deg2rad(3) ** 2] * 3)
+    def _modes(self, query: NDArray[np.float32], belief: NDArray[np.float64]) -> Candidates:
+        """Return the belief's modes: places that hold the most of it within `correct_radius`."""
+        heavy = np.arange(len(belief))
+        if len(heavy) > _WEIGHED:
+            heavy = np.argpartition(belief, -_WEIGHED)[-_WEIGHED:]
+        heavy = heavy[np.argsort(-belief[heavy], kind='stable')]
+        positions, mass = self.place_map.poses[heavy, :3], belief[heavy]
+        chosen: list[int] = []
+        held: list[float] = []
+        free = np.ones(len(heavy), np.bool_)
+        while free.any() and len(chosen) < self.top_k:
+            top = int(free.argmax())
+            own = free & (np.linalg.norm(positions - positions[top], axis=1)
+                          <= self.correct_radius)
+            chosen.append(top)
+            held.append(float(mass[own].sum()))
+            free &= ~own
+        order = np.argsort(-np.array(held), kind='stable')
+        places = heavy[np.array(chosen)[order]]
+        similarity = self.place_map.vectors(places) @ query
+        return Candidates(places, similarity, np.array(held)[order],
+                          self.place_map.poses[places])
+
+    def _deviation(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the covariance (6,6) of a robot that is at a place, but not exactly there.
+
+        The map's grid, and how far robots drive beside their old track (`Calibration.deviation`).
+        """
+        ahead, aside, turn = np.square(self.calibration.deviation)
+        grid = self._belief.spacing ** 2 / 12
+        yaw = float(poses.heading(pose))
+        axes = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+        covariance = np.diag([grid + ahead, grid + aside, grid + 0.1 ** 2, turn, turn, turn])
+        plane = axes @ np.diag([grid + ahead, aside + 1e-4]) @ axes.T
+        plane[0, 1] = plane[1, 0] = plane[0, 1] if abs(plane[0, 1]) > _NEGLIGIBLE else 0.0
+        covariance[:2, :2] = plane
+        return covariance
 
 
 def _chained(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 import hashlib
 import math
 from pathlib import Path
@@ -43,6 +44,7 @@ MANIFEST = 'map.yaml'
 _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
 _THUMBNAILS = 'thumbnails'
+_QUANTISED = ('pq', 'opq', 'ivfpq')
 _PQ_CENTROIDS = 256
 
 
@@ -130,7 +132,7 @@ class PlaceMap:
         centred, means = _centre(descriptors, sessions, len(manifest.sessions))
         digests = np.array([np.frombuffer(hashlib.sha256(jpeg).digest(), np.uint8)
                             for jpeg in thumbnails]).reshape(-1, 32) if thumbnails else None
-        return cls(_build_index(centred, manifest.index), np.asarray(stamps, np.int64),
+        return cls(make_index(centred, manifest.index), np.asarray(stamps, np.int64),
                    checked(poses), np.asarray(sessions, np.int32), means, manifest,
                    thumbnails, digests)
 
@@ -160,6 +162,17 @@ class PlaceMap:
             places = np.arange(len(self))
         vectors: NDArray[np.float32] = self.index.reconstruct_batch(places)
         return vectors
+
+    def select(self, places: NDArray[np.int64]) -> PlaceMap:
+        """Return a map of only some places, in memory, with an exact index and no thumbnails."""
+        index = faiss.IndexFlatIP(self.index.d)
+        index.add(self.vectors(places))
+        return replace(self, index=index, stamps=self.stamps[places], poses=self.poses[places],
+                       sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None)
+
+    def calibrated(self, calibration: Calibration) -> PlaceMap:
+        """Return the same map with another calibration."""
+        return replace(self, manifest=replace(self.manifest, calibration=calibration.as_dict()))
 
     def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
         """Return the picture of a place, uint8 (h,w,3) RGB, or None when the map has none.
@@ -292,13 +305,16 @@ def _centre(descriptors: NDArray[np.float32], sessions: NDArray[np.int32], count
     return centred, means
 
 
-def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
-    """Return a trained FAISS index (inner product) of `kind` that holds `vectors` (N,D)."""
+def make_index(vectors: NDArray[np.float32], kind: str) -> Any:
+    """Return a trained FAISS index (inner product) of `kind` that holds `vectors` (N,D).
+
+    Raises ValueError for an unknown kind, or one that needs more places to learn from.
+    """
     count, dimension = vectors.shape
     if kind not in defaults.INDEX_KINDS:
         raise ValueError(f"index '{kind}' is not known; use one of "
                          f'{", ".join(defaults.INDEX_KINDS)}')
-    if kind in ('pq', 'ivfpq') and count < _PQ_CENTROIDS:
+    if kind in _QUANTISED and count < _PQ_CENTROIDS:
         raise ValueError(f"index '{kind}' needs at least {_PQ_CENTROIDS} places to learn from, "
                          f"not {count}: use 'flat'")
     lists = max(1, math.isqrt(count))
@@ -306,12 +322,22 @@ def _build_index(vectors: NDArray[np.float32], kind: str) -> Any:
     # np: no polysemous training, which takes seconds a part and serves a search not used here.
     index: Any = faiss.index_factory(dimension, {
         'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}np', 'hnsw': 'HNSW32',
+        'opq': f'OPQ{parts},PQ{parts}np',
         'ivfpq': f'IVF{lists},PQ{parts}np'}[kind], faiss.METRIC_INNER_PRODUCT)
-    if kind in ('pq', 'ivfpq'):
+    if kind in _QUANTISED:
         # A small map is no mistake: FAISS would print a warning for each of its k-means.
-        for clustering in (index.pq.cp, *([index.cp] if kind == 'ivfpq' else [])):
+        quantiser: Any = faiss.downcast_index(index.index) if kind == 'opq' else index
+        for clustering in (quantiser.pq.cp, *([index.cp] if kind == 'ivfpq' else [])):
             clustering.min_points_per_centroid = 1
-    index.train(vectors)
+    if kind == 'opq':
+        # Its rotation learns with a quantiser of its own, which FAISS only borrows.
+        rotation: Any = faiss.downcast_VectorTransform(index.chain.at(0))
+        rotation.pq = learning = faiss.ProductQuantizer(dimension, parts, 8)
+        learning.cp.min_points_per_centroid = 1
+        index.train(vectors)
+        rotation.pq = None
+    else:
+        index.train(vectors)
     index.add(vectors)
     if kind == 'hnsw':
         index.hnsw.efSearch = 64

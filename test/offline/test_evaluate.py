@@ -145,3 +145,24 @@ def test_recalls_are_no_smaller_with_more_candidates(pictures, encoder):
     recall = evaluate_set(*pictures, encoder)['recall']
     assert recall['1'] <= recall['5'] <= recall['10'] <= 1
     assert all(math.isfinite(share) for share in recall.values())
+
+
+def test_the_filter_finds_a_drive_that_single_frames_do_not(pictures, encoder):
+    single = evaluate_set(*pictures, encoder)
+    carried = evaluate_set(*pictures, encoder, filter=True, min_confidence=0.5)
+    assert carried['recall'] == single['recall']  # of single frames, in both
+    assert carried['filtered'] > single['recall']['1']
+    assert 'filtered' not in single
+    assert carried['max_speed'] == 2.0
+
+
+@pytest.mark.parametrize('carried', [True, False])
+def test_what_is_answered_is_counted(pictures, encoder, carried):
+    every = evaluate_set(*pictures, encoder, filter=carried, min_confidence=0.0)
+    assert every['answered'] == PLACES // 2
+    assert every['false_accepts'] == every['unmapped']
+    assert 0 < every['answered_right'] <= every['evaluated']
+    assert 0 <= every['ece'] <= 1
+    some = evaluate_set(*pictures, encoder, filter=carried, min_confidence=1.0)
+    assert some['answered'] == some['answered_right'] == some['false_accepts'] == 0
+    assert some['ece'] == every['ece']

@@ -237,11 +237,13 @@ def test_poses_are_those_of_the_replay(site, fresh):
         cloud = messages.read_cloud(message)
         assert message.header.frame_id == 'map'
         assert messages.stamp_ns(message.header) == estimate.stamp
-        assert cloud['place'].tolist() == estimate.candidates.places.tolist()
-        np.testing.assert_allclose(cloud['similarity'], estimate.candidates.similarity, atol=1e-4)
-        np.testing.assert_allclose(cloud['probability'], estimate.candidates.probability,
+        # Between places that hold next to nothing, another machine may choose the other.
+        sure = estimate.modes.probability > 1e-3
+        assert cloud['place'][sure].tolist() == estimate.modes.places[sure].tolist()
+        np.testing.assert_allclose(cloud['similarity'][sure], estimate.modes.similarity[sure],
                                    atol=1e-4)
-        np.testing.assert_allclose(cloud['x'], estimate.candidates.poses[:, 0], atol=1e-4)
+        np.testing.assert_allclose(cloud['probability'], estimate.modes.probability, atol=1e-4)
+        np.testing.assert_allclose(cloud['x'][sure], estimate.modes.poses[sure, 0], atol=1e-4)
 
 
 def test_diagnostics_say_how_it_does(fresh):

@@ -14,6 +14,8 @@ from rclpy.context import Context
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from small_drive import picture
+from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.ros.node import LocalizerNode
@@ -147,3 +149,29 @@ def test_the_order_of_transitions_is_kept(start, site):
         assert node.trigger_deactivate() == success
         assert node.trigger_cleanup() == success
     assert node.trigger_shutdown() == success
+
+
+def test_the_running_mean_outlasts_a_restart(start, site, tmp_path):
+    parameters = {**site, 'state_file': str(tmp_path / 'state')}
+    first = start(**parameters)
+    for trigger in (first.trigger_configure, first.trigger_activate):
+        assert trigger() == TransitionCallbackReturn.SUCCESS
+    for place in range(5):
+        first._localizer.localize(picture(place), stamp(place))
+    assert first.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    kept = first._localizer.state
+
+    again = start(**parameters)
+    again.trigger_configure()
+    again.trigger_activate()
+    again._localizer.localize(picture(5), stamp(5))
+    assert again._localizer.state.weight == kept.weight + 1
+    again.trigger_deactivate()
+
+
+def test_a_damaged_state_file_is_no_reason_to_stop(start, site, tmp_path):
+    (tmp_path / 'state').write_text('no state')
+    node = start(**site, state_file=str(tmp_path / 'state'))
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    node.trigger_deactivate()

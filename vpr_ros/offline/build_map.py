@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 from vpr_ros import defaults
 from vpr_ros import images
-from vpr_ros import poses
-from vpr_ros.calibration import Calibration
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
+from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.place_map import Session
+from vpr_ros.sources import check_same_frames
+from vpr_ros.sources import is_new_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoder import Encoder
-    from vpr_ros.offline.sources import Frame
-    from vpr_ros.offline.sources import Source
+    from vpr_ros.sources import Frame
+    from vpr_ros.sources import Source
 
 log = logging.getLogger(__name__)
 
 BATCH = 8
-TURN = math.radians(15)
-"""A place is also kept when the robot has turned by this much since the last one."""
-
 _THUMBNAIL_HEIGHT = 120
 
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
-              index: str = 'flat', thumbnails: bool = True) -> PlaceMap:
+              index: str = 'flat', thumbnails: bool = True, rehearse: bool = True) -> PlaceMap:
     """Make a map of all sources, each a session, with a place every `spacing` metres.
+
+    Its confidence is fitted by rehearsing on the map itself (calibrate.py), unless `rehearse` is
+    false.
 
     `conditions` names each session's season or light. Frames whose picture is bad are left out,
     counted and logged. Raises SourceError when no place is left or the sources' frames of
@@ -57,9 +57,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     for number, opened in enumerate(sources):
         with opened as source:
             references.add((source.frame_id, source.child_frame_id))
-            if len(references) > 1:
-                raise SourceError('the sources have poses in different frames: ' + ', '.join(
-                    f'{child} in {frame}' for frame, child in sorted(references)))
+            check_same_frames(references)
             names.append(Session(source.name, conditions[number] if conditions else 'unknown'))
             for frames, pictures in _batches(source, spacing):
                 descriptors.append(encoder.encode_batch(pictures))
@@ -73,9 +71,12 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
             raise SourceError(f'{names[-1].source} gives no place: it has no usable frame')
     frame_id, child_frame_id = references.pop()
     manifest = Manifest(ModelIdentity.of(encoder), tuple(names), frame_id, child_frame_id,
-                        spacing, index, Calibration().as_dict())
-    return PlaceMap.build(np.concatenate(descriptors), np.array(stamps), np.array(places),
-                          np.array(sessions, np.int32), manifest, jpegs)
+                        spacing, index)
+    place_map = PlaceMap.build(np.concatenate(descriptors), np.array(stamps), np.array(places),
+                               np.array(sessions, np.int32), manifest, jpegs)
+    if not rehearse:
+        return place_map
+    return place_map.calibrated(rehearsed(place_map, encoder))
 
 
 def _batches(source: Source, spacing: float
@@ -87,9 +88,7 @@ def _batches(source: Source, spacing: float
     bad = 0
     for frame in tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None):
-        # The small slack keeps rounding from doubling the gap of pictures `spacing` apart.
-        if (last is not None and poses.distance(frame.pose, last) < spacing - 1e-6
-                and poses.angle(frame.pose, last) < TURN):
+        if not is_new_place(frame.pose, last, spacing):
             continue
         try:
             pictures.append(frame.load())

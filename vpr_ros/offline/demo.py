@@ -21,10 +21,10 @@ from vpr_ros.offline.evaluate import DriveScore
 from vpr_ros.offline.evaluate import score_drive
 from vpr_ros.offline.picture import draw_drive
 from vpr_ros.offline.replay import replay
-from vpr_ros.offline.sources import open_source
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import Bag
+from vpr_ros.sources import open_source
 from vpr_ros.street import drive
 from vpr_ros.street import Town
 from vpr_ros.street.record import record

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros import poses
+from vpr_ros.calibration import calibration_error
 from vpr_ros.errors import SourceError
 from vpr_ros.localizer import Localizer
 from vpr_ros.offline.build_map import BATCH
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.offline.sources import open_source
+from vpr_ros.offline.rehearse import rehearsed
+from vpr_ros.sources import open_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,44 +28,77 @@ if TYPE_CHECKING:
 
 RECALLS = (1, 5, 10)
 
+FASTEST = 2.0
+"""Places that a drive passes from one query to the next at most: the belief finds out how many."""
+
 
 def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | Path,
-                 encoder: Encoder, *, compensate: bool = True) -> dict[str, Any]:
-    """Return Recall@1/5/10 of queries against a database of pictures, one place each.
+                 encoder: Encoder, *, compensate: bool = True,
+                 filter: bool = False,  # noqa: A002 (the node's name)
+                 min_confidence: float = defaults.MIN_CONFIDENCE) -> dict[str, Any]:
+    """Return Recall@1/5/10 of queries against a database of pictures, and what was answered.
 
     `ground_truth` is a CSV of (query,reference) file names, a row for each right answer. The
-    queries go through the Localizer in the order of their names. Queries without a right answer
-    are counted, and take no part in the recall. Raises SourceError for names that do not exist.
+    queries go through the Localizer in the order of their names, one a second: each for itself,
+    or with `filter` as a drive without odometry at up to FASTEST places a query. The places are
+    where the database's poses.csv says, or else a metre apart. Queries without a right answer take
+    no part in the recall; a pose for one of them is a false accept. What is right for the recall
+    is right for the confidence, too. Raises SourceError for names that do not exist.
     """
     begin = time.perf_counter()
     references = {path.name: place for place, path in enumerate(images.list_folder(database))}
     files = images.list_folder(queries)
     truth = _read_truth(Path(ground_truth), references, {file.name for file in files})
-    place_map = build_map([open_source(database, in_order=True)], encoder, spacing=0.0,
-                          thumbnails=False)
+    has_poses = filter and (Path(database) / 'poses.csv').is_file()
+    place_map = build_map([open_source(database, in_order=not has_poses)], encoder, spacing=0.0,
+                          thumbnails=False, rehearse=False)
     if len(place_map) != len(references):
         raise SourceError(f'{database}: {len(references) - len(place_map)} of its pictures '
                           'cannot be used: mend or remove them, with their ground truth')
+    step = float(np.median(poses.distance(place_map.poses[1:], place_map.poses[:-1]))) \
+        if len(place_map) > 1 else 1.0
+    radius = _tolerance(place_map.poses, truth) + step / 2
+    place_map = place_map.calibrated(rehearsed(
+        place_map, encoder, ways=('filter' if filter else 'single',), correct_radius=radius,
+        max_speed=FASTEST * step))
     localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
-                          filter=False)
+                          filter=filter, min_confidence=min_confidence, correct_radius=radius,
+                          max_speed=FASTEST * step)
     first_right: list[int] = []
+    answers: list[tuple[float, bool, bool]] = []
     for start in tqdm(range(0, len(files), BATCH), desc=Path(queries).name, unit='batch',
                       disable=None):
         batch = files[start:start + BATCH]
         descriptors = encoder.encode_batch([images.read(file) for file in batch])
         for number, (file, descriptor) in enumerate(zip(batch, descriptors, strict=True)):
-            found = localizer.locate(descriptor, (start + number) * 10**9).candidates.places
-            if file.name in truth:
-                right = np.flatnonzero(np.isin(found, truth[file.name]))
+            estimate = localizer.locate(descriptor, (start + number) * 10**9)
+            nearest = int(poses.distance(place_map.poses, estimate.pose).argmin())
+            own = truth.get(file.name, [])
+            answers.append((estimate.confidence, estimate.trusted, nearest in own))
+            if own:
+                right = np.flatnonzero(np.isin(estimate.candidates.places, own))
                 first_right.append(int(right[0]) if len(right) else max(RECALLS))
+    mapped = np.array([file.name in truth for file in files])
+    sure, given, right_one = (np.array(column) for column in zip(*answers, strict=True))
     return {
         'database': str(database), 'queries': str(queries), 'places': len(references),
         'model': encoder.digest, 'evaluated': len(first_right),
         'unmapped': len(files) - len(first_right), 'compensate': compensate,
         'tolerance': 'as listed in the ground truth',
         'recall': {str(n): float(np.mean(np.array(first_right) < n)) for n in RECALLS},
+        'filter': filter, 'min_confidence': min_confidence,
+        **({'filtered': float(right_one[mapped].mean()), 'max_speed': FASTEST * step}
+           if filter else {}),
+        'answered': int(given.sum()), 'answered_right': int((given & right_one).sum()),
+        'false_accepts': int((given & ~mapped).sum()),
+        'ece': calibration_error(sure, right_one),
         'seconds': round(time.perf_counter() - begin, 3),
     }
+
+
+def _tolerance(places: NDArray[np.float64], truth: dict[str, list[int]]) -> float:
+    """Return how far right answers mostly lie from their middle, in metres."""
+    return float(np.median([np.ptp(places[own, :2], axis=0).max() / 2 for own in truth.values()]))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from rclpy.qos import HistoryPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from vpr_ros import images
+from vpr_ros.drive_mean import read_state
+from vpr_ros.drive_mean import write_state
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import MapError
@@ -111,6 +113,7 @@ class LocalizerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to images and start the worker."""
         super().on_activate(state)
+        self._resume()
         self._publish_map()
         self._health.activated()
         self._slot = FrameSlot()
@@ -173,6 +176,30 @@ class LocalizerNode(LifecycleNode):
                 self._health.counts['dropped'] += 1
             self._worker.join()
             self._slot = self._worker = None
+            self._keep()
+
+    def _keep(self) -> None:
+        """Write the drive's running mean to the state file, if there is to be one."""
+        path = self._value('state_file')
+        drive = None if self._localizer is None else self._localizer.state
+        if not path or drive is None or self._localizer is None:
+            return
+        try:
+            write_state(path, drive, self._localizer.encoder.digest)
+        except (VprError, OSError) as error:
+            self.get_logger().warning(f'the running mean is not kept: {error}')
+
+    def _resume(self) -> None:
+        """Go on with the running mean of the run before, if the state file holds a young one."""
+        path = self._value('state_file')
+        if not path or self._localizer is None or self._localizer.state is not None:
+            return
+        try:
+            drive = read_state(path, self._localizer.encoder.digest)
+            if drive is not None:
+                self._localizer.resume(drive)
+        except (VprError, OSError, ValueError) as error:
+            self.get_logger().warning(f'the running mean starts anew: {error}')
 
     def _free(self) -> None:
         if self._localizer is None:
@@ -249,11 +276,11 @@ class LocalizerNode(LifecycleNode):
             self._pose.publish(messages.pose_with_covariance(
                 rclpy_types, estimate.stamp, frame_id, estimate.pose, estimate.covariance))
         self._confidence.publish(messages.float32(rclpy_types, estimate.confidence))
-        candidates = estimate.candidates
-        x, y, z = candidates.poses[:, :3].T
+        modes = estimate.modes
+        x, y, z = modes.poses[:, :3].T
         self._candidates.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id, {
-            'x': x, 'y': y, 'z': z, 'probability': candidates.probability,
-            'similarity': candidates.similarity, 'place': candidates.places}))
+            'x': x, 'y': y, 'z': z, 'probability': modes.probability,
+            'similarity': modes.similarity, 'place': modes.places}))
 
     def _publish_debug(self, estimate: Estimate, localizer: Localizer,
                        picture: NDArray[Any]) -> None:

@@ -58,6 +58,8 @@ PARAMETERS = (
               'each frame for itself.', live=True),
     Parameter('max_speed', defaults.MAX_SPEED, 'Fastest that the robot drives, in m/s.',
               (0.01, 1000), live=True),
+    Parameter('state_file', '', 'File that keeps the running mean of the drive over a restart of '
+              'the node; empty for none.'),
     Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
               'lifecycle manager.'),
 )

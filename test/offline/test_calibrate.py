@@ -1,0 +1,163 @@
+"""Fitting a map's confidence: to drives that are known, and by rehearsing on the map alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_drive import POSES
+from small_drive import write_bag
+from vpr_ros import poses
+from vpr_ros.calibration import Calibration
+from vpr_ros.calibration import calibration_error
+from vpr_ros.errors import SourceError
+from vpr_ros.offline.calibrate import calibrate
+from vpr_ros.offline.calibrate import KnownDrive
+from vpr_ros.offline.calibrate import read_drive
+from vpr_ros.offline.calibrate import report
+from vpr_ros.offline.rehearse import rehearsed
+from vpr_ros.place_map import Manifest
+from vpr_ros.place_map import ModelIdentity
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.place_map import Session
+
+COUNT = 120
+
+
+def site(encoder, descriptors, sessions=1):
+    """Return a map of places a metre apart on a straight road, driven at 5 m/s."""
+    count = len(descriptors)
+    x = np.tile(np.arange(count // sessions), sessions).astype(float)
+    manifest = Manifest(ModelIdentity.of(encoder), tuple(Session(str(n)) for n in range(sessions)),
+                        spacing=1.0)
+    return PlaceMap.build(descriptors, (x * 2e8).astype(np.int64), poses.planar(x, 0 * x, 0 * x),
+                          np.repeat(np.arange(sessions, dtype=np.int32), count // sessions),
+                          manifest)
+
+
+def views(encoder, count=COUNT, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, encoder.dimension))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def driven(place_map, descriptors, noise, seed=1):
+    """Return a drive over the whole map, each frame as hard as `noise` says."""
+    random = np.random.default_rng(seed)
+    hard = descriptors + noise * random.normal(size=descriptors.shape) / descriptors.shape[1] ** .5
+    hard = (hard / np.linalg.norm(hard, axis=1, keepdims=True)).astype(np.float32)
+    odometry = place_map.poses.copy()
+    odometry[:, 1] += 0.2
+    truth = place_map.poses.copy()
+    truth[:, 1] -= 0.6  # beside the track
+    return KnownDrive('a drive', hard, place_map.stamps, truth, odometry)
+
+
+@pytest.fixture(scope='module')
+def fit(encoder):
+    descriptors = views(encoder)
+    place_map = site(encoder, descriptors)
+    return calibrate(place_map, encoder, [driven(place_map, descriptors, 2.0)])
+
+
+def test_what_is_fitted_says_what_it_was_fitted_on(fit):
+    assert fit.calibration.fitted_on == f'a drive: {COUNT} frames'
+    assert set(fit.examples) == {'odometry', 'filter', 'single'}
+    assert Calibration(**fit.calibration.as_dict()) == fit.calibration
+
+
+def test_held_out_confidence_is_honest_and_poses_off_the_map_are_rare(fit):
+    for way in ('odometry', 'filter'):
+        assert fit.errors(way)[1] < 0.12
+        assert fit.false_accepts(way, 0.95)[1] < 0.05
+
+
+def test_frames_off_the_map_are_all_wrong(fit):
+    for examples in fit.examples.values():
+        assert not examples.right[~examples.mapped].any()
+        assert examples.right[examples.mapped].any()
+        assert (~examples.mapped).sum() > 20
+
+
+def test_the_deviation_is_how_far_the_drive_was_beside_the_track(fit):
+    ahead, aside, _ = fit.calibration.deviation
+    assert aside == pytest.approx(0.6, abs=0.1)
+    assert ahead < 0.6
+
+
+def test_the_report_has_the_reliability_of_each_way(fit):
+    lines = list(report(fit))
+    assert sum('calibration error' in line for line in lines) == 3
+    assert any(line.startswith('  0.9 to 1.0') for line in lines)
+
+
+def test_a_fit_holds_on_a_drive_that_it_was_not_made_on(encoder, fit):
+    descriptors = views(encoder)
+    place_map = site(encoder, descriptors)
+    from vpr_ros.localizer import Localizer
+    localizer = Localizer(encoder, place_map.calibrated(fit.calibration))
+    drive = driven(place_map, descriptors, 2.0, seed=9)
+    sure, right, squares = [], [], []
+    for descriptor, stamp, true, odometry in zip(drive.descriptors, drive.stamps, drive.truth,
+                                                 drive.odometry, strict=True):
+        estimate = localizer.locate(descriptor, int(stamp), odometry)
+        sure.append(estimate.confidence)
+        right.append(poses.distance(estimate.pose, true) <= 5)
+        if right[-1] and sure[-1] > 0.9:
+            error = estimate.pose[:2] - true[:2]
+            squares.append(error @ np.linalg.solve(estimate.covariance[:2, :2], error))
+    assert calibration_error(np.array(sure), np.array(right)) < 0.1
+    assert 0.3 < np.mean(squares) / 2 < 2
+
+
+def test_a_map_alone_is_rehearsed_and_says_so(encoder):
+    calibration = rehearsed(site(encoder, views(encoder)), encoder)
+    assert calibration.fitted_on == 'the map alone, rehearsed'
+    for curve in calibration.curves.values():
+        assert curve.mass > 0
+        assert curve.support > 0
+
+
+def test_sessions_are_rehearsed_against_each_other(encoder):
+    one = views(encoder)
+    other = one + 0.05 * views(encoder, seed=5)
+    both = np.concatenate([one, other / np.linalg.norm(other, axis=1, keepdims=True)])
+    calibration = rehearsed(site(encoder, both.astype(np.float32), sessions=2), encoder,
+                            ways=('odometry',))
+    assert calibration.fitted_on
+
+
+def test_two_rehearsals_agree(encoder):
+    place_map = site(encoder, views(encoder))
+    assert rehearsed(place_map, encoder, ways=('single',)) == rehearsed(
+        place_map, encoder, ways=('single',))
+
+
+@pytest.mark.parametrize(('count', 'alike'), [(1, False), (2, True), (29, False), (60, True)])
+def test_a_map_that_tells_nothing_keeps_the_defaults(encoder, count, alike):
+    descriptors = views(encoder, count)
+    if alike:
+        descriptors = np.repeat(descriptors[:1], count, axis=0)
+    assert rehearsed(site(encoder, descriptors), encoder) == Calibration()
+
+
+def test_a_drive_is_read_from_a_bag(tmp_path, encoder):
+    drive = read_drive(write_bag(tmp_path / 'drive'), encoder, truth_topic=POSES)
+    assert drive.descriptors.shape == (len(drive), encoder.dimension)
+    assert np.isfinite(drive.truth).all()
+    assert not drive.has_odometry
+
+
+def test_a_drive_that_is_too_short_is_refused(tmp_path, encoder):
+    bag = write_bag(tmp_path / 'short', range(12))
+    with pytest.raises(SourceError, match=r'short: 12 frames have a true pose, at least 30'):
+        read_drive(bag, encoder)
+
+
+def test_a_drive_without_odometry_is_fitted_without(encoder):
+    descriptors = views(encoder, 60)
+    place_map = site(encoder, descriptors)
+    drive = driven(place_map, descriptors, 1.0)
+    fit = calibrate(place_map, encoder,
+                    [replace(drive, odometry=np.full_like(drive.odometry, np.nan))])
+    assert set(fit.examples) == {'filter', 'single'}

@@ -1,0 +1,332 @@
+"""Fit a map's confidence to drives whose truth is known.
+
+The laws that are fitted are in calibration.py; how a map does without drives, in rehearse.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros import defaults
+from vpr_ros import poses
+from vpr_ros.calibration import BINS
+from vpr_ros.calibration import Calibration
+from vpr_ros.calibration import calibration_error
+from vpr_ros.calibration import Curve
+from vpr_ros.calibration import DEFAULT_CURVES
+from vpr_ros.calibration import fit_curve
+from vpr_ros.calibration import reliability
+from vpr_ros.calibration import WAYS
+from vpr_ros.errors import ImageError
+from vpr_ros.errors import SourceError
+from vpr_ros.localizer import Localizer
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import Bag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from vpr_ros.encoder import Encoder
+    from vpr_ros.place_map import PlaceMap
+
+    Floats = NDArray[np.float64]
+
+FEWEST = 30
+"""Places of a map, or frames of a drive, below which nothing is fitted."""
+
+AWAY = 25.0
+"""Metres around a stretch that is taken off the map to see what the belief makes of it."""
+
+_SPELT = {'odometry': 'with odometry', 'filter': 'without odometry', 'single': 'single frames'}
+
+_PARTS = 3
+_FOLDS = 5
+_LAWS = ((3.0, 0.05), (2.5, 0.1), (2.0, 0.1), (1.5, 0.2))
+_WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.8)
+
+_INDEPENDENT = 0.1
+"""What a frame counts for in the fit: neighbouring ones go right or wrong together."""
+
+_UNMAPPED = 0.5
+"""What a frame off the map counts for against one on it."""
+
+
+@dataclass(frozen=True)
+class KnownDrive:
+    """A drive whose truth is known.
+
+    descriptors float32 (N,D) of unit norm; stamps int64 (N,) ns; truth float64 (N,7), NaN where
+    it is not known; odometry float64 (N,7), NaN where there is none. Of a drive that is not
+    `mapped` every pose is wrong.
+    """
+
+    name: str
+    descriptors: NDArray[np.float32]
+    stamps: NDArray[np.int64]
+    truth: Floats
+    odometry: Floats
+    mapped: bool = True
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @property
+    def has_odometry(self) -> bool:
+        """Whether most frames have odometry."""
+        return bool(np.isfinite(self.odometry[:, 0]).mean() > 0.5)
+
+    def part(self, chosen: slice) -> KnownDrive:
+        """Return a stretch of the drive."""
+        return replace(self, descriptors=self.descriptors[chosen], stamps=self.stamps[chosen],
+                       truth=self.truth[chosen], odometry=self.odometry[chosen])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What came of drives, frame by frame (N,): belief, whether right, on the map, which fold.
+
+    `residual` (N,2) is how far off the pose was, metres ahead and aside, and `spread` (N,2) the
+    variances that the belief alone gave for it.
+    """
+
+    mass: Floats
+    support: Floats
+    right: NDArray[np.bool_]
+    mapped: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+    residual: Floats
+    spread: Floats
+
+    @property
+    def counts(self) -> Floats:
+        """How many independent frames each row counts for."""
+        return np.where(self.mapped, _INDEPENDENT, _INDEPENDENT * _UNMAPPED)
+
+    def fit(self, prior: Curve, *, keep_shape: bool = False) -> Curve:
+        """Return the curve that tells the right from the wrong."""
+        return fit_curve(self.mass, self.support, self.right, prior, frames=self.counts,
+                         keep_shape=keep_shape)
+
+    def held_out(self, prior: Curve) -> Floats:
+        """Return each frame's confidence (N,) from a curve fitted without its stretch of time."""
+        confidence = np.zeros(len(self.mass))
+        for fold in np.unique(self.fold):
+            own = self.fold == fold
+            curve = fit_curve(self.mass[~own], self.support[~own], self.right[~own], prior,
+                              frames=self.counts[~own])
+            confidence[own] = curve.confidence(self.mass[own], self.support[own])
+        return confidence
+
+    def loss(self, prior: Curve) -> float:
+        """Return the cross-validated logarithmic loss per frame of the best curve."""
+        p = np.clip(self.held_out(prior), 1e-4, 1 - 1e-4)
+        losses = -np.where(self.right, np.log(p), np.log1p(-p))
+        return float(np.average(losses, weights=self.counts))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibration, and for each way that was fitted its examples and held-out confidence (N,).
+
+    `before` (N,) is what the calibration said that was there before.
+    """
+
+    calibration: Calibration
+    examples: dict[str, Examples]
+    held_out: dict[str, Floats]
+    before: dict[str, Floats]
+
+    def errors(self, way: str) -> tuple[float, float]:
+        """Return the expected calibration error on mapped frames before, and held out after."""
+        own = self.examples[way]
+        return (calibration_error(self.before[way][own.mapped], own.right[own.mapped]),
+                calibration_error(self.held_out[way][own.mapped], own.right[own.mapped]))
+
+    def false_accepts(self, way: str, threshold: float) -> tuple[float, float]:
+        """Return the shares of unmapped frames that got a pose before, and held out after."""
+        off = ~self.examples[way].mapped
+        if not off.any():
+            return float('nan'), float('nan')
+        return (float((self.before[way][off] >= threshold).mean()),
+                float((self.held_out[way][off] >= threshold).mean()))
+
+
+def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
+               image_topic: str | None = None, odometry_topic: str | None = None) -> KnownDrive:
+    """Encode the frames of a bag that have a true pose on `truth_topic` (the best one without).
+
+    Raises SourceError when fewer than 30 have one.
+    """
+    descriptors: list[NDArray[np.float32]] = []
+    stamps: list[int] = []
+    odometry: list[Floats] = []
+    with Bag(path) as bag:
+        topic = bag.image_topic(image_topic)
+        truth = bag.poses(bag.pose_topic(truth_topic))
+        track = bag.odometry(odometry_topic)
+        for stamp, message in tqdm(bag.images(topic), total=bag.count(topic), desc=str(path),
+                                   unit='frame', disable=None):
+            if stamps and stamp <= stamps[-1]:
+                continue
+            try:
+                descriptors.append(encoder.encode(messages.rgb(message)))
+            except ImageError:
+                continue
+            stamps.append(stamp)
+            where = poses.at(track, stamp)
+            odometry.append(np.full(7, np.nan) if where is None else where)
+    times = np.array(stamps, np.int64)
+    true, known = poses.interpolate(truth, times)
+    if known.sum() < FEWEST:
+        raise SourceError(f'{path}: {known.sum()} frames have a true pose, at least {FEWEST} are '
+                          'needed: name the topic with --truth-topic')
+    return KnownDrive(str(path), np.array(descriptors, np.float32), times, true,
+                      np.array(odometry))
+
+
+def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive], *,
+              correct_radius: float = defaults.CORRECT_RADIUS,
+              max_speed: float = defaults.MAX_SPEED) -> Fit:
+    """Fit the calibration of a map to drives through it, in all that a drive can tell.
+
+    The law of similarity and the weight of a frame are those, of a few, with the smallest
+    cross-validated loss; then the curves; then how far the robot drives beside the map's track.
+    Each drive is also held against the map without the stretch it drives through: every pose that
+    this gives is wrong.
+    """
+    runs = [(place_map, drive) for drive in drives]
+    ways = [way for way in WAYS if way != 'odometry' or any(d.has_odometry for d in drives)]
+    current = Calibration(**place_map.manifest.calibration)
+    bar = tqdm(total=len(_LAWS) + (len(_WEIGHTS) + 1) * (len(ways) - 1) + 1, desc='calibrate',
+               unit='run', disable=None)
+
+    def examples(calibration: Calibration, way: str) -> Examples:
+        bar.update()
+        return gather(runs, encoder, calibration, way, correct_radius, max_speed)
+
+    def loss(calibration: Calibration, way: str) -> float:
+        return examples(calibration, way).loss(_start(calibration, way))
+
+    laws = [replace(Calibration(), separation=separation, outliers=outliers)
+            for separation, outliers in _LAWS]
+    best = min(laws, key=lambda law: loss(law, ways[0]))
+    for way in ways[:-1]:  # a single frame always counts as one
+        best = min((_with_curve(best, way, replace(_start(best, way), weight=weight))
+                    for weight in _WEIGHTS), key=lambda law: loss(law, way))
+    found = {way: examples(best, way) for way in ways}
+    bar.close()
+    before = {way: current.curves[way].confidence(own.mass, own.support) if (
+        current.curves[way].weight == best.curves[way].weight
+        and current.separation == best.separation) else _confidence(gather(
+            runs, encoder, current, way, correct_radius, max_speed), current.curves[way])
+        for way, own in found.items()}
+    frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
+    curves = {way: own.fit(_start(best, way)) for way, own in found.items()}
+    calibration = replace(
+        best, curves={**best.curves, **curves}, deviation=_deviation(found[ways[0]]),
+        fitted_on=', '.join(drive.name for drive in drives) + f': {frames} frames')
+    held_out = {way: own.held_out(_start(best, way)) for way, own in found.items()}
+    return Fit(calibration, found, held_out, before)
+
+
+def report(fit: Fit) -> Iterator[str]:
+    """Yield lines on what a fit is worth: held out, so of stretches it was not fitted to."""
+    for way, own in fit.examples.items():
+        before, after = fit.errors(way)
+        false_before, false_after = fit.false_accepts(way, defaults.MIN_CONFIDENCE)
+        yield (f'{_SPELT[way]}: calibration error {before:.3f} before, {after:.3f} now; off the '
+               f'map, {false_before:.1%} of frames got a pose at {defaults.MIN_CONFIDENCE:g} '
+               f'before, {false_after:.1%} now')
+        yield '  confidence    frames    mean   right'
+        for number, (count, sure, right) in enumerate(
+                reliability(fit.held_out[way][own.mapped], own.right[own.mapped])):
+            if count:
+                yield (f'  {number / BINS:.1f} to {(number + 1) / BINS:.1f}  {count:>8}  '
+                       f'{sure:6.3f}  {right:6.3f}')
+
+
+def gather(runs: Sequence[tuple[PlaceMap, KnownDrive]], encoder: Encoder,
+           calibration: Calibration, way: str, correct_radius: float, max_speed: float
+           ) -> Examples:
+    """Return what comes of drives through their maps, and through the maps without them."""
+    options = {'correct_radius': correct_radius, 'max_speed': max_speed, 'min_confidence': 0.0,
+               'filter': way != 'single', 'top_k': 1}
+    parts: list[list[NDArray[np.generic]]] = []
+    for place_map, drive in runs:
+        localizer = _localizer(place_map, encoder, calibration, options)
+        parts.append(_drive(localizer, drive, way, mapped=drive.mapped))
+        for part in range(_PARTS if drive.mapped else 0):
+            begin, end = (len(drive) * (part + more) // _PARTS for more in (0, 1))
+            stretch = drive.part(slice(begin, end))
+            rest = _without(place_map, stretch)
+            if rest is not None:
+                parts.append(_drive(_localizer(rest, encoder, calibration, options), stretch, way,
+                                    mapped=False))
+    return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _drive(localizer: Localizer, drive: KnownDrive, way: str, *, mapped: bool
+           ) -> list[NDArray[np.generic]]:
+    """Return the columns of Examples for one drive; frames without a truth are left out."""
+    rows = []
+    folds = np.arange(len(drive)) * (_FOLDS if mapped else 1) // max(len(drive), 1)
+    for descriptor, stamp, true, odometry, fold in zip(
+            drive.descriptors, drive.stamps, drive.truth, drive.odometry, folds, strict=True):
+        step = odometry if way == 'odometry' and np.isfinite(odometry).all() else None
+        estimate = localizer.locate(descriptor, int(stamp), step)
+        if not np.isfinite(true[0]):
+            continue
+        off = float(poses.distance(estimate.pose, true))
+        yaw = float(poses.heading(estimate.pose))
+        axes = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+        spread = np.diag(axes @ estimate.covariance[:2, :2] @ axes.T) \
+            - np.square(localizer.calibration.deviation[:2])
+        rows.append((estimate.mass, estimate.support,
+                     mapped and off <= localizer.correct_radius, mapped, fold,
+                     axes @ (true[:2] - estimate.pose[:2]), spread))
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
+def _localizer(place_map: PlaceMap, encoder: Encoder, calibration: Calibration,
+               options: dict[str, float]) -> Localizer:
+    return Localizer(encoder, place_map.calibrated(calibration),
+                     **options)  # type: ignore[arg-type]
+
+
+def _without(place_map: PlaceMap, stretch: KnownDrive) -> PlaceMap | None:
+    """Return the map less what lies within 25 m of a drive; None when too little is left."""
+    true = stretch.truth[np.isfinite(stretch.truth[:, 0])]
+    if not len(true):
+        return None
+    near = np.array([poses.distance(true, pose).min() <= AWAY for pose in place_map.poses])
+    return place_map.select(np.flatnonzero(~near)) if (~near).sum() >= FEWEST else None
+
+
+def _start(calibration: Calibration, way: str) -> Curve:
+    """Return where the fit of a way's curve starts and is drawn to: not to what was there."""
+    return replace(DEFAULT_CURVES[way], weight=calibration.curves[way].weight)
+
+
+def _with_curve(calibration: Calibration, way: str, curve: Curve) -> Calibration:
+    return replace(calibration, curves={**calibration.curves, way: curve})
+
+
+def _confidence(examples: Examples, curve: Curve) -> Floats:
+    return curve.confidence(examples.mass, examples.support)
+
+
+def _deviation(examples: Examples) -> tuple[float, float, float]:
+    """Return how far (m ahead, m aside, rad; 1 sigma) the robot is from the right place."""
+    right = examples.right
+    if right.sum() < FEWEST:
+        return Calibration().deviation
+    excess = (np.square(examples.residual[right]) - examples.spread[right]).mean(axis=0)
+    ahead, aside = np.sqrt(np.maximum(excess, 0.1 ** 2))
+    return float(ahead), float(aside), Calibration().deviation[2]
