@@ -154,7 +154,7 @@ def validation(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('aggregation', ['netvlad', 'gem'])
+@pytest.mark.parametrize('aggregation', ['netvlad', 'gem', 'spp'])
 def test_half_precision_is_within_a_thousandth(tmp_path, aggregation):
     report = export(small_network(aggregation), tmp_path / 'half.onnx', height=HEIGHT, width=WIDTH,
                     metadata=METADATA, precision='fp16')

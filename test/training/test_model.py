@@ -138,6 +138,16 @@ def test_the_pyramid_holds_the_maximum_of_each_quarter():
     torch.testing.assert_close(pyramid[:5] / pyramid[0] * 63.0, cells)
 
 
+@pytest.mark.parametrize('size', [(4, 4), (7, 5), (3, 9)])
+def test_the_pyramid_is_adaptive_pooling_for_any_size(size):
+    x = torch.rand(2, 3, *size)
+    pooled = [torch.nn.functional.adaptive_max_pool2d(x, level).flatten(2) for level in (1, 2, 4)]
+    expected = torch.cat(pooled, dim=2).flatten(1)
+    found = AGGREGATIONS['spp'](3)(x)
+    torch.testing.assert_close(found.sort(dim=1).values,
+                               (expected / expected.norm(dim=1, keepdim=True)).sort(dim=1).values)
+
+
 def test_a_cut_is_the_network_up_to_its_layer():
     whole = torchvision.models.resnet18(weights=None).eval()
     cut = cut_backbone('resnet18', 'layer2').eval()

@@ -143,9 +143,17 @@ class Pyramid(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Aggregate local descriptors (N,C,H,W) to (N,21 C) of unit norm."""
-        cells = [nn.functional.adaptive_max_pool2d(features, level).flatten(1)
-                 for level in self.levels]
+        # adaptive_max_pool2d, cell by cell: ONNX has no such operator
+        height, width = features.shape[2:]
+        cells = [features[:, :, top:bottom, left:right].amax(dim=(2, 3))
+                 for level in self.levels
+                 for top, bottom in _cells(height, level) for left, right in _cells(width, level)]
         return unit(torch.cat(cells, dim=1), dim=1)
+
+
+def _cells(length: int, count: int) -> list[tuple[int, int]]:
+    """Return where `count` cells that cover `length` begin and end, overlapping if need be."""
+    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
 
 AGGREGATIONS = {'netvlad': NetVLAD, 'gem': GeM, 'avg': Average, 'max': Maximum, 'spp': Pyramid}
