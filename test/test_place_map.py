@@ -18,6 +18,7 @@ from vpr_ros.errors import ModelMismatchError
 from vpr_ros.errors import VprError
 from vpr_ros.files import sha256
 from vpr_ros.place_map import centre
+from vpr_ros.place_map import make_index
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
 from vpr_ros.place_map import PlaceMap
@@ -455,3 +456,9 @@ def _refused(path: Path, message: str) -> None:
         PlaceMap.load(path)
     assert str(path) in str(refusal.value)
     assert '\n' not in str(refusal.value)
+
+
+def test_a_rotation_is_not_learned_from_fewer_places_than_dimensions() -> None:
+    vectors = np.random.default_rng(0).normal(size=(300, 320)).astype(np.float32)
+    with pytest.raises(ValueError, match="'opq' needs at least 320 places to learn from, not 300"):
+        make_index(vectors, 'opq')

@@ -314,8 +314,10 @@ def make_index(vectors: NDArray[np.float32], kind: str) -> Any:
     if kind not in defaults.INDEX_KINDS:
         raise ValueError(f"index '{kind}' is not known; use one of "
                          f'{", ".join(defaults.INDEX_KINDS)}')
-    if kind in _QUANTISED and count < _PQ_CENTROIDS:
-        raise ValueError(f"index '{kind}' needs at least {_PQ_CENTROIDS} places to learn from, "
+    # FAISS reads beyond its memory when it learns an OPQ rotation from fewer vectors than D.
+    fewest = max(_PQ_CENTROIDS, dimension) if kind == 'opq' else _PQ_CENTROIDS
+    if kind in _QUANTISED and count < fewest:
+        raise ValueError(f"index '{kind}' needs at least {fewest} places to learn from, "
                          f"not {count}: use 'flat'")
     lists = max(1, math.isqrt(count))
     parts = max((m for m in range(1, dimension // 8 + 1) if dimension % m == 0), default=1)
@@ -329,15 +331,7 @@ def make_index(vectors: NDArray[np.float32], kind: str) -> Any:
         quantiser: Any = faiss.downcast_index(index.index) if kind == 'opq' else index
         for clustering in (quantiser.pq.cp, *([index.cp] if kind == 'ivfpq' else [])):
             clustering.min_points_per_centroid = 1
-    if kind == 'opq':
-        # Its rotation learns with a quantiser of its own, which FAISS only borrows.
-        rotation: Any = faiss.downcast_VectorTransform(index.chain.at(0))
-        rotation.pq = learning = faiss.ProductQuantizer(dimension, parts, 8)
-        learning.cp.min_points_per_centroid = 1
-        index.train(vectors)
-        rotation.pq = None
-    else:
-        index.train(vectors)
+    index.train(vectors)
     index.add(vectors)
     if kind == 'hnsw':
         index.hnsw.efSearch = 64
