@@ -1,0 +1,126 @@
+"""The commands that make networks."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from vpr_ros.cli.options import command
+from vpr_ros.cli.options import number
+from vpr_ros.cli.options import size
+
+if TYPE_CHECKING:
+    from vpr_ros.cli.options import Commands
+
+
+def add_train(commands: Commands) -> None:
+    """Add `vpr train`."""
+    parser = command(commands, 'train', _run_train,
+                     'train a network: one YAML per experiment (docs/training.md)')
+    parser.add_argument('experiment', metavar='EXPERIMENT.yaml')
+    parser.add_argument('--output', '-o', metavar='DIR',
+                        help='folder for checkpoints and logs; runs/EXPERIMENT if left out')
+    parser.add_argument('--set', action='append', default=[], dest='changes', metavar='NAME=VALUE',
+                        help='change a value of the experiment, such as training.epochs=5')
+    parser.add_argument('--resume', action='store_true',
+                        help='go on from the last checkpoint in the output')
+    parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ... (Lightning)')
+    parser.add_argument('--devices', default='auto', help='how many, or which (Lightning)')
+    parser.add_argument('--nodes', type=number(int, 1), default=1, help='machines (Lightning)')
+    parser.add_argument('--strategy', default='auto', help='ddp, ... (Lightning)')
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from vpr_ros.training.experiment import read_experiment
+    experiment = read_experiment(options.experiment, options.changes)
+    from vpr_ros.training.train import train
+    print(train(experiment, options.output or Path('runs', Path(options.experiment).stem),
+                resume=options.resume,
+                trainer_options={'accelerator': options.accelerator, 'devices': options.devices,
+                                 'num_nodes': options.nodes, 'strategy': options.strategy}))
+
+
+def add_export(commands: Commands) -> None:
+    """Add `vpr export`."""
+    parser = command(commands, 'export', _run_export,
+                     'write a checkpoint as the ONNX model that the robot runs, and compare both')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT')
+    parser.add_argument('--output', '-o', required=True, metavar='ONNX')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'int8'),
+                        help='of the backbone; norms stay fp32')
+    parser.add_argument('--pictures', nargs='+', default=[], metavar='DIR',
+                        help='folders of pictures, a drive each, to compare on, to calibrate int8 '
+                             'on and to fit --dimension to')
+    parser.add_argument('--validation', metavar='DIR',
+                        help='folder of database/, queries/ and ground_truth.csv: nothing is '
+                             'written when Recall@1 on it falls by more than 0.5 points')
+    parser.add_argument('--dimension', type=number(int, 1), metavar='D',
+                        help='shorten the descriptors to so many values, by PCA-whitening')
+    parser.add_argument('--size', metavar='WxH', help="the experiment's if left out")
+    parser.add_argument('--dynamic-size', action='store_true', help='take pictures of any size')
+    parser.add_argument('--no-half-weights', dest='half_weights', action='store_false',
+                        help='store weights as float32: twice the size, no rounding')
+    parser.add_argument('--license', default='', help='of the weights, for the metadata')
+
+
+def _run_export(options: argparse.Namespace) -> None:
+    from vpr_ros.training.checkpoint import load_network
+    from vpr_ros.training.export import CALIBRATED_ON
+    from vpr_ros.training.export import export
+    from vpr_ros.training.export import metadata_of
+    from vpr_ros.training.export import PROJECTED_FROM
+    from vpr_ros.training.export import read_pictures
+    from vpr_ros.training.projection import fold_projection
+    from vpr_ros.training.recall import ValidationSet
+    network, experiment = load_network(options.checkpoint)
+    described = experiment.network
+    height, width = (size(options.size) if options.size else (described.height, described.width))
+    validation = ValidationSet.read(options.validation) if options.validation else None
+    if (options.dimension or options.precision == 'int8') and not options.pictures:
+        raise ValueError('--dimension and --precision int8 need --pictures to fit to')
+    if options.dimension:
+        network = fold_projection(
+            network, *read_pictures(options.pictures, height, width, PROJECTED_FROM),
+            options.dimension)
+    pictures = None
+    if options.pictures:
+        pictures, _ = read_pictures(options.pictures, height, width, CALIBRATED_ON)
+    report = export(network, options.output, height=height, width=width,
+                    metadata=metadata_of(experiment, options.checkpoint, options.license),
+                    precision=options.precision, dynamic_size=options.dynamic_size,
+                    half_weights=options.half_weights, pictures=pictures, validation=validation)
+    print(f'{options.output}: {report}')
+
+
+def add_wrap_model(commands: Commands) -> None:
+    """Add `vpr wrap-model`."""
+    parser = command(commands, 'wrap-model', _run_wrap_model,
+                     'make a published place-recognition network (ONNX) one that the robot runs')
+    parser.add_argument('third', metavar='THIRD.onnx')
+    parser.add_argument('--output', '-o', required=True, metavar='ONNX')
+    parser.add_argument('--mean', nargs=3, type=float, default=(0.485, 0.456, 0.406),
+                        help="of the network's training, per channel, in units of --scale")
+    parser.add_argument('--std', nargs=3, type=float, default=(0.229, 0.224, 0.225),
+                        help='likewise')
+    parser.add_argument('--scale', type=number(float, 1e-6), default=255.0,
+                        help='what pixels are divided by before that; 1 for none')
+    parser.add_argument('--size', metavar='WxH', help='where the network takes any size')
+    parser.add_argument('--layout', default='nchw', choices=('nchw', 'nhwc'),
+                        help='order of its input')
+    parser.add_argument('--colour', default='rgb', choices=('rgb', 'bgr'),
+                        help='order of its channels')
+    parser.add_argument('--output-name', default='', help='which of several outputs')
+    parser.add_argument('--name', default='', help='for the metadata')
+    parser.add_argument('--license', default='', help='for the metadata')
+
+
+def _run_wrap_model(options: argparse.Namespace) -> None:
+    from vpr_ros.training.wrap import wrap_model
+    report = wrap_model(options.third, options.output, mean=options.mean, std=options.std,
+                        size=size(options.size) if options.size else None,
+                        layout=options.layout, colour=options.colour, scale=options.scale,
+                        output_name=options.output_name, name=options.name,
+                        license_name=options.license)
+    print(f'{options.output}: {report}')
