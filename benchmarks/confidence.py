@@ -8,6 +8,7 @@ that is carried to another street; single frames against the filter without and 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 import sys
 from typing import Any
 from typing import NamedTuple
@@ -16,13 +17,17 @@ from typing import TYPE_CHECKING
 from benchmarks import tables
 import numpy as np
 from tqdm import tqdm
+from vpr_ros import calibration
 from vpr_ros import defaults
 from vpr_ros import poses
+from vpr_ros.calibration import Calibration
 from vpr_ros.calibration import calibration_error
+from vpr_ros.calibration import DEFAULT_CURVES
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.localizer import Localizer
 from vpr_ros.offline.calibrate import calibrate
+from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.place_map import Manifest
@@ -43,8 +48,13 @@ TOWNS = (21, 22, 23, 24)
 DRIVES = ('spring', 'rain', 'night', 'unmapped', 'carried')
 WAYS = ('single frame', 'filter', 'filter, odometry')
 THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
+FITTED_ON = (31, 32, 33, 34)
+"""Seeds of towns that `--fit` fits the default curves to."""
+
 CARRIED_AFTER = 150
 """Frames on the main streets after which the robot is on the others."""
+
+METRES_A_FRAME = 1.2
 
 
 class Frames(NamedTuple):
@@ -62,14 +72,7 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
     came: dict[tuple[str, str, str], list[NDArray[np.float64]]] = defaultdict(list)
     for seed in tqdm(towns, desc='towns', disable=None):
         town = Town(seed)
-        winter = _drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0)
-        others = _drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
-                        route='other')
-        queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
-                                lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
-        queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0,
-                                     rate=5.0, lateral_offset=1.0, route='other')
-        queries['carried'] = _carried(queries['spring'], queries['unmapped'])
+        winter, others, queries = _drives(encoder, town)
         known = _drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
                        lateral_offset=-0.5)
         for fitted in ('map alone', 'calibrated'):
@@ -86,6 +89,7 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
                     came[fitted, name, way].append(_run(
                         Localizer(encoder, place_map, filter=way != 'single frame'), frames,
                         odometry=way.endswith('odometry'), unmapped=name == 'unmapped'))
+    _show_carried(came)
     header = ['map', 'drive', 'way', 'right',
               *(part for t in THRESHOLDS for part in (f'>={t:g}', 'of it right')), 'ECE', 'NEES']
     rows = [_row(key, parts) for key, parts in came.items()]
@@ -95,6 +99,62 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
           'over what is expected (1), where confidence is 0.9 or more and the pose right')
     return {'header': header[3:], 'rows': {', '.join(row[:3]): [
         None if np.isnan(v) else float(v) for v in row[3:]] for row in rows}}
+
+
+def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str, Any]:
+    """Print the curves that belief's two numbers have on made-up towns: the defaults."""
+    encoder = Encoder(model or bundled_model())
+    runs: list[tuple[PlaceMap, KnownDrive]] = []
+    for seed in tqdm(towns, desc='towns', disable=None):
+        winter, others, queries = _drives(encoder, Town(seed))
+        main, both = _map(encoder, [winter]), _map(encoder, [winter, others])
+        runs += [(both if name == 'carried' else main,
+                  KnownDrive(name, *frames, mapped=name != 'unmapped'))
+                 for name, frames in queries.items()]
+    curves = {way: gather(runs, encoder, Calibration(), way, defaults.CORRECT_RADIUS,
+                          defaults.MAX_SPEED, without=False)
+              # Of a single frame the support says nothing that its mass does not.
+              .fit(DEFAULT_CURVES[way], prior_weight=0.1, keep_shape=way == 'single')
+              for way in calibration.WAYS}
+    tables.show(f'curves fitted to towns {", ".join(map(str, towns))}',
+                ['way', 'offset', 'mass', 'support', 'weight'],
+                [[way, curve.offset, curve.mass, curve.support, curve.weight]
+                 for way, curve in curves.items()])
+    return {way: asdict(curve) for way, curve in curves.items()}
+
+
+def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
+    """Return the winter drives to map, on the main streets and the others, and the queries."""
+    winter, others = (_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
+                             route=route) for route in ('main', 'other'))
+    queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
+                            lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
+    queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0, rate=5.0,
+                                 lateral_offset=1.0, route='other')
+    queries['carried'] = _carried(queries['spring'], queries['unmapped'])
+    return winter, others, queries
+
+
+def _show_carried(came: dict[tuple[str, str, str], list[NDArray[np.float64]]]) -> None:
+    """Print how soon a robot that was carried knows, for the worst of the towns."""
+    rows = []
+    for (fitted, name, way), parts in came.items():
+        if name != 'carried' or way == 'single frame':
+            continue
+        after = [part[CARRIED_AFTER:] for part in parts]
+        given = [(part[:, 0] >= defaults.MIN_CONFIDENCE) for part in after]
+        rows.append([fitted, way, *(max(found) * METRES_A_FRAME for found in (
+            [_first(part[:, 1] > 0) for part in after],
+            [_first(one & (part[:, 1] > 0)) for one, part in zip(given, after, strict=True)])),
+            max(int((one & (part[:, 1] == 0)).sum())
+                for one, part in zip(given, after, strict=True))])
+    tables.show('carried to another street, the worst town', [
+        'map', 'way', 'metres until right', 'until published', 'wrong poses'], rows)
+
+
+def _first(yes: NDArray[np.bool_]) -> int:
+    """Return the number of the first frame that is so, or that of all."""
+    return int(yes.argmax()) if yes.any() else len(yes)
 
 
 def _row(key: tuple[str, str, str], parts: list[NDArray[np.float64]]) -> list[Any]:
@@ -157,5 +217,7 @@ def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
 
 
 if __name__ == '__main__':
-    options = tables.parser(__doc__).parse_args()
-    sys.exit(tables.answer(options, lambda: confidence(options.model)))
+    parser = tables.parser(__doc__)
+    parser.add_argument('--fit', action='store_true', help='fit the default curves instead')
+    options = parser.parse_args()
+    sys.exit(tables.answer(options, lambda: (fit if options.fit else confidence)(options.model)))

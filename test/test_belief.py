@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 import pytest
 from vpr_ros import poses
 from vpr_ros.belief import Belief
+from vpr_ros.belief import TOLD
+from vpr_ros.belief import WINDOW
 
 
 def street(count: int, spacing: float = 1.0) -> NDArray[np.float64]:
@@ -114,6 +116,13 @@ def test_without_odometry_the_speed_is_found_out() -> None:
     assert belief.places[60:90].sum() < 0.3
 
 
+def test_what_somebody_says_counts_as_evidence_there_only() -> None:
+    belief = Belief(street(100))
+    belief.expect(street(100)[40], 2.0)
+    assert belief.support[40] == pytest.approx(TOLD, abs=0.01)
+    assert belief.support[80] < 0.01
+
+
 def test_support_is_the_mean_evidence_on_the_way() -> None:
     belief = Belief(street(100))
     assert not belief.support.any()
@@ -121,7 +130,7 @@ def test_support_is_the_mean_evidence_on_the_way() -> None:
         seen(belief, place, np.exp(3.0))
         assert belief.support.max() <= 3.0 + 1e-9
         belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
-    assert belief.support[80] == pytest.approx(3.0, abs=0.3)
+    assert belief.support[80] == pytest.approx(3 * (1 - (1 - 1 / WINDOW) ** 30), abs=0.1)
     assert belief.support[10] < 0
     belief.forget()
     assert not belief.support.any()

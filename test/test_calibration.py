@@ -56,10 +56,17 @@ def test_what_an_older_map_keeps_is_taken() -> None:
     assert Calibration(**old) == Calibration()
 
 
-def test_by_default_confidence_is_the_mass() -> None:
-    mass = np.linspace(0.001, 0.999, 50)
-    for curve in DEFAULT_CURVES.values():
-        np.testing.assert_allclose(curve.confidence(mass, 3.0), mass, atol=1e-6)
+def test_by_default_a_drive_needs_both_mass_and_support() -> None:
+    for way in ('odometry', 'filter'):
+        curve = DEFAULT_CURVES[way]
+        assert curve.confidence(0.98, 0.5) < 0.5
+        assert curve.confidence(0.2, 3.0) < 0.9
+        assert curve.confidence(0.98, 4.0) > 0.95
+
+
+def test_by_default_a_single_frame_is_no_surer_than_its_mass() -> None:
+    mass = np.linspace(0.01, 0.95, 50)
+    assert (DEFAULT_CURVES['single'].confidence(mass, 9.0) < mass).all()
 
 
 curves = strategies.builds(Curve, strategies.floats(-20, 20), strategies.floats(0, 10),

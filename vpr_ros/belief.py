@@ -47,8 +47,11 @@ HEADING_ERROR = 0.25
 CURVATURE = 0.2
 """Radians per metre that a robot without odometry is thought to turn at most (1 sigma)."""
 
-WINDOW = 7.0
+WINDOW = 15.0
 """Wholly new frames over which `support` is a mean; older ones fade."""
+
+TOLD = 5.0
+"""The support that a place has when somebody said the robot is there: that of a clear stretch."""
 
 _GAPS = np.gradient(SPEEDS)
 
@@ -124,8 +127,10 @@ class Belief:
         distance = poses.distance(self._poses, pose) / deviation
         turn = poses.angle(self._poses, pose) / (2 * HEADING_ERROR)
         self.nowhere = PRIOR_NOWHERE_EXPECTED
-        mass = np.exp(-0.5 * (distance ** 2 + turn ** 2)) + 1e-9
-        self._start(mass * (1 - self.nowhere) / mass.sum())
+        told = np.exp(-0.5 * (distance ** 2 + turn ** 2))
+        scale = (1 - self.nowhere) / (told + 1e-9).sum()
+        self._start((told + 1e-9) * scale)
+        self._evidence[0] = told * scale * TOLD
 
     def predict(self, seconds: float, motion: Floats | None, max_speed: float) -> None:
         """Let time pass while the robot moves.

@@ -71,10 +71,11 @@ class Estimate:
     stamp int ns, that of the picture; pose float64 (7,) and covariance float64 (6,6) (metres,
     radians; symmetric positive definite) in the map's frame: the best guess, which is to be used
     only when `trusted`; confidence in [0,1], the probability that the pose is within
-    `correct_radius` of the truth, which is read off the belief's `mass` there and its `support`
-    (belief.py); candidates, the places most similar to this one picture; modes, where the belief
-    is: places that hold more of it than any other within `correct_radius`, each with all that is
-    held there; `reason`, why it is not trusted ('' when it is).
+    `correct_radius` of the truth, which is read off the belief's `mass` there and the `support`
+    for it: the mean log-likelihood ratio on the way there (belief.py), unless the latest frame
+    says otherwise; candidates, the places most similar to this one picture; modes, where the
+    belief is: places that hold more of it than any other within `correct_radius`, each with all
+    that is held there; `reason`, why it is not trusted ('' when it is).
     """
 
     stamp: int
@@ -121,6 +122,7 @@ class Localizer:
         self._mean = DriveMean(place_map.mean)
         sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
         self._sample = place_map.vectors(np.sort(sample))
+        self._agreement = 0.0  # the log-likelihood ratio of the latest frame at the belief's mode
         self._resumable: DriveState | None = None
         self._last_stamp: int | None = None
         self._last_view: NDArray[np.float32] | None = None
@@ -132,6 +134,7 @@ class Localizer:
         """Forget the drive so far: the next frame is the first."""
         self._mean.reset()
         self._belief.forget()
+        self._agreement = 0.0
         self._last_stamp = self._last_view = self._resumable = None
         self._rest()
 
@@ -196,10 +199,18 @@ class Localizer:
         usual = self._sample @ query
         scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
         found = similarity > -1  # an approximate index fills up with place 0
-        self._belief.update(places[found], self.calibration.ratios(scores[found]),
-                            self.calibration.outliers, weight=novelty * curve.weight,
-                            novelty=novelty)
-        return self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp, curve)
+        ratios = np.where(found, self.calibration.ratios(scores), self.calibration.outliers)
+        self._belief.update(places[found], ratios[found], self.calibration.outliers,
+                            weight=novelty * curve.weight, novelty=novelty)
+        near, mass = self._mode()
+        self._agreement += novelty * (self._agreed(places, ratios, near) - self._agreement)
+        support = self._agreement
+        if self.filter:
+            # Who was carried off sees so at once: one frame may be a sigma worse than the others.
+            support = min(support + self.calibration.separation,
+                          float(mass @ self._belief.support[near]) / mass.sum())
+        return self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp, curve,
+                              near, mass, support)
 
     def _follow_clock(self, stamp: int) -> float:
         """Return the seconds since the last frame, and start over when the clock was set back."""
@@ -261,15 +272,25 @@ class Localizer:
         last, self._last_query = self._last_query, query
         return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
 
-    def _estimate(self, query: NDArray[np.float32], similarity: NDArray[np.float32],
-                  places: NDArray[np.int64], stamp: int, curve: Curve) -> Estimate:
-        """Return the pose of the belief's mode: the mean of the places around the likeliest."""
+    def _mode(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the places (m,) within `correct_radius` of the likeliest, and their mass."""
         belief, all_poses = self._belief.places, self.place_map.poses
         near = np.flatnonzero(poses.distance(all_poses, all_poses[belief.argmax()])
                               <= self.correct_radius)
-        weights = belief[near]
+        return near, belief[near]
+
+    def _agreed(self, places: NDArray[np.int64], ratios: NDArray[np.float64],
+                near: NDArray[np.int64]) -> float:
+        """Return the greatest log-likelihood ratio that a frame has at one of some places."""
+        own = ratios[np.isin(places, near)]
+        return float(np.log(own.max(initial=self.calibration.outliers)))
+
+    def _estimate(self, query: NDArray[np.float32], similarity: NDArray[np.float32],
+                  places: NDArray[np.int64], stamp: int, curve: Curve, near: NDArray[np.int64],
+                  weights: NDArray[np.float64], support: float) -> Estimate:
+        """Return the pose of the belief's mode: the mean of the places `near` the likeliest."""
+        belief, all_poses = self._belief.places, self.place_map.poses
         mass = min(1.0, float(weights.sum()))
-        support = float(weights @ self._belief.support[near]) / mass
         confidence = float(curve.confidence(mass, support))
         pose = poses.mean(all_poses[near], weights)
         covariance = poses.covariance(all_poses[near], weights, pose, np.zeros(6)) \

@@ -81,7 +81,7 @@ def test_frames_off_the_map_are_all_wrong(fit):
 
 def test_the_deviation_is_how_far_the_drive_was_beside_the_track(fit):
     ahead, aside, _ = fit.calibration.deviation
-    assert aside == pytest.approx(0.6, abs=0.1)
+    assert aside == pytest.approx(((0.6 ** 2 + 0.8 ** 2) / 2) ** 0.5, abs=0.07)
     assert ahead < 0.6
 
 
@@ -113,9 +113,9 @@ def test_a_fit_holds_on_a_drive_that_it_was_not_made_on(encoder, fit):
 def test_a_map_alone_is_rehearsed_and_says_so(encoder):
     calibration = rehearsed(site(encoder, views(encoder)), encoder)
     assert calibration.fitted_on == 'the map alone, rehearsed'
-    for curve in calibration.curves.values():
+    for way, curve in calibration.curves.items():
         assert curve.mass > 0
-        assert curve.support > 0
+        assert curve.support > 0 or way == 'single'
 
 
 def test_sessions_are_rehearsed_against_each_other(encoder):

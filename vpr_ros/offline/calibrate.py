@@ -49,13 +49,13 @@ _SPELT = {'odometry': 'with odometry', 'filter': 'without odometry', 'single': '
 _PARTS = 3
 _FOLDS = 5
 _LAWS = ((3.0, 0.05), (2.5, 0.1), (2.0, 0.1), (1.5, 0.2))
-_WEIGHTS = (0.1, 0.2, 0.3, 0.5, 0.8)
+_WEIGHTS = (0.2, 0.3, 0.5)
 
 _INDEPENDENT = 0.1
 """What a frame counts for in the fit: neighbouring ones go right or wrong together."""
 
-_UNMAPPED = 0.5
-"""What a frame off the map counts for against one on it."""
+_SETTLING = 10
+"""Frames at the start of a drive, when the belief cannot know yet: they would blur the curve."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,10 @@ class Examples:
     residual: Floats
     spread: Floats
 
-    @property
-    def counts(self) -> Floats:
-        """How many independent frames each row counts for."""
-        return np.where(self.mapped, _INDEPENDENT, _INDEPENDENT * _UNMAPPED)
-
-    def fit(self, prior: Curve, *, keep_shape: bool = False) -> Curve:
-        """Return the curve that tells the right from the wrong."""
-        return fit_curve(self.mass, self.support, self.right, prior, frames=self.counts,
-                         keep_shape=keep_shape)
+    def fit(self, prior: Curve, *, keep_shape: bool = False, prior_weight: float = 1.0) -> Curve:
+        """Return the curve that tells the right from the wrong (see fit_curve)."""
+        return fit_curve(self.mass, self.support, self.right, prior, frames=_INDEPENDENT,
+                         keep_shape=keep_shape, prior_weight=prior_weight)
 
     def held_out(self, prior: Curve) -> Floats:
         """Return each frame's confidence (N,) from a curve fitted without its stretch of time."""
@@ -120,15 +115,14 @@ class Examples:
         for fold in np.unique(self.fold):
             own = self.fold == fold
             curve = fit_curve(self.mass[~own], self.support[~own], self.right[~own], prior,
-                              frames=self.counts[~own])
+                              frames=_INDEPENDENT)
             confidence[own] = curve.confidence(self.mass[own], self.support[own])
         return confidence
 
     def loss(self, prior: Curve) -> float:
         """Return the cross-validated logarithmic loss per frame of the best curve."""
         p = np.clip(self.held_out(prior), 1e-4, 1 - 1e-4)
-        losses = -np.where(self.right, np.log(p), np.log1p(-p))
-        return float(np.average(losses, weights=self.counts))
+        return float(-np.where(self.right, np.log(p), np.log1p(-p)).mean())
 
 
 @dataclass(frozen=True)
@@ -230,7 +224,7 @@ def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive
     frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
     curves = {way: own.fit(_start(best, way)) for way, own in found.items()}
     calibration = replace(
-        best, curves={**best.curves, **curves}, deviation=_deviation(found[ways[0]]),
+        best, curves={**best.curves, **curves}, deviation=_deviation(found[ways[0]], len(drives)),
         fitted_on=', '.join(drive.name for drive in drives) + f': {frames} frames')
     held_out = {way: own.held_out(_start(best, way)) for way, own in found.items()}
     return Fit(calibration, found, held_out, before)
@@ -253,16 +247,16 @@ def report(fit: Fit) -> Iterator[str]:
 
 
 def gather(runs: Sequence[tuple[PlaceMap, KnownDrive]], encoder: Encoder,
-           calibration: Calibration, way: str, correct_radius: float, max_speed: float
-           ) -> Examples:
-    """Return what comes of drives through their maps, and through the maps without them."""
+           calibration: Calibration, way: str, correct_radius: float, max_speed: float, *,
+           without: bool = True) -> Examples:
+    """Return what comes of drives through their maps, and through the maps `without` them."""
     options = {'correct_radius': correct_radius, 'max_speed': max_speed, 'min_confidence': 0.0,
                'filter': way != 'single', 'top_k': 1}
     parts: list[list[NDArray[np.generic]]] = []
     for place_map, drive in runs:
         localizer = _localizer(place_map, encoder, calibration, options)
         parts.append(_drive(localizer, drive, way, mapped=drive.mapped))
-        for part in range(_PARTS if drive.mapped else 0):
+        for part in range(_PARTS if drive.mapped and without else 0):
             begin, end = (len(drive) * (part + more) // _PARTS for more in (0, 1))
             stretch = drive.part(slice(begin, end))
             rest = _without(place_map, stretch)
@@ -277,11 +271,12 @@ def _drive(localizer: Localizer, drive: KnownDrive, way: str, *, mapped: bool
     """Return the columns of Examples for one drive; frames without a truth are left out."""
     rows = []
     folds = np.arange(len(drive)) * (_FOLDS if mapped else 1) // max(len(drive), 1)
-    for descriptor, stamp, true, odometry, fold in zip(
-            drive.descriptors, drive.stamps, drive.truth, drive.odometry, folds, strict=True):
+    settling = 0 if way == 'single' else min(_SETTLING, len(drive) // 2)
+    for number, (descriptor, stamp, true, odometry, fold) in enumerate(zip(
+            drive.descriptors, drive.stamps, drive.truth, drive.odometry, folds, strict=True)):
         step = odometry if way == 'odometry' and np.isfinite(odometry).all() else None
         estimate = localizer.locate(descriptor, int(stamp), step)
-        if not np.isfinite(true[0]):
+        if not np.isfinite(true[0]) or number < settling:
             continue
         off = float(poses.distance(estimate.pose, true))
         yaw = float(poses.heading(estimate.pose))
@@ -322,11 +317,16 @@ def _confidence(examples: Examples, curve: Curve) -> Floats:
     return curve.confidence(examples.mass, examples.support)
 
 
-def _deviation(examples: Examples) -> tuple[float, float, float]:
-    """Return how far (m ahead, m aside, rad; 1 sigma) the robot is from the right place."""
-    right = examples.right
+def _deviation(examples: Examples, drives: int) -> tuple[float, float, float]:
+    """Return how far (m ahead, m aside, rad; 1 sigma) a robot is from the right place.
+
+    Within a drive it keeps to its line, so that a drive tells one distance: the default counts as
+    one drive more.
+    """
+    default, right = Calibration().deviation, examples.right
     if right.sum() < FEWEST:
-        return Calibration().deviation
+        return default
     excess = (np.square(examples.residual[right]) - examples.spread[right]).mean(axis=0)
-    ahead, aside = np.sqrt(np.maximum(excess, 0.1 ** 2))
-    return float(ahead), float(aside), Calibration().deviation[2]
+    ahead, aside = np.sqrt((drives * np.maximum(excess, 0.0) + np.square(default[:2]))
+                           / (drives + 1))
+    return float(ahead), float(aside), default[2]

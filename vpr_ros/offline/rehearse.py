@@ -5,7 +5,6 @@ How a fit is made from drives is in calibrate.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +25,12 @@ if TYPE_CHECKING:
 
 # Rehearsed drives: by how many standard deviations places stand out, and how much that varies;
 # how many other places a frame is mixed with; frames that share those; frames of a drive.
-_LEVELS = (4.0, 3.0, 2.0)
-_ALIKE = (1.0,)
+_LEVELS = (4.0, 3.0)
 _SCATTER = 1.0
+
+_CERTAINTY = 200.0
+"""How much the defaults, which come of real drives, count for against the rehearsals of a map."""
+
 _MIXED = 64
 _STRETCH = 10
 _LONGEST = 200
@@ -40,20 +42,19 @@ def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WA
               max_speed: float = defaults.MAX_SPEED, seed: int = 0) -> Calibration:
     """Return the calibration of a map that no drive has been held against yet.
 
-    The map's own places, mixed with others until they stand out by 2 to 4 standard deviations as
+    The map's own places, mixed with others until they stand out by 3 or 4 standard deviations as
     places do in another season, are driven through it, and through the map without that stretch;
-    and each session through the others where there are several. Streets that are on no map, but
-    look like mapped ones, are driven, too: these places when they stand out by 1. It is a guess at
-    how hard drives will be, but knows how alike this map's places are. Of a map of fewer than 30
-    places, or of places that are all alike, it says nothing: the defaults are returned.
+    and each session through the others where there are several. This knows how alike the places
+    of this map are; how hard drives are, and how much streets on no map look like mapped ones, the
+    default curves know, which it only shifts and stretches. Of a map of fewer than 30 places, or
+    of places that are all alike, it says nothing: the defaults are returned.
     """
     runs = _rehearsals(place_map, np.random.default_rng(seed))
     if not runs:
         return Calibration()
     found = {way: gather(runs, encoder, Calibration(), way, correct_radius, max_speed)
              for way in ways}
-    # How mass and support compare is not for a rehearsal to say: only real drives have seasons.
-    curves = {way: own.fit(replace(DEFAULT_CURVES[way], support=1.0), keep_shape=True)
+    curves = {way: own.fit(DEFAULT_CURVES[way], keep_shape=True, prior_weight=_CERTAINTY)
               for way, own in found.items()}
     return Calibration(curves=curves, fitted_on='the map alone, rehearsed')
 
@@ -73,10 +74,9 @@ def _rehearsals(place_map: PlaceMap, random: np.random.Generator
         begin = int(random.integers(0, max(1, len(own) - _LONGEST + 1)))
         chosen = slice(begin, begin + _LONGEST)
         if len(runs) < len(_LEVELS):
-            runs += [(own_map, replace(_as_drive(
-                place_map, own, session, _mixed(vectors, level, usual, random)).part(chosen),
-                mapped=mapped)) for mapped, levels in ((True, _LEVELS), (False, _ALIKE))
-                for level in levels]
+            runs += [(own_map, _as_drive(
+                place_map, own, session, _mixed(vectors, level, usual, random)).part(chosen))
+                for level in _LEVELS]
         others = np.flatnonzero(place_map.sessions != session)[:_MOST_PLACES]
         if len(others) >= FEWEST and len(runs) < 3 * len(_LEVELS):
             runs.append((place_map.select(others),
