@@ -59,7 +59,7 @@ class Curve:
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
-DEFAULT_CURVES = {'odometry': Curve(-3.9, 0.5, 1.7, 0.3), 'filter': Curve(-3.5, 0.7, 1.2, 0.3),
+DEFAULT_CURVES = {'odometry': Curve(-6.1, 0.4, 2.4, 0.3), 'filter': Curve(-5.4, 0.6, 1.7, 0.3),
                   'single': Curve(-0.4, 1.1, 0.0, 1.0)}
 """What drives in spring, rain and at night gave on winter maps of four made-up towns, and off them
 (`python -m benchmarks.confidence --fit`); rounded."""

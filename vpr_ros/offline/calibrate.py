@@ -104,9 +104,21 @@ class Examples:
     residual: Floats
     spread: Floats
 
+    @property
+    def counts(self) -> Floats:
+        """How many independent frames each row counts for.
+
+        Those off the map count as much in all as those on it: to begin with, the belief takes the
+        one to be as likely as the other, too.
+        """
+        off = ~self.mapped
+        if not off.any() or off.all():
+            return np.full(len(off), _INDEPENDENT)
+        return _INDEPENDENT * np.where(off, (~off).sum() / off.sum(), 1.0)
+
     def fit(self, prior: Curve, *, keep_shape: bool = False, prior_weight: float = 1.0) -> Curve:
         """Return the curve that tells the right from the wrong (see fit_curve)."""
-        return fit_curve(self.mass, self.support, self.right, prior, frames=_INDEPENDENT,
+        return fit_curve(self.mass, self.support, self.right, prior, frames=self.counts,
                          keep_shape=keep_shape, prior_weight=prior_weight)
 
     def held_out(self, prior: Curve) -> Floats:
@@ -115,14 +127,15 @@ class Examples:
         for fold in np.unique(self.fold):
             own = self.fold == fold
             curve = fit_curve(self.mass[~own], self.support[~own], self.right[~own], prior,
-                              frames=_INDEPENDENT)
+                              frames=self.counts[~own])
             confidence[own] = curve.confidence(self.mass[own], self.support[own])
         return confidence
 
     def loss(self, prior: Curve) -> float:
         """Return the cross-validated logarithmic loss per frame of the best curve."""
         p = np.clip(self.held_out(prior), 1e-4, 1 - 1e-4)
-        return float(-np.where(self.right, np.log(p), np.log1p(-p)).mean())
+        losses = -np.where(self.right, np.log(p), np.log1p(-p))
+        return float(np.average(losses, weights=self.counts))
 
 
 @dataclass(frozen=True)
