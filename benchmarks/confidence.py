@@ -21,11 +21,11 @@ from vpr_ros import calibration
 from vpr_ros import defaults
 from vpr_ros import poses
 from vpr_ros.calibration import Calibration
-from vpr_ros.calibration import calibration_error
 from vpr_ros.calibration import DEFAULT_CURVES
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.localizer import Localizer
+from vpr_ros.metrics import calibration_error
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive

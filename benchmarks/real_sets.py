@@ -20,9 +20,12 @@ import numpy as np
 from vpr_ros import images
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
+from vpr_ros.metrics import first_right
+from vpr_ros.metrics import recall
+from vpr_ros.metrics import RECALLS
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate import evaluate_set
-from vpr_ros.offline.evaluate import RECALLS
+from vpr_ros.offline.evaluate import summary
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.sources import open_source
 
@@ -57,15 +60,15 @@ def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
 def _measure(one: PictureSet, encoder: Encoder) -> dict[str, Any]:
     if not one.has_queries:
         return _map_only(one, encoder)
-    result = evaluate_set(one.database, one.queries, one.ground_truth, encoder)
+    result = summary(evaluate_set(one.database, one.queries, one.ground_truth, encoder,
+                                  cache=False))
     answers = one.answers()
     queries = [path for path in images.list_folder(one.queries) if path.name in answers]
     found = thumbnails.search(images.list_folder(one.database), queries, max(RECALLS))
-    first = np.array([next((rank for rank, place in enumerate(row) if place in answers[path.name]),
-                           max(RECALLS)) for path, row in zip(queries, found, strict=True)])
+    ranks = first_right(np.array(found), [sorted(answers[path.name]) for path in queries])
     kept = {name: result[name] for name in ('places', 'evaluated', 'unmapped', 'compensate',
                                             'recall', 'seconds')}
-    return {**kept, 'thumbnail_recall': {str(n): float(np.mean(first < n)) for n in RECALLS}}
+    return {**kept, 'thumbnail_recall': {str(n): share for n, share in recall(ranks).items()}}
 
 
 def _map_only(one: PictureSet, encoder: Encoder) -> dict[str, Any]:

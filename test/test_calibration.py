@@ -8,12 +8,11 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 from vpr_ros.calibration import Calibration
-from vpr_ros.calibration import calibration_error
 from vpr_ros.calibration import Curve
 from vpr_ros.calibration import DEFAULT_CURVES
 from vpr_ros.calibration import fit_curve
 from vpr_ros.calibration import log_odds
-from vpr_ros.calibration import reliability
+from vpr_ros.metrics import calibration_error
 import yaml
 
 scores = strategies.floats(-1e4, 1e4)
@@ -117,18 +116,6 @@ def test_a_drive_on_which_all_went_well_does_not_make_it_certain() -> None:
     curve = fit_curve(mass, np.zeros(50), np.ones(50, bool), Curve(), frames=0.1)
     assert 0.9 < curve.confidence(0.9, 0.0) < 0.999
     assert curve.confidence(0.01, 0.0) < 0.5
-
-
-def test_the_reliability_diagram_has_ten_bins() -> None:
-    confidence = np.array([0.0, 0.05, 0.55, 0.95, 1.0])
-    right = np.array([False, True, True, True, False])
-    bins = reliability(confidence, right)
-    assert len(bins) == 10
-    assert bins[0] == (2, pytest.approx(0.025), 0.5)
-    assert bins[9] == (2, pytest.approx(0.975), 0.5)
-    assert bins[3][0] == 0
-    expected = (2 * 0.475 + 0.45 + 2 * 0.475) / 5
-    assert calibration_error(confidence, right) == pytest.approx(expected)
 
 
 def test_log_odds_are_bounded() -> None:

@@ -116,7 +116,8 @@ def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
     assert manifest.index == 'hnsw'
 
     code, out, _ = vpr('replay', site / 'query.mcap', '--map', tmp_path / 'map', '--model',
-                       site / 'm.onnx', '--output', tmp_path / 'out', '--truth-topic', POSES)
+                       site / 'm.onnx', '--output', tmp_path / 'out', '--truth-topic', POSES,
+                       '--min-confidence', 0.3)
     assert code == 0
     first, second = out.splitlines()
     assert f'{COUNT} frames, ' in first
@@ -142,7 +143,8 @@ def test_recall_goes_to_a_file(site, tmp_path, vpr):
                        tmp_path / 'truth.csv', '--model', site / 'm.onnx',
                        '--json', tmp_path / 'sub' / 'recall.json')
     assert code == 0
-    assert out.startswith('R@1 1.000, R@5 1.000, R@10 1.000  (10 queries, 2 without an answer')
+    assert out.startswith('R@1 1.000, R@5 1.000, R@10 1.000  (R@1 0.722 to 1.000 at 95 %; '
+                          '10 queries, 2 without an answer')
     result = json.loads((tmp_path / 'sub' / 'recall.json').read_text())
     assert result['recall'] == {'1': 1.0, '5': 1.0, '10': 1.0}
     assert (result['evaluated'], result['unmapped'], result['places']) == (10, 2, 12)

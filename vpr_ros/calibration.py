@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 WAYS = ('odometry', 'filter', 'single')
 """With the filter and odometry, with the filter alone, each frame for itself."""
 
-BINS = 10
-
 _FAR = 15.0
 """Log-odds beyond which a belief is no surer: 3 in 10 million."""
 
@@ -59,8 +57,8 @@ class Curve:
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
-DEFAULT_CURVES = {'odometry': Curve(-6.1, 0.4, 2.4, 0.3), 'filter': Curve(-5.4, 0.6, 1.7, 0.3),
-                  'single': Curve(-0.4, 1.1, 0.0, 1.0)}
+DEFAULT_CURVES = {'odometry': Curve(-7.0, 0.3, 2.7, 0.3), 'filter': Curve(-6.4, 0.45, 2.0, 0.3),
+                  'single': Curve(-0.6, 1.15, 0.0, 1.0)}
 """What drives in spring, rain and at night gave on winter maps of four made-up towns, and off them
 (`python -m benchmarks.confidence --fit`); rounded."""
 
@@ -177,21 +175,3 @@ def _logistic(table: Floats, right: NDArray[np.bool_], counts: Floats, start: Fl
         if np.abs(step).max() < 1e-8:
             break
     return answer
-
-
-def reliability(confidence: Floats, right: NDArray[np.bool_]
-                ) -> list[tuple[int, float, float]]:
-    """Return (frames, mean confidence, share that is right) of each of ten equal bins.
-
-    Empty bins have nan.
-    """
-    bins = np.minimum((np.asarray(confidence) * BINS).astype(int), BINS - 1)
-    return [(int(own.sum()), float(confidence[own].mean()), float(right[own].mean()))
-            if (own := bins == number).any() else (0, math.nan, math.nan)
-            for number in range(BINS)]
-
-
-def calibration_error(confidence: Floats, right: NDArray[np.bool_]) -> float:
-    """Return the expected calibration error over ten equal bins (Naeini et al. 2015)."""
-    return sum(count * abs(sure - share) for count, sure, share in reliability(confidence, right)
-               if count) / max(len(confidence), 1)

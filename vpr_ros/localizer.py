@@ -249,7 +249,7 @@ class Localizer:
         return False
 
     def _move(self, seconds: float, step: NDArray[np.float64] | None) -> None:
-        """Let the belief follow the robot; less than half a spacing is saved up for later.
+        """Let the belief follow the robot; less than a spacing is saved up for later.
 
         Mass that moves in many small steps would spread by the map's grid in each of them.
         """
@@ -260,7 +260,7 @@ class Localizer:
         if motion is None:
             if self._pending_seconds * self.max_speed < _FINE * self._belief.spacing:
                 return
-        elif np.hypot(*motion[:2]) < self._belief.spacing / 2 and abs(motion[2]) < _TURN:
+        elif np.hypot(*motion[:2]) < self._belief.spacing and abs(motion[2]) < _TURN:
             return
         if self._pending_seconds > 0:
             self._belief.predict(self._pending_seconds, motion, self.max_speed)

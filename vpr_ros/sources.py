@@ -6,6 +6,7 @@ A source gives frames in order and decodes none that is not asked for.
 from __future__ import annotations
 
 from contextlib import contextmanager
+import csv
 from dataclasses import dataclass
 from functools import partial
 import logging
@@ -115,6 +116,67 @@ def some_of(names: Sequence[str], most: int = 10) -> str:
     """Return names as a list for a message: the first `most`, and how many more there are."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
+
+
+def read_ground_truth(path: str | Path, queries: Sequence[Path], references: Sequence[Path]
+                      ) -> list[list[int]]:
+    """Return the right places of each query: numbers in `references`, none or more.
+
+    `path` is a CSV with the columns query,reference: file names, a row for each right answer.
+    Raises FileNotFoundError, or SourceError for a name that is not among the pictures, or is that
+    of two of them, or when no right answer is listed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist')
+    place, number = _numbers_of(references), _numbers_of(queries)
+    truth: list[list[int]] = [[] for _ in queries]
+    with path.open(newline='', encoding='utf-8-sig') as file:
+        reader = csv.DictReader(file)
+        if not {'query', 'reference'} <= set(reader.fieldnames or ()):
+            raise SourceError(f'{path} needs the columns query,reference')
+        for row in reader:
+            for name, known in ((row['query'], number), (row['reference'], place)):
+                if name not in known:
+                    raise SourceError(f'{path} names {name}, which is not among the pictures')
+            truth[number[row['query']]].append(place[row['reference']])
+    if not any(truth):
+        raise SourceError(f'{path} lists no right answer')
+    return truth
+
+
+def _numbers_of(files: Sequence[Path]) -> dict[str, int]:
+    numbers = {file.name: number for number, file in enumerate(files)}
+    if len(numbers) < len(files):
+        raise SourceError(f'{files[0].parent}: two pictures have the same name')
+    return numbers
+
+
+def utm_of(name: str) -> tuple[float, float, float, str] | None:
+    """Return east, north (m), heading (radians about z, or nan) and zone that a name says.
+
+    The layout of the geo-localisation benchmarks, @east@north@zone@letter@...: fields 1 and 2 are
+    metres, 3 and 4 the UTM zone, 9 a compass heading in degrees or empty. None for other names.
+    """
+    fields = name.split('@')
+    if len(fields) < 3 or fields[0]:
+        return None
+    east, north = _number(fields[1]), _number(fields[2])
+    if math.isnan(east + north):
+        return None
+    zone, band = (fields[3], fields[4]) if len(fields) > 4 else ('', '')
+    compass = _number(fields[9]) if len(fields) > 9 else math.nan
+    # Bands C to M lie south of the equator, where northings start over.
+    hemisphere = 'south' if 'C' <= band.upper() < 'N' else 'north'
+    return east, north, math.radians(90.0 - compass), f'{zone} {hemisphere}'
+
+
+def _number(field: str) -> float:
+    try:
+        value = float(field)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def _bag_frames(bag: Bag, topic: str, track: poses.PoseTrack) -> Iterator[Frame]:

@@ -10,8 +10,8 @@ from small_drive import POSES
 from small_drive import write_bag
 from vpr_ros import poses
 from vpr_ros.calibration import Calibration
-from vpr_ros.calibration import calibration_error
 from vpr_ros.errors import SourceError
+from vpr_ros.metrics import calibration_error
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.calibrate import read_drive

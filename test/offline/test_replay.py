@@ -45,9 +45,9 @@ def test_every_frame_of_the_mapped_street_is_found(site, bag):
     assert drive.stamps.tolist() == [stamp(place) for place in range(COUNT)]
     assert not drive.dropped
     assert drive.seconds > 0
-    settled = slice(5, None)
+    settled = slice(6, None)
     assert drive.trusted[settled].all()
-    np.testing.assert_allclose(drive.poses[settled], [pose(place) for place in range(5, COUNT)],
+    np.testing.assert_allclose(drive.poses[settled], [pose(place) for place in range(6, COUNT)],
                                atol=0.5)
 
 

@@ -82,8 +82,8 @@ def test_a_validation_set_is_read_and_measured(tmp_path):
 
 
 @pytest.mark.parametrize(('rows', 'message'), [
-    ('a.png,z.png\n', 'names the reference z.png'),
-    ('c.png,a.png\n', 'names the query c.png'),
+    ('a.png,z.png\n', 'names z.png, which is not'),
+    ('c.png,a.png\n', 'names c.png, which is not'),
     ('', 'lists no right answer'),
 ])
 def test_a_ground_truth_that_does_not_fit_is_refused(tmp_path, rows, message):
@@ -93,5 +93,5 @@ def test_a_ground_truth_that_does_not_fit_is_refused(tmp_path, rows, message):
 
 def test_a_set_without_its_table_is_refused(tmp_path):
     (write_set(tmp_path / 'set') / 'ground_truth.csv').unlink()
-    with pytest.raises(SourceError, match=r'ground_truth.csv does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'ground_truth.csv does not exist'):
         ValidationSet.read(tmp_path / 'set')

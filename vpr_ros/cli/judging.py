@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 from typing import TYPE_CHECKING
 
 from vpr_ros import defaults
@@ -14,40 +15,129 @@ from vpr_ros.cli.options import number
 
 if TYPE_CHECKING:
     from vpr_ros.cli.options import Commands
+    from vpr_ros.offline.evaluation import Evaluation
 
 
 def add_evaluate(commands: Commands) -> None:
     """Add `vpr evaluate`."""
     parser = command(commands, 'evaluate', _run_evaluate,
-                     'measure the recall of a model on a set of pictures')
-    parser.add_argument('--database', required=True, metavar='DIR', help='pictures of the map')
-    parser.add_argument('--queries', required=True, metavar='DIR', help='pictures to find on it')
-    parser.add_argument('--ground-truth', required=True, metavar='CSV',
-                        help='file names query,reference: a row for each right answer')
+                     'measure a model or a map by queries whose truth is known')
+    of = parser.add_argument_group('what is judged: pictures, a drive, or a replay')
+    of.add_argument('--database', metavar='DIR', help='pictures of the places')
+    of.add_argument('--queries', metavar='DIR', help='pictures to find among them')
+    of.add_argument('--ground-truth', metavar='CSV',
+                    help='file names query,reference: a row for each right answer')
+    of.add_argument('--utm', metavar='DIR',
+                    help='folder of database/ and queries/ named @utm_east@utm_north@...')
+    of.add_argument('--map', metavar='MAP', help='a map, with --drive or --replay')
+    of.add_argument('--drive', metavar='SOURCE', help='a bag, or a folder of pictures with poses')
+    of.add_argument('--replay', metavar='OUT', help='what `vpr replay` wrote')
+    of.add_argument('--truth', metavar='BAG|TUM', help='true poses of the replayed drive')
+    of.add_argument('--image-topic', help='the first image topic if left out')
+    of.add_argument('--truth-topic', help='the best pose topic if left out')
     add_localizer_options(parser)
+    parser.add_argument('--tolerance', type=number(float, 0.001), metavar='M',
+                        help='metres within which an answer is right; by default '
+                             f'{defaults.CORRECT_RADIUS:g}, and 25 for --utm')
+    parser.add_argument('--degrees', type=number(float, 0, 180), metavar='DEG', default=180.0,
+                        help='and degrees')
     parser.add_argument('--no-compensate', dest='compensate', action='store_false',
                         help='do not centre queries on their running mean')
-    parser.add_argument('--filter', action=argparse.BooleanOptionalAction, default=False,
-                        help='take the queries in the order of their names for a drive')
+    parser.add_argument('--filter', action=argparse.BooleanOptionalAction,
+                        help='take the queries in their order for a drive; by default for '
+                             '--drive only')
     parser.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
                         default=defaults.MIN_CONFIDENCE,
                         help='a query counts as answered from this confidence on')
-    parser.add_argument('--json', metavar='OUT', help='write the result to this file')
+    parser.add_argument('--no-cache', dest='cache', action='store_false',
+                        help='encode the pictures anew')
+    parser.set_defaults(refuse=parser.error)
+    parser.add_argument('--json', metavar='OUT', help='write the figures to this file')
+    parser.add_argument('--html', metavar='OUT', help='write a report to look at')
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     from vpr_ros.files import whole_file
-    from vpr_ros.offline.evaluate import evaluate_set
-    result = evaluate_set(options.database, options.queries, options.ground_truth,
-                          load_encoder(options), compensate=options.compensate,
-                          filter=options.filter, min_confidence=options.min_confidence)
+    from vpr_ros.offline.evaluate import summary
+    evaluation = _evaluation(options)
+    result = summary(evaluation)
     if options.json:
         with whole_file(options.json) as part:
             part.write_text(json.dumps(result, indent=2) + '\n')
-    recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
-    print(f'{recalls}  ({result["evaluated"]} queries, {result["unmapped"]} without an answer, '
-          f'{result["places"]} places; tolerance {result["tolerance"]})')
-    filtered = f'filtered R@1 {result["filtered"]:.3f}, ' if options.filter else ''
-    print(f'{filtered}{result["answered"]} answered at confidence {options.min_confidence:g}, '
-          f'{result["answered_right"]} of them right, {result["false_accepts"]} where nothing is '
-          f'right; calibration error {result["ece"]:.3f}')
+    if options.html:
+        from vpr_ros.offline.report import write_report
+        write_report(evaluation, options.html)
+    for line in _lines(result):
+        print(line)
+
+
+def _evaluation(options: argparse.Namespace) -> Evaluation:
+    from vpr_ros.offline import evaluate
+    pictures = options.database and options.queries and options.ground_truth
+    drive = options.map and options.drive
+    replay = options.map and options.replay and options.truth
+    if not (pictures or options.utm or drive or replay):
+        options.refuse('name --database, --queries and --ground-truth; or --utm; or --map and '
+                       '--drive; or --map, --replay and --truth')
+    encoder = load_encoder(options)
+    common = {'compensate': options.compensate, 'min_confidence': options.min_confidence}
+    if pictures:
+        return evaluate.evaluate_set(
+            options.database, options.queries, options.ground_truth, encoder,
+            filter=bool(options.filter), cache=options.cache, **common)
+    if options.utm:
+        return evaluate.evaluate_utm(
+            options.utm, encoder, tolerance=options.tolerance or evaluate.UTM_TOLERANCE,
+            filter=bool(options.filter), cache=options.cache, **common)
+    where = {'tolerance': options.tolerance or defaults.CORRECT_RADIUS,
+             'degrees': options.degrees}
+    from vpr_ros.place_map import PlaceMap
+    place_map = PlaceMap.load(options.map, encoder)
+    if drive:
+        from vpr_ros.sources import open_source
+        with open_source(options.drive, image_topic=options.image_topic,
+                         pose_topic=options.truth_topic) as source:
+            return evaluate.evaluate_drive(place_map, source, encoder,
+                                           filter=options.filter is not False, **where, **common)
+    return evaluate.evaluate_replay(
+        options.replay, place_map, _true_poses(options.truth, options.truth_topic),
+        min_confidence=options.min_confidence, **where)
+
+
+def _true_poses(path: str, topic: str | None) -> Any:
+    from pathlib import Path
+
+    from vpr_ros import poses
+    from vpr_ros.ros.bag import Bag
+    if Path(path).suffix in ('.tum', '.txt'):
+        return poses.read_tum(path)
+    with Bag(path) as bag:
+        return bag.poses(bag.pose_topic(topic))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    recalls = ', '.join(
+        f'R@{n} {share:.3f}' for n, share in result['recall'].items())
+    low, high = result['recall_interval']['1']
+    lines = [f'{recalls}  (R@1 {low:.3f} to {high:.3f} at 95 %; {result["evaluated"]} queries, '
+             f'{result["unmapped"]} without an answer, {result["places"]} places; tolerance '
+             f'{result["tolerance"]})']
+    at = result['recall_at_precision']
+    filtered = f'filtered R@1 {result["filtered"]:.3f}, ' if 'filtered' in result else ''
+    lines.append(f'{filtered}AUC-PR {result["auc_pr"]:.3f}, recall {at["0.99"]:.3f} at 99 % '
+                 f'precision, {at["1.0"]:.3f} at 100 %')
+    right, false = result['answered_right'], result['false_accepts']
+    lines.append(
+        f'answered at confidence {result["min_confidence"]:g}: {result["answered"]:.1%}'
+        + (f', {right:.1%} of them right' if right is not None else '')
+        + (f'; {false:.1%} of the queries where nothing is right' if false is not None else '')
+        + f'; calibration error {result["ece"]:.3f}')
+    if result['pose_error']:
+        error = result['pose_error']
+        nees = '' if result['nees'] is None else f', NEES {result["nees"]:.2f}'
+        lines.append(f'error of the answers: median {error["p50"]:.2f} m, 90 % within '
+                     f'{error["p90"]:.2f} m{nees}')
+    if result['latency_ms']:
+        lines.append(', '.join(f'{stage} {each["p50"]:.2f} ms'
+                               for stage, each in result['latency_ms'].items()) + ' a query')
+    return lines

@@ -13,17 +13,17 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros import defaults
 from vpr_ros import poses
-from vpr_ros.calibration import BINS
 from vpr_ros.calibration import Calibration
-from vpr_ros.calibration import calibration_error
 from vpr_ros.calibration import Curve
 from vpr_ros.calibration import DEFAULT_CURVES
 from vpr_ros.calibration import fit_curve
-from vpr_ros.calibration import reliability
 from vpr_ros.calibration import WAYS
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.localizer import Localizer
+from vpr_ros.metrics import BINS
+from vpr_ros.metrics import calibration_error
+from vpr_ros.metrics import reliability
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import Bag
 

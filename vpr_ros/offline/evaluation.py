@@ -30,10 +30,11 @@ class Evaluation:
     first, and their `similarity` float32 (Q,K). Truth: `truth` float64 (Q,7), NaN where it is not
     known; `true_place` int64 (Q,), the place that shows the truth best, -1 where none does, so
     that the query should be rejected; `rank` int64 (Q,), of the first candidate that is right, K
-    where none is; `right` bool (Q,), whether the estimate is. Map: `places` float64 (N,7),
-    `place_names`. `seconds` (Q,) by stage ('decode', 'encode', 'locate'). `about`: what was
-    compared, by whom, with which settings, in words. `metric` says whether poses are in metres.
-    Pictures are read when asked for: uint8 (H,W,3) RGB, or None where there is none any more.
+    where none is; `right` bool (Q,), whether the estimate is. Map: `places` float64
+    (N,7), `place_names`. `seconds` (Q,) by stage ('decode', 'encode', 'locate'), `took` in all.
+    `about`: what was compared, by whom, with which settings, in words. `metric` says whether poses
+    are in metres. Pictures are read when asked for: uint8 (H,W,3) RGB, or None where there is none
+    any more.
     """
 
     names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Evaluation:
     filtered: bool
     metric: bool = True
     seconds: Mapping[str, Floats] = field(default_factory=dict)
+    took: float = 0.0
     about: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -28,6 +28,7 @@ from vpr_ros.sources import check_same_frames
 from vpr_ros.sources import is_new_place
 from vpr_ros.sources import open_source
 from vpr_ros.sources import some_of
+from vpr_ros.sources import utm_of
 from vpr_ros.street import CONDITIONS
 from vpr_ros.training.street_drives import draw
 from vpr_ros.training.street_drives import JPEG_QUALITY
@@ -268,7 +269,7 @@ def utm_folder(folder: str | Path) -> Pictures:
     read: list[tuple[Path, tuple[float, float, float, str]]] = []
     bad: list[str] = []
     for path in _pictures_below(folder):
-        place = _utm(path.stem)
+        place = utm_of(path.stem)
         if place is None:
             bad.append(path.name)
         else:
@@ -371,29 +372,6 @@ def _pictures_below(folder: str | Path) -> list[Path]:
         raise SourceError(f'{folder} and the folders below have no pictures '
                           f'({", ".join(sorted(images.SUFFIXES))})')
     return files
-
-
-def _utm(name: str) -> tuple[float, float, float, str] | None:
-    """Return east, north (m), heading (radians about z) and zone that a file name says."""
-    fields = name.split('@')
-    if len(fields) < 3 or fields[0]:
-        return None
-    east, north = _number(fields[1]), _number(fields[2])
-    if math.isnan(east + north):
-        return None
-    zone, band = (fields[3], fields[4]) if len(fields) > 4 else ('', '')
-    compass = _number(fields[9]) if len(fields) > 9 else math.nan
-    # Bands C to M lie south of the equator, where northings start over.
-    hemisphere = 'south' if 'C' <= band.upper() < 'N' else 'north'
-    return east, north, math.radians(90.0 - compass), f'{zone} {hemisphere}'
-
-
-def _number(field: str) -> float:
-    try:
-        value = float(field)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
 
 
 def _numbered(labels: Sequence[str]) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ measured in offline/evaluate.py.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros import images
-from vpr_ros.errors import SourceError
+from vpr_ros.metrics import recall
+from vpr_ros.sources import read_ground_truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,29 +41,13 @@ class ValidationSet:
         """Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate`.
 
         The CSV has the columns query,reference: file names, a row for each right answer. Raises
-        SourceError for what is missing or named but not there.
+        FileNotFoundError or SourceError for what is missing, or named but not there.
         """
         folder = Path(folder)
         database = images.list_folder(folder / 'database')
         queries = images.list_folder(folder / 'queries')
-        place = {path.name: number for number, path in enumerate(database)}
-        right: dict[str, list[int]] = {path.name: [] for path in queries}
-        table = folder / 'ground_truth.csv'
-        if not table.is_file():
-            raise SourceError(f'{table} does not exist: a validation set needs it')
-        with table.open(newline='', encoding='utf-8-sig') as file:
-            reader = csv.DictReader(file)
-            if not {'query', 'reference'} <= set(reader.fieldnames or ()):
-                raise SourceError(f'{table} needs the columns query,reference')
-            for row in reader:
-                if row['query'] not in right or row['reference'] not in place:
-                    missing = 'query' if row['query'] not in right else 'reference'
-                    raise SourceError(f'{table} names the {missing} {row[missing]}, which is not '
-                                      'among the pictures')
-                right[row['query']].append(place[row['reference']])
-        if not any(right.values()):
-            raise SourceError(f'{table} lists no right answer')
-        truth = tuple(np.array(right[path.name], np.int64) for path in queries)
+        truth = tuple(np.array(right, np.int64) for right in read_ground_truth(
+            folder / 'ground_truth.csv', queries, database))
         return cls(folder.name, tuple(database), tuple(queries), truth)
 
 
@@ -105,9 +89,7 @@ def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
             if right.size:
                 best = row[right].max()
                 ranks.append(np.sum(row >= best) - np.sum(row[right] == best))
-    if not ranks:
-        raise ValueError('no query has a right place: there is no recall')
-    return {n: float(np.mean(np.array(ranks) < n)) for n in ns}
+    return recall(np.array(ranks), ns)
 
 
 def _centred(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:

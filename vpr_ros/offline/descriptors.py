@@ -1,0 +1,83 @@
+"""Descriptors of many pictures: decoded ahead, encoded in batches, kept for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+from vpr_ros.ahead import ahead
+from vpr_ros.files import whole_file
+from vpr_ros.offline.build_map import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from vpr_ros.encoder import Encoder
+
+log = logging.getLogger(__name__)
+
+
+def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder, name: str,
+             files: Sequence[Path] | None = None
+             ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return the descriptors (N,D) of N pictures, and the seconds of each, (N,), by stage.
+
+    With the `files` that `loads` reads, they are kept under the user's cache directory, by model
+    and by the files' names, sizes and times; those that come from there took no time, and the
+    seconds are empty. Raises ImageError for a picture that cannot be read.
+    """
+    kept = None if files is None else _kept(files, encoder)
+    if kept is not None and kept.is_file():
+        try:
+            descriptors: NDArray[np.float32] = np.load(kept, allow_pickle=False)
+            if descriptors.shape == (len(loads), encoder.dimension) \
+                    and descriptors.dtype == np.float32:
+                return descriptors, {}
+        except (OSError, ValueError) as error:
+            log.warning('%s is damaged (%s): made anew', kept, error)
+    parts: list[NDArray[np.float32]] = []
+    decoding: list[float] = []
+    encoding: list[float] = []
+    batch: list[NDArray[np.uint8]] = []
+    bar = tqdm(total=len(loads), desc=name, unit='picture', disable=None)
+    for number, (_, future) in enumerate(ahead(_timed, loads)):
+        picture, seconds = future.result()
+        batch.append(picture)
+        decoding.append(seconds)
+        if len(batch) == BATCH or number == len(loads) - 1:
+            begin = time.perf_counter()
+            parts.append(encoder.encode_batch(batch))
+            encoding += [(time.perf_counter() - begin) / len(batch)] * len(batch)
+            bar.update(len(batch))
+            batch = []
+    bar.close()
+    descriptors = np.concatenate(parts)
+    if kept is not None:
+        try:
+            with whole_file(kept) as part, part.open('wb') as file:
+                np.save(file, descriptors, allow_pickle=False)
+        except OSError as error:
+            log.warning('descriptors are not kept: %s', error)
+    return descriptors, {'decode': np.array(decoding), 'encode': np.array(encoding)}
+
+
+def _timed(load: Callable[[], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], float]:
+    begin = time.perf_counter()
+    return load(), time.perf_counter() - begin
+
+
+def _kept(files: Sequence[Path], encoder: Encoder) -> Path:
+    digest = hashlib.sha256(encoder.digest.encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f'{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(home, 'vpr_ros', 'descriptors', f'{digest.hexdigest()}.npy')
