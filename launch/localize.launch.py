@@ -23,10 +23,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument('model', default_value='',
                               description='ONNX model; empty for that of params_file, and '
                                           'without one there for the bundled one'),
-        DeclareLaunchArgument('image_topic', default_value='/camera/image_raw',
+        DeclareLaunchArgument('namespace', default_value='',
+                              description='Of the robot; topics without a leading / are in it'),
+        DeclareLaunchArgument('image_topic', default_value='camera/image_raw',
                               description='Raw images; with image_transport compressed, '
                                           'this name without /compressed'),
-        DeclareLaunchArgument('odom_topic', default_value='/odom',
+        DeclareLaunchArgument('odom_topic', default_value='odom',
                               description='Odometry; the node also runs without'),
         DeclareLaunchArgument('params_file',
                               default_value=str(share / 'config' / 'localize.yaml'),
@@ -50,7 +52,10 @@ def localizer(context: LaunchContext) -> list[LifecycleNode]:
              for name, kind in PARAMETERS.items() if LaunchConfiguration(name).perform(context)}
     image_topic = LaunchConfiguration('image_topic')
     return [LifecycleNode(
-        package='vpr_ros', executable='localizer', name='vpr_localizer', namespace='',
+        package='vpr_ros', executable='localizer', name='vpr_localizer',
+        namespace=LaunchConfiguration('namespace'),
         output='screen', parameters=[params_file, given],
         remappings=[('odom', LaunchConfiguration('odom_topic')), ('image', image_topic),
-                    ('image/compressed', [image_topic, '/compressed'])])]
+                    ('image/compressed', [image_topic, '/compressed']),
+                    # Each robot has a tree of its own, as under nav2's bring-up.
+                    ('/tf', 'tf'), ('/tf_static', 'tf_static')])]

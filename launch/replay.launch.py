@@ -1,0 +1,46 @@
+"""Play a bag to the localiser and watch: `ros2 launch vpr_ros replay.launch.py bag:=B map:=M`.
+
+The arguments are those of localize.launch.py and the ones declared here.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.actions import ExecuteProcess
+from launch.actions import IncludeLaunchDescription
+from launch.conditions import IfCondition
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.substitutions import ExecutableInPackage
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the description of the localiser, RViz and a player, in the time of the bag."""
+    share = Path(get_package_share_directory('vpr_ros'))
+    return LaunchDescription([
+        DeclareLaunchArgument('bag', description='Bag to play'),
+        # Once more, for it has no default: an include wants to be handed such a one.
+        DeclareLaunchArgument('map', description='Directory of the map'),
+        DeclareLaunchArgument('rate', default_value='1.0',
+                              description='Times the recorded pace'),
+        DeclareLaunchArgument('rviz', default_value='true', description='Open RViz'),
+        DeclareLaunchArgument('rviz_config', default_value=str(share / 'config' / 'vpr.rviz'),
+                              description='What RViz shows'),
+        DeclareLaunchArgument('use_sim_time', default_value='true',
+                              description='Follow the clock of the bag'),
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(
+            str(share / 'launch' / 'localize.launch.py')),
+            launch_arguments=[('map', LaunchConfiguration('map'))]),
+        Node(package='rviz2', executable='rviz2', name='rviz', output='screen',
+             arguments=['-d', LaunchConfiguration('rviz_config')],
+             parameters=[{'use_sim_time': True}], condition=IfCondition(
+                 LaunchConfiguration('rviz'))),
+        # Not `ros2 bag play`: this one holds the first image back until somebody listens to it,
+        # and the localiser takes a second or two to load.
+        ExecuteProcess(cmd=[ExecutableInPackage('vpr', 'vpr_ros'), 'play',
+                            LaunchConfiguration('bag'), '--rate', LaunchConfiguration('rate'),
+                            '--wait', '1', '--wait-limit', '120'],
+                       name='player', output='screen')])
