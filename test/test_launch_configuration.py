@@ -1,0 +1,116 @@
+"""The launch files and what they load, where launch and robot_localization are not installed.
+
+Read as text and as YAML: names, shapes and what belongs together. test/launch runs them.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
+STATE = 15
+"""x y z, roll pitch yaw, their rates, and ax ay az: robot_localization's order."""
+
+FILTER_PARAMETERS = {
+    # Those of ekf_node in robot_localization 3 (Humble to Kilted) that stand alone,
+    'frequency', 'sensor_timeout', 'two_d_mode', 'transform_time_offset', 'transform_timeout',
+    'print_diagnostics', 'debug', 'debug_out_file', 'permit_corrected_publication', 'publish_tf',
+    'publish_acceleration', 'map_frame', 'odom_frame', 'base_link_frame', 'world_frame',
+    'base_link_frame_output', 'smooth_lagged_data', 'history_length', 'predict_to_current_time',
+    'reset_on_time_jump', 'use_control', 'stamped_control', 'control_timeout', 'control_config',
+    'acceleration_limits', 'deceleration_limits', 'acceleration_gains', 'deceleration_gains',
+    'dynamic_process_noise_covariance', 'process_noise_covariance', 'initial_state',
+    'initial_estimate_covariance', 'disabled_at_startup',
+    # and those of one input: a topic, and what follows its name.
+    'odom0', 'odom0_config', 'odom0_queue_size', 'odom0_differential', 'odom0_relative',
+    'odom0_pose_rejection_threshold', 'odom0_twist_rejection_threshold',
+    'pose0', 'pose0_config', 'pose0_queue_size', 'pose0_differential', 'pose0_relative',
+    'pose0_rejection_threshold'}
+
+
+@pytest.fixture(scope='module')
+def ekf():
+    """Return the parameters in config/ekf.yaml."""
+    document = yaml.safe_load((ROOT / 'config' / 'ekf.yaml').read_text())
+    assert list(document) == ['/**']  # whatever the node is called, in whatever namespace
+    return document['/**']['ros__parameters']
+
+
+def arguments(path):
+    """Return the names of the arguments that a launch file declares itself."""
+    return re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", path.read_text())
+
+
+def test_the_filter_knows_every_parameter_it_is_given(ekf):
+    assert set(ekf) <= FILTER_PARAMETERS
+
+
+def test_what_the_filter_needs_to_take_the_poses_for_what_they_are(ekf):
+    assert (ekf['pose0_differential'], ekf['pose0_relative']) == (False, False)
+    assert ekf['smooth_lagged_data']
+    assert ekf['history_length'] >= 1
+    assert ekf['pose0_rejection_threshold'] >= 3
+    assert ekf['world_frame'] == ekf['map_frame'] != ekf['odom_frame']
+
+
+def test_position_and_heading_come_from_the_poses_and_speeds_from_the_wheels(ekf):
+    names = ['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'vx', 'vy', 'vz', 'vroll', 'vpitch', 'vyaw',
+             'ax', 'ay', 'az']
+    used = {kind: {name for name, on in zip(names, ekf[f'{kind}_config'], strict=True) if on}
+            for kind in ('pose0', 'odom0')}
+    assert used == {'pose0': {'x', 'y', 'yaw'}, 'odom0': {'vx', 'vy', 'vyaw'}}
+
+
+def test_the_filter_starts_so_unsure_that_the_first_pose_is_not_rejected(ekf):
+    flat = ekf['initial_estimate_covariance']
+    # PyYAML and rcl read 1e6 as a word: it has to be written 1.0e+6.
+    assert {type(value) for value in flat} == {float}
+    covariance = np.reshape(flat, (STATE, STATE))
+    np.testing.assert_array_equal(covariance, covariance.T)
+    assert (np.diag(covariance) > 0).all()
+    first = np.array([700, -700, np.pi])  # as far off as it gets: on the map, looking backwards
+    measured = [0, 1, 5]
+    distance = np.sqrt(first @ np.linalg.solve(covariance[np.ix_(measured, measured)], first))
+    assert distance < ekf['pose0_rejection_threshold']
+
+
+def test_the_filter_listens_to_the_topic_of_the_node(ekf):
+    topics = (ROOT / 'docs' / 'messages.md').read_text()
+    assert ekf['pose0'] == 'vpr_localizer/pose'
+    assert '| `~/pose` | `geometry_msgs/msg/PoseWithCovarianceStamped` |' in topics
+
+
+@pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
+def test_a_launch_file_is_short_and_says_what_each_argument_is(path):
+    source = path.read_text()
+    tree = ast.parse(source)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = [getattr(call.func, 'id', getattr(call.func, 'attr', '')) for call in calls]
+    assert not {'eval', 'exec', 'system', 'run'} & set(named)
+    assert len(source.splitlines()) <= 70
+    for call, name in zip(calls, named, strict=True):
+        if name == 'DeclareLaunchArgument':
+            assert 'description' in {keyword.arg for keyword in call.keywords}, ast.unparse(call)
+
+
+@pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
+def test_the_arguments_of_a_launch_file_are_documented(path):
+    pages = (ROOT / 'docs' / 'parameters.md').read_text()
+    section = pages.split(f'## Arguments of {path.name}\n', 1)[1].split('\n## ', 1)[0]
+    assert set(re.findall(r'^\| `(\w+)` \|', section, re.MULTILINE)) == set(arguments(path))
+
+
+@pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
+def test_what_a_launch_file_loads_is_there(path):
+    folders = r"'(config|launch)' / '([\w.]+)'"
+    loaded = re.findall(folders, path.read_text())
+    assert loaded
+    for folder, name in loaded:
+        assert (ROOT / folder / name).is_file(), f'{folder}/{name}'
