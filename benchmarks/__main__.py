@@ -15,6 +15,7 @@ from benchmarks import tables
 from benchmarks.compression import compression
 from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
+from benchmarks.ekf_fusion import ekf_fusion
 from benchmarks.encoder_speed import encoder_speed
 from benchmarks.map_load import map_load
 from benchmarks.mining_speed import mining_speed
@@ -48,6 +49,7 @@ def main() -> int:
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
         'street_recall': lambda o: street_recall([o.model] if o.model else [],
                                                  (21,) if o.quick else TEST_TOWNS),
+        'ekf_fusion': lambda o: ekf_fusion(o.model, 60.0 if o.quick else 300.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
         'compression': lambda o: compression(o.data, o.model),

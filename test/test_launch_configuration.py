@@ -114,3 +114,11 @@ def test_what_a_launch_file_loads_is_there(path):
     assert loaded
     for folder, name in loaded:
         assert (ROOT / folder / name).is_file(), f'{folder}/{name}'
+
+
+def test_rviz_shows_topics_that_the_node_has():
+    topics = re.findall(r'Value: /(\w[\w/]+)', (ROOT / 'config' / 'vpr.rviz').read_text())
+    documented = (ROOT / 'docs' / 'messages.md').read_text()
+    assert topics
+    for topic in topics:
+        assert f'| `{topic.replace("vpr_localizer/", "~/")}` |' in documented, topic

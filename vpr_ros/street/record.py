@@ -27,7 +27,7 @@ _POSITION_DRIFT = 0.02
 """Metres per metre travelled."""
 _HEADING_DRIFT = 0.005
 """Radians per square root of a metre travelled, as of a random walk."""
-_TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
+TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
 
 
 def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool = False,
@@ -57,7 +57,7 @@ def _write(bag: BagWriter, frame: DriveFrame, travelled: float, *, compressed: b
     stamp, types = frame.stamp, bag.types
     bag.write('/odom', messages.odometry(
         types, stamp, 'odom', 'base_link', frame.odometry, frame.velocity,
-        pose_covariance=_odometry_covariance(travelled), twist_covariance=_TWIST_VARIANCE), stamp)
+        pose_covariance=_odometry_covariance(travelled), twist_covariance=TWIST_VARIANCE), stamp)
     bag.write('/ground_truth/pose', messages.pose_stamped(types, stamp, 'map', frame.pose), stamp)
     height, width = frame.image.shape[:2]
     bag.write('/camera/camera_info', messages.camera_info(
