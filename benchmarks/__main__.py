@@ -49,7 +49,7 @@ def main() -> int:
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
         'street_recall': lambda o: street_recall([o.model] if o.model else [],
                                                  (21,) if o.quick else TEST_TOWNS),
-        'ekf_fusion': lambda o: ekf_fusion(o.model, 60.0 if o.quick else 300.0),
+        'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
         'compression': lambda o: compression(o.data, o.model),

@@ -19,6 +19,7 @@ import numpy as np
 from vpr_ros import poses
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
+from vpr_ros.errors import VprError
 from vpr_ros.files import packaged
 from vpr_ros.localizer import Localizer
 from vpr_ros.street.record import TWIST_VARIANCE
@@ -106,12 +107,14 @@ class Filter:
         return True
 
 
-def ekf_fusion(model: str | None = None, length: float = 300.0) -> dict[str, Any]:
+def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any]:
     """Drive `length` m of a street in spring on a winter map; return errors by setting."""
     given = yaml.safe_load(packaged('config/ekf.yaml').read_text())['/**']['ros__parameters']
     initial = np.diag(np.reshape(given['initial_estimate_covariance'], (15, 15)))
     settings = Settings(given['pose0_rejection_threshold'], initial[[0, 1, 5, 6, 7, 11]])
     drive = _drive(model, length)
+    if not drive.given.any():
+        raise VprError(f'not one frame of {length:g} m has a pose: drive farther')
     first = int(np.argmax(drive.given))
     wheels = replace(drive, given=np.arange(len(drive.given)) == first)
     spoilt = _spoilt(drive)
@@ -125,7 +128,8 @@ def ekf_fusion(model: str | None = None, length: float = 300.0) -> dict[str, Any
         ('poses 0.2 s late, smooth_lagged_data off', *_errors(drive, replace(settings, late=1))),
         (f'one pose in 20 wrong by some {WRONG:g} m', *_errors(spoilt, settings)),
         ('the same, without a rejection threshold',
-         *_errors(spoilt, replace(settings, threshold=np.inf)))]
+         *_errors(spoilt, replace(settings, threshold=np.inf))),
+        (f'the first pose wrong by {WRONG:g} m', *_errors(_misled(drive), settings))]
     header = ('what comes in', 'median m', '95 % m', 'worst m', 'rejected', 'NEES')
     tables.show(f'Wheels and poses, {len(drive.given)} frames at {RATE:g} Hz, '
                 f'{drive.given.sum()} with a pose', header, rows)
@@ -192,8 +196,15 @@ def _spoilt(drive: Drive) -> Drive:
     rng = np.random.default_rng(0)
     spoilt = drive.poses.copy()
     wrong = rng.random(len(spoilt)) < 0.05
+    wrong[np.argmax(drive.given)] = False  # which is another question
     spoilt[wrong, :2] += rng.normal(0, WRONG, (int(wrong.sum()), 2))
     return replace(drive, poses=spoilt)
+
+
+def _misled(drive: Drive) -> Drive:
+    misled = drive.poses.copy()
+    misled[np.argmax(drive.given), 0] += WRONG
+    return replace(drive, poses=misled)
 
 
 def _spread(errors: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -211,7 +222,7 @@ def _wrapped(angle: float) -> float:
 def main() -> int:
     """Run from the command line."""
     parser = tables.parser(__doc__.splitlines()[0])
-    parser.add_argument('--length', type=float, default=300.0, help='metres of the drive')
+    parser.add_argument('--length', type=float, default=600.0, help='metres of the drive')
     options = parser.parse_args()
     return tables.answer(options, lambda: ekf_fusion(options.model, options.length))
 
