@@ -11,6 +11,7 @@ from hypothesis import strategies
 from hypothesis.extra.numpy import arrays
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from vpr_ros import poses
 from vpr_ros.errors import PoseError
 
@@ -351,3 +352,35 @@ def _quaternion(matrix: np.ndarray) -> np.ndarray:
         [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
         [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]]])
     return np.linalg.eigh(k)[1][:, -1]
+
+
+@given(strategies.lists(strategies.floats(-2, 2), min_size=36, max_size=36))
+def test_a_covariance_without_negative_entries_promises_no_more(values):
+    root = np.array(values).reshape(6, 6)
+    covariance = root @ root.T + 0.01 * np.eye(6)
+    changed = poses.non_negative(covariance)
+    assert (changed >= 0).all()
+    np.testing.assert_allclose(changed, changed.T)
+    assert np.linalg.eigvalsh(changed - covariance).min() > -1e-9
+    if (covariance >= 0).all():
+        np.testing.assert_array_equal(changed, covariance)
+
+
+def test_on_the_ground_there_is_no_height_and_no_tilt():
+    tilted = np.concatenate([[1, 2, 3], Rotation.from_euler('ZYX', [0.7, 0.1, 0.2]).as_quat()])
+    covariance = np.diag([1.0, 2, 3, 4, 5, 6]) + 0.1
+    pose, flat = poses.flattened(tilted, covariance)
+    np.testing.assert_allclose(pose, poses.planar(1, 2, float(poses.heading(tilted))))
+    assert flat[0, 1] == flat[0, 5] == 0.1
+    assert flat[2, 2] == flat[3, 3] == flat[4, 4] == poses.FLAT
+    assert not flat[2, [0, 1, 3, 4, 5]].any()
+
+
+def test_where_odom_is_in_the_map_follows_from_the_robot_in_both():
+    in_map = np.concatenate([[5, -2, 1], Rotation.from_euler('xyz', [0.1, 0.2, 2.0]).as_quat()])
+    in_odom = np.concatenate([[1, 7, 0], Rotation.from_euler('xyz', [0, 0.1, -1.0]).as_quat()])
+    odom = poses.frame_between(in_map, in_odom)
+    turn = Rotation.from_quat(odom[3:])
+    np.testing.assert_allclose(odom[:3] + turn.apply(in_odom[:3]), in_map[:3], atol=1e-12)
+    assert (turn * Rotation.from_quat(in_odom[3:])
+            * Rotation.from_quat(in_map[3:]).inv()).magnitude() < 1e-9

@@ -22,8 +22,11 @@ DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
 
 
 def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
-                          input_type: int = TensorProto.UINT8) -> Path:
-    """Write the model to `path` and return it; another `gain` makes another file (and digest)."""
+                          input_type: int = TensorProto.UINT8, fragile: bool = False) -> Path:
+    """Write the model to `path` and return it; another `gain` makes another file (and digest).
+
+    A `fragile` one makes the engine fail at a picture with a value of 255.
+    """
     constants = {'gain': np.array(gain, np.float32), 'tiny': np.array(1e-6, np.float32),
                  'flat': np.array([0, -1], np.int64), 'one': np.array([1], np.int64)}
     nodes = [
@@ -38,6 +41,15 @@ def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'i
         helper.make_node('Mul', ['rest', 'gain'], ['scaled']),
         helper.make_node('Add', ['scaled', 'tiny'], ['shifted']),
         helper.make_node('LpNormalization', ['shifted'], ['descriptor'], axis=1, p=2)]
+    if fragile:  # looks a value up in a table that ends at 254
+        constants |= {'table': np.zeros(255, np.float32)}
+        nodes[-1:] = [
+            helper.make_node('ReduceMax', ['float'], ['peak'], axes=[1, 2, 3], keepdims=0),
+            helper.make_node('Cast', ['peak'], ['number'], to=TensorProto.INT64),
+            helper.make_node('Gather', ['table', 'number'], ['zero']),
+            helper.make_node('Unsqueeze', ['zero', 'one'], ['zeros']),
+            helper.make_node('Add', ['shifted', 'zeros'], ['same']),
+            helper.make_node('LpNormalization', ['same'], ['descriptor'], axis=1, p=2)]
     graph = helper.make_graph(
         nodes, 'thumbnail',
         [helper.make_tensor_value_info(input_name, input_type, ['N', HEIGHT, WIDTH, 3])],

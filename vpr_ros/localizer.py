@@ -145,6 +145,20 @@ class Localizer:
             return None
         return DriveState(self._mean.value.copy(), self._mean.weight, self._last_stamp)
 
+    @property
+    def belief(self) -> NDArray[np.float64]:
+        """The probability (N,) of each place of the map."""
+        return self._belief.places
+
+    def take_over(self, old: Localizer) -> None:
+        """Go on with the drive that another localiser followed, on another map of the same model.
+
+        The drive's running mean and its last stamp are kept, the belief starts over.
+        """
+        self._mean.value = old._mean.value.copy()
+        self._mean.weight = old._mean.weight
+        self._last_stamp = old._last_stamp
+
     def resume(self, state: DriveState) -> None:
         """Go on with the running mean of an earlier run, if the first frame shows it is young.
 

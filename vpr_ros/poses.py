@@ -13,6 +13,7 @@ from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 from vpr_ros.errors import PoseError
 from vpr_ros.files import whole_file
 
@@ -28,6 +29,9 @@ IDENTITY.setflags(write=False)
 
 _MAX_SECONDS = 9_223_372_036
 _NEGLIGIBLE = 1e-9
+
+FLAT = 1e-4
+"""Variance (m^2, rad^2) of what is known to be zero on flat ground."""
 _CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 
 
@@ -195,6 +199,38 @@ def covariance(poses: Floats, weights: Floats, centre: Floats, floor: Floats) ->
     spread = (error * weights[:, None]).T @ error
     spread[np.abs(spread) < _NEGLIGIBLE] = 0  # nav2 refuses -1e-14 as it does -1
     return np.asarray((spread + spread.T) / 2 + np.diag(floor))
+
+
+def flattened(pose: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+    """Return a pose (7,) and its covariance (6,6) on the ground: no z, roll or pitch.
+
+    Their variances are FLAT, for filters take one near zero for certainty, and covariances zero.
+    """
+    flat = planar(pose[0], pose[1], heading(pose))
+    kept = np.zeros((6, 6))
+    plane = np.ix_((0, 1, 5), (0, 1, 5))
+    kept[plane] = covariance[plane]
+    kept[(2, 3, 4), (2, 3, 4)] = FLAT
+    return flat, kept
+
+
+def non_negative(covariance: Floats) -> Floats:
+    """Return a covariance (N,N) without negative entries that promises no more than the given.
+
+    A covariance c < 0 of two values is dropped and |c| added to both variances: the difference,
+    |c| times a matrix of ones, is positive semi-definite.
+    """
+    negative = np.minimum(covariance, 0.0)
+    return np.asarray(covariance - negative - np.diag(negative.sum(axis=1)), np.float64)
+
+
+def frame_between(pose: Floats, other: Floats) -> Floats:
+    """Return the pose (7,) of a frame in which a body is at `other`, where it is at `pose`.
+
+    Of odom in map, for a robot's pose (7,) in map and in odom.
+    """
+    turn = Rotation.from_quat(pose[3:]) * Rotation.from_quat(other[3:]).inv()
+    return np.concatenate([pose[:3] - turn.apply(other[:3]), turn.as_quat()])
 
 
 def _rotation_vector(a: Floats, b: Floats) -> Floats:

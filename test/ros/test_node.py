@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -40,6 +41,7 @@ from vpr_ros.encoder import Encoder
 from vpr_ros.localizer import Localizer
 from vpr_ros.offline.replay import replay
 from vpr_ros.place_map import PlaceMap
+from vpr_ros.poses import FLAT
 from vpr_ros.ros import live
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
@@ -427,7 +429,84 @@ def test_a_new_map_is_taken_when_it_is_good_and_else_the_old_one_stays(site, fre
         assert reload(site / 'map') == (True, f'{COUNT} places')
 
 
+def test_frames_go_on_being_localised_while_a_map_is_loaded(site, fresh):
+    client = fresh._node.create_client(Trigger, f'{live.NODE}/reload_map')
+    fresh.until(client.service_is_ready)
+    first = fresh.localise(frame(5))['similarity'][0]
+    answer = client.call_async(Trigger.Request())
+    place = 5
+    while not answer.done() or place < 8:
+        place += 1
+        assert place < COUNT, 'waited in vain'
+        assert fresh.localise(frame(place))['similarity'][0] == pytest.approx(first, abs=0.2)
+    assert answer.result().success
+
+
+def test_poses_as_nav2_and_amcl_want_them(site, unconfigured):
+    node, started = unconfigured, []
+    subscription = node.subscribe('geometry_msgs/msg/PoseWithCovarianceStamped', '/start_here',
+                                  started.append)
+    assert node.set(map=str(site / 'map'), flat=True, non_negative_covariance=True,
+                    initialpose_topic='/start_here') == ''
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    node.heard()
+    for turn in (1, 2):
+        assert node.call(Trigger, 'relocalize').success
+        for place in range(12):
+            node.localise(frame(place, time=stamp(100 * turn + place)))
+        last = node.pose_at(stamp(100 * turn + 11))
+        covariance = last.pose.covariance.reshape(6, 6)
+        assert (covariance >= 0).all()
+        assert np.linalg.eigvalsh(covariance).min() > 0
+        assert covariance[2, 2] == covariance[3, 3] == covariance[4, 4] == FLAT
+        assert last.pose.pose.position.z == 0
+        node.until(lambda turn=turn: len(started) >= turn)
+        assert len(started) == turn
+    node.unsubscribe(subscription)
+
+
+def test_the_belief_is_published_while_somebody_looks(fresh):
+    beliefs = []
+    subscription = fresh.subscribe(messages.CLOUD, f'{live.NODE}/belief', beliefs.append)
+    for place in range(COUNT):
+        fresh.localise(frame(place))
+        if beliefs:
+            break
+    columns = messages.read_cloud(beliefs[-1])
+    assert len(columns['probability']) == COUNT
+    assert 0 < columns['probability'].sum() <= 1
+    fresh.unsubscribe(subscription)
+
+
 # The life of a node
+
+def test_a_model_that_fails_is_left_for_configure_to_mend(site, unconfigured):
+    node = unconfigured
+    model = write_thumbnail_model(site / 'fragile.onnx', fragile=True)
+    write_map(site / 'fragile-map', model)
+    assert node.set(map=str(site / 'fragile-map'), model=str(model)) == ''
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    node.heard()
+    node.camera.publish(messages.image(rclpy_types, stamp(1), 'camera',
+                                       np.full((60, 80, 3), 255, np.uint8)))
+    told = node.diagnosis(lambda told: told['level'] == '2')
+    assert told['message'].startswith('model failed: ')
+    assert node.state() == 'unconfigured'
+    assert node.change(CONFIGURE)
+    assert node.change(ACTIVATE)
+    node.heard()
+    assert node.localise(frame(5))['place'][0] == 5
+    assert node.diagnosis()['level'] != '2'
+
+
+@pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is there')
+def test_a_transform_needs_tf2(site, unconfigured):
+    assert unconfigured.set(map=str(site / 'map'), publish_tf=True) == ''
+    assert not unconfigured.change(CONFIGURE)
+    assert 'publish_tf needs tf2_ros' in unconfigured.diagnosis()['message']
+
 
 def test_it_goes_through_its_states_and_back(site, unconfigured):
     node = unconfigured

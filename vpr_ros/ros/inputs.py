@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 import threading
 import time
@@ -64,6 +65,7 @@ class OdometryBuffer:
         self._condition = threading.Condition()
         self._stamps: deque[int] = deque(maxlen=_KEPT)
         self._poses: deque[NDArray[np.float64]] = deque(maxlen=_KEPT)
+        self.frame_id = ''
 
     def put(self, message: Any) -> None:
         """Keep a nav_msgs/Odometry; a stamp that goes back starts over. Bad poses are left out."""
@@ -75,6 +77,7 @@ class OdometryBuffer:
                 self._poses.clear()
             self._stamps.append(stamp)
             self._poses.append(pose)
+            self.frame_id = message.header.frame_id
             self._condition.notify()
 
     def at(self, stamp: int) -> NDArray[np.float64] | None:
@@ -87,7 +90,11 @@ class OdometryBuffer:
             if not self._stamps:
                 return None
             self._condition.wait_for(lambda: self._stamps[-1] >= stamp, WAIT)
-            track = poses.track(list(self._stamps), np.array(self._poses))
+            stamps, every = list(self._stamps), list(self._poses)
+        # The two around the stamp tell all that the whole track would.
+        after = bisect_left(stamps, stamp)
+        around = slice(max(0, min(after, len(stamps) - 1) - 1), after + 1)
+        track = poses.track(stamps[around], np.array(every[around]))
         if len(track.stamps) and 0 < stamp - track.stamps[-1] < LAG:
             return track.poses[-1]
         return poses.at(track, stamp)

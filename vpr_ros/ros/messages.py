@@ -142,6 +142,16 @@ def pose_with_covariance(types: Types, stamp: int, frame_id: str, pose: Floats,
         header=header(types, stamp, frame_id), pose=_with_covariance(types, pose, covariance))
 
 
+def transform(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats) -> Any:
+    """Return the pose (7,) of a frame in another as a geometry_msgs/TransformStamped."""
+    x, y, z = map(float, pose[:3])
+    return types('geometry_msgs/msg/TransformStamped')(
+        header=header(types, stamp, frame_id), child_frame_id=child_frame_id,
+        transform=types('geometry_msgs/msg/Transform')(
+            translation=types('geometry_msgs/msg/Vector3')(x=x, y=y, z=z),
+            rotation=_pose(types, pose).orientation))
+
+
 def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats,
              velocity: Floats, *, pose_covariance: Floats | None = None,
              twist_covariance: Floats | None = None) -> Any:

@@ -15,20 +15,20 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy
 from rclpy.qos import HistoryPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
-from vpr_ros import images
+from rclpy.task import Future
 from vpr_ros.drive_mean import read_state
 from vpr_ros.drive_mean import write_state
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
-from vpr_ros.errors import MapError
+from vpr_ros.errors import first_line
 from vpr_ros.errors import VprError
 from vpr_ros.localizer import Localizer
 from vpr_ros.place_map import PlaceMap
@@ -38,18 +38,16 @@ from vpr_ros.ros import parameters
 from vpr_ros.ros.inputs import FrameSlot
 from vpr_ros.ros.inputs import OdometryBuffer
 from vpr_ros.ros.messages import rclpy_types
+from vpr_ros.ros.outputs import Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from rcl_interfaces.msg import SetParametersResult
     from rclpy.lifecycle import LifecycleState
     from rclpy.parameter import Parameter
-    from vpr_ros.localizer import Estimate
-
-_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_DEBUG_HEIGHT = 240
 
 
 class LocalizerNode(LifecycleNode):
@@ -66,7 +64,8 @@ class LocalizerNode(LifecycleNode):
         self._slot: FrameSlot | None = None
         self._worker: threading.Thread | None = None
         self._inputs: list[Any] = []
-        self._outputs: list[Any] = []
+        self._outputs: Outputs | None = None
+        self._crash = ''
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
@@ -75,7 +74,10 @@ class LocalizerNode(LifecycleNode):
         self.create_timer(1.0, self._publish_diagnostics)
         trigger = rclpy_types('std_srvs/srv/Trigger')
         self.create_service(trigger, '~/relocalize', self._on_relocalize)
-        self.create_service(trigger, '~/reload_map', self._on_reload_map)
+        # A coroutine holds its group until it is done: here it must not be that of the images.
+        self._aside = ReentrantCallbackGroup()
+        self.create_service(trigger, '~/reload_map', self._on_reload_map,
+                            callback_group=self._aside)
 
     # Lifecycle
 
@@ -85,7 +87,12 @@ class LocalizerNode(LifecycleNode):
             encoder = Encoder(self._value('model') or bundled_model(),
                               self._value('provider'), self._value('threads'))
             self._localizer = self._new_localizer(encoder)
+            self._outputs = Outputs(self, flat=self._value('flat'),
+                                    non_negative=self._value('non_negative_covariance'),
+                                    initialpose_topic=self._value('initialpose_topic'),
+                                    publish_tf=self._value('publish_tf'))
         except (VprError, OSError, ValueError) as error:
+            self._localizer = None
             self._problem = str(error)
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
@@ -98,14 +105,6 @@ class LocalizerNode(LifecycleNode):
             f'{encoder.path.name} on {encoder.provider}, {encoder.width}x{encoder.height}; '
             f'{len(place_map)} places in {place_map.manifest.frame_id} from '
             f'{self._value("map")}')
-        publisher = self._output
-        self._pose = publisher(rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'),
-                               '~/pose', 10)
-        self._confidence = publisher(rclpy_types('std_msgs/msg/Float32'), '~/confidence', 10)
-        self._candidates = publisher(rclpy_types(messages.CLOUD), '~/candidates', 10)
-        self._map = publisher(rclpy_types(messages.CLOUD), '~/map', _LATCHED)
-        self._debug = publisher(rclpy_types(messages.COMPRESSED_IMAGE),
-                                '~/debug_image/compressed', 1)
         self._problem = ''
         self._state = 'inactive'
         return TransitionCallbackReturn.SUCCESS
@@ -114,7 +113,8 @@ class LocalizerNode(LifecycleNode):
         """Listen to images and start the worker."""
         super().on_activate(state)
         self._resume()
-        self._publish_map()
+        if self._outputs is not None:
+            self._outputs.tell_again()
         self._health.activated()
         self._slot = FrameSlot()
         self._worker = threading.Thread(target=self._work, args=(self._slot,), daemon=True,
@@ -137,6 +137,7 @@ class LocalizerNode(LifecycleNode):
                 self._on_initial_pose, 1)]
         self.get_logger().info(f'listening to {image.topic_name}')
         self._state = 'active'
+        self._publish_map()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -205,14 +206,9 @@ class LocalizerNode(LifecycleNode):
         if self._localizer is None:
             return
         self._localizer = None
-        for publisher in self._outputs:
-            self.destroy_publisher(publisher)
-        self._outputs = []
-
-    def _output(self, kind: Any, topic: str, qos: QoSProfile | int) -> Any:
-        publisher = self.create_lifecycle_publisher(kind, topic, qos)
-        self._outputs.append(publisher)
-        return publisher
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
 
     def _new_localizer(self, encoder: Encoder) -> Localizer:
         path = self._value('map')
@@ -249,10 +245,10 @@ class LocalizerNode(LifecycleNode):
         converted = time.perf_counter()
         odometry = self._odometry.at(stamp)
         ready = time.perf_counter()
-        localizer = self._localizer
-        if localizer is None:
+        localizer, outputs = self._localizer, self._outputs
+        if localizer is None or outputs is None:
             return
-        descriptor = localizer.encoder.encode(picture)
+        descriptor = self._encoded(localizer, picture)
         encoded = time.perf_counter()
         with self._turn:  # not held while the network runs: callbacks wait for it
             localizer = self._localizer
@@ -260,50 +256,37 @@ class LocalizerNode(LifecycleNode):
                 return
             estimate = localizer.locate(descriptor, stamp, odometry)
         found = time.perf_counter()
-        self._publish(estimate, localizer)
-        if self._debug.get_subscription_count():
-            self._publish_debug(estimate, localizer, picture)
+        if estimate.trusted:
+            self._health.counts['poses'] += 1
+        frame_id = self._odometry.frame_id
+        outputs.publish(estimate, localizer, picture,
+                        None if odometry is None else (frame_id, odometry))
         done = time.perf_counter()
         self._health.processed(estimate, {
             'wait': begin - received, 'convert': converted - begin,
             'odometry': ready - converted, 'encode': encoded - ready, 'search': found - encoded,
             'publish': done - found, 'total': done - received})
 
-    def _publish(self, estimate: Estimate, localizer: Localizer) -> None:
-        frame_id = localizer.place_map.manifest.frame_id
-        if estimate.trusted:
-            self._health.counts['poses'] += 1
-            self._pose.publish(messages.pose_with_covariance(
-                rclpy_types, estimate.stamp, frame_id, estimate.pose, estimate.covariance))
-        self._confidence.publish(messages.float32(rclpy_types, estimate.confidence))
-        modes = estimate.modes
-        x, y, z = modes.poses[:, :3].T
-        self._candidates.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id, {
-            'x': x, 'y': y, 'z': z, 'probability': modes.probability,
-            'similarity': modes.similarity, 'place': modes.places}))
+    def _encoded(self, localizer: Localizer, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the descriptor (D,) of a picture; a model that crashes is given up.
 
-    def _publish_debug(self, estimate: Estimate, localizer: Localizer,
-                       picture: NDArray[Any]) -> None:
+        Bad pictures raise VprError; whatever else the engine raises, it will again.
+        """
         try:
-            match = localizer.place_map.thumbnail(int(estimate.candidates.places[0]))
-        except MapError as error:  # of no weight: the place was found by its descriptor
-            match = None
-            self.get_logger().warning(f'debug image: {error}', throttle_duration_sec=5.0)
-        pictures = [picture] if match is None else [picture, match]
-        canvas = images.captioned(images.side_by_side(pictures, _DEBUG_HEIGHT),
-                                  f'{estimate.confidence:.2f} {estimate.reason}',
-                                  (0, 255, 0) if estimate.trusted else (255, 64, 0))
-        self._debug.publish(messages.compressed_image(
-            rclpy_types, estimate.stamp, localizer.place_map.manifest.frame_id, canvas))
+            return localizer.encoder.encode(picture)
+        except VprError:
+            raise
+        except Exception as error:
+            self._crash = f'model failed: {first_line(error)}'
+            raise
 
-    def _publish_map(self) -> None:
-        if self._localizer is None:
-            return
-        place_map = self._localizer.place_map
-        x, y, z = place_map.poses[:, :3].T
-        self._map.publish(messages.cloud(
-            rclpy_types, self.get_clock().now().nanoseconds, place_map.manifest.frame_id,
-            {'x': x, 'y': y, 'z': z, 'session': place_map.sessions}))
+    def _leave_after_crash(self) -> None:
+        """Go back to unconfigured, from where `configure` loads the model anew."""
+        problem, self._crash = self._crash, ''
+        self.get_logger().error(problem)
+        self.trigger_deactivate()
+        self.trigger_cleanup()
+        self._problem = problem
 
     # Being operated
 
@@ -330,27 +313,52 @@ class LocalizerNode(LifecycleNode):
         with self._turn:
             if self._localizer is not None:
                 self._localizer.forget()
+        if self._outputs is not None:
+            self._outputs.tell_again()
         response.success = self._localizer is not None
         response.message = 'forgot the drive so far' if response.success else 'not configured'
         return response
 
-    def _on_reload_map(self, request: Any, response: Any) -> Any:
+    async def _on_reload_map(self, request: Any, response: Any) -> Any:
+        """Load the map that the parameter names, while frames are localised on the old one."""
         localizer = self._localizer
         if localizer is None:
             response.success, response.message = False, 'not configured'
             return response
+        loaded: Future = Future(executor=self.executor)
+        outcome: list[Localizer | Exception] = []
+        # The future is set in the executor's thread: rclpy may lose one that another thread sets.
+        done = self.create_guard_condition(lambda: loaded.done() or loaded.set_result(None),
+                                           callback_group=self._aside)
+        threading.Thread(target=self._load_aside, args=(localizer.encoder, outcome, done),
+                         daemon=True, name='load map').start()
+        await loaded
+        self.destroy_guard_condition(done)
         try:
-            fresh = self._new_localizer(localizer.encoder)
+            fresh = outcome[0]
+            if isinstance(fresh, Exception):
+                raise fresh
         except (VprError, OSError, ValueError) as error:
             response.success, response.message = False, f'the old map stays: {error}'
             self.get_logger().error(response.message)
             return response
         with self._turn:
+            if self._localizer is not localizer:  # cleaned up, or reloaded, meanwhile
+                response.success, response.message = False, 'the old map is gone, too'
+                return response
+            fresh.take_over(localizer)
             self._localizer = fresh
-        if self._state == 'active':
-            self._publish_map()
+        self._publish_map()
         response.success, response.message = True, f'{len(fresh.place_map)} places'
         return response
+
+    def _load_aside(self, encoder: Encoder, outcome: list[Localizer | Exception], done: Any
+                    ) -> None:
+        try:
+            outcome.append(self._new_localizer(encoder))
+        except Exception as error:  # raised where it is waited for
+            outcome.append(error)
+        done.trigger()
 
     def _on_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         known = {parameter.name: parameter for parameter in parameters.PARAMETERS}
@@ -376,7 +384,13 @@ class LocalizerNode(LifecycleNode):
                     setattr(self._localizer, name, value)
         return result
 
+    def _publish_map(self) -> None:
+        if self._localizer is not None and self._outputs is not None and self._state == 'active':
+            self._outputs.publish_map(self._localizer.place_map)
+
     def _publish_diagnostics(self) -> None:
+        if self._crash:
+            self._leave_after_crash()
         level, line = health.WARN, self._state
         values = {'state': self._state}
         localizer = self._localizer

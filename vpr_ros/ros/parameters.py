@@ -58,6 +58,14 @@ PARAMETERS = (
               'each frame for itself.', live=True),
     Parameter('max_speed', defaults.MAX_SPEED, 'Fastest that the robot drives, in m/s.',
               (0.01, 1000), live=True),
+    Parameter('flat', False, 'For robots on the ground: z, roll and pitch are zero, with a small '
+              'variance.'),
+    Parameter('non_negative_covariance', False, 'Publish no negative covariance, which nav2 '
+              'refuses: variances grow by as much.'),
+    Parameter('initialpose_topic', '', 'Topic that gets the first trusted pose, and the first one '
+              'after ~/relocalize, once (for AMCL); empty for none.'),
+    Parameter('publish_tf', False, 'Publish the transform from the map to the frame of odom; '
+              'needs odom, and nobody else who does.'),
     Parameter('state_file', '', 'File that keeps the running mean of the drive over a restart of '
               'the node; empty for none.'),
     Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
