@@ -84,6 +84,8 @@ setup(
         ],
         'viz': ['matplotlib'],
         'test': [
+            'playwright',
+            'scikit-learn',
             'pytest',
             'pytest-timeout',
             'hypothesis',
@@ -100,5 +102,6 @@ setup(
             'localizer = vpr_ros.ros.node:main',
         ],
     },
+    package_data={f'{PACKAGE}.offline': ['page/*']},
     zip_safe=True,
 )

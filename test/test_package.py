@@ -72,6 +72,8 @@ ROSDEP = {
     'pytest-timeout': 'python3-pytest-timeout',
     'hypothesis': 'python3-hypothesis',
     'psutil': 'python3-psutil',
+    'playwright': None,
+    'scikit-learn': 'python3-sklearn',
     'catkin-pkg': 'python3-catkin-pkg',
     'colcon-common-extensions': 'python3-colcon-common-extensions',
 }

@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--debug', action='store_true', help='show a traceback for an error')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (maps.add_build_map, maps.add_calibrate, drives.add_replay, judging.add_evaluate,
-                maps.add_inspect, drives.add_play, drives.add_street, drives.add_demo,
-                networks.add_train, networks.add_export, networks.add_wrap_model):
+                maps.add_inspect, judging.add_map_report, drives.add_play, drives.add_street,
+                drives.add_demo, networks.add_train, networks.add_export, networks.add_wrap_model):
         add(commands)
     return parser

@@ -115,6 +115,35 @@ def _true_poses(path: str, topic: str | None) -> Any:
         return bag.poses(bag.pose_topic(topic))
 
 
+def add_map_report(commands: Commands) -> None:
+    """Add `vpr map-report`."""
+    parser = command(commands, 'map-report', _run_map_report,
+                     'say where a map has gaps or places that look alike, and what to do')
+    parser.add_argument('map', metavar='MAP')
+    parser.add_argument('--json', metavar='OUT', help='write all that was found to this file')
+
+
+def _run_map_report(options: argparse.Namespace) -> None:
+    from vpr_ros.files import whole_file
+    from vpr_ros.offline.map_report import map_report
+    from vpr_ros.place_map import PlaceMap
+    report = map_report(PlaceMap.load(options.map))
+    if options.json:
+        with whole_file(options.json) as part:
+            part.write_text(json.dumps(report, indent=2) + '\n')
+    print(f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
+          f'{report["calibration"]}')
+    for session in report['sessions']:
+        print(f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
+              f'{session["metres"]:.0f} m')
+    print(f'{len(report["gaps"])} gaps; {report["seen_twice"]:.0%} of the places seen by another '
+          f'session, {report["redundant"]:.0%} redundant')
+    print(f'{report["aliasing"]:.1%} of the places look like one far away as much as places look '
+          'like themselves in another season')
+    for line in report['advice']:
+        print(f'- {line}')
+
+
 def _lines(result: dict[str, Any]) -> list[str]:
     recalls = ', '.join(
         f'R@{n} {share:.3f}' for n, share in result['recall'].items())

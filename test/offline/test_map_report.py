@@ -1,0 +1,81 @@
+"""What a map says of itself: gaps, places that look alike, and the advice that follows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from vpr_ros import poses
+from vpr_ros.offline.map_report import map_report
+from vpr_ros.place_map import Manifest
+from vpr_ros.place_map import ModelIdentity
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.place_map import Session
+
+DIMENSION = 64
+
+
+def site(x, vectors, sessions=None, conditions=('winter',), kind='flat'):
+    """Return a map of places along x (m), 1 m spacing."""
+    x = np.asarray(x, np.float64)
+    sessions = np.zeros(len(x), np.int32) if sessions is None else np.asarray(sessions, np.int32)
+    manifest = Manifest(ModelIdentity('0' * 64, 'm.onnx', DIMENSION, 8, 8), tuple(
+        Session(f'drive {n}', condition) for n, condition in enumerate(conditions)),
+        spacing=1.0, index=kind)
+    return PlaceMap.build(vectors, np.arange(len(x)) * 10**9, poses.planar(x, 0 * x, 0 * x),
+                          sessions, manifest)
+
+
+def views(count, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_streets_that_are_copies_of_one_another_look_alike():
+    vectors = views(200)
+    vectors[120:134] = vectors[20:34]
+    report = map_report(site(range(200), vectors))
+    assert report['aliasing'] == pytest.approx(28 / 200, abs=0.02)
+    found = {(one['first'], one['last'], one['like']) for one in report['stretches'][:2]}
+    assert found == {(20, 33, 120), (120, 133, 20)}
+    assert any(line.startswith('these 14 places look alike: 20 to 33') for line in
+               report['advice'])
+
+
+def test_streets_of_their_own_do_not():
+    report = map_report(site(range(200), views(200)))
+    assert report['aliasing'] < 0.03
+    assert not any('look alike' in line for line in report['advice'])
+
+
+def test_a_gap_is_found_where_it_is():
+    report = map_report(site([*range(50), *range(90, 140)], views(100)))
+    assert [(gap['metres'], gap['after']) for gap in report['gaps']] == [(41.0, 49)]
+    assert report['advice'][0] == ('drive this stretch again: nothing for 41 m after x 49.0, '
+                                   'y 0.0')
+
+
+def test_two_sessions_over_the_same_ground_are_seen_and_make_no_gap():
+    x = [*range(50), *range(50)]
+    report = map_report(site(x, views(100), [0] * 50 + [1] * 50, ('winter', 'spring')))
+    assert report['gaps'] == []
+    assert report['seen_twice'] == 1
+    assert report['redundant'] == 0
+    assert [session['metres'] for session in report['sessions']] == [49.0, 49.0]
+    assert not any('one condition' in line for line in report['advice'])
+
+
+def test_places_too_close_together_are_redundant():
+    report = map_report(site(np.arange(100) / 4, views(100)))
+    assert report['redundant'] > 0.9
+    assert any('a smaller map does as well' in line for line in report['advice'])
+
+
+@pytest.mark.parametrize('kind', ['flat', 'hnsw'])
+@pytest.mark.parametrize('vectors', [views(1), np.repeat(views(1), 2, axis=0),
+                                     np.repeat(views(1), 60, axis=0)])
+def test_small_and_uniform_maps_can_be_reported(vectors, kind):
+    report = map_report(site(range(len(vectors)), vectors, kind=kind))
+    assert report['places'] == len(vectors)
+    json.dumps(report, allow_nan=False)
