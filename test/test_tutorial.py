@@ -43,4 +43,5 @@ def test_every_command_does_what_the_tutorial_says(tmp_path, monkeypatch, capsys
                 for line in capsys.readouterr().out.splitlines()]
         for line in shown:
             assert any(re.fullmatch(shape(line), candidate) for candidate in said), line
-    assert {'street', 'build-map', 'inspect', 'replay', 'calibrate'} <= set(done)
+    assert {'street', 'build-map', 'inspect', 'map-report', 'replay', 'evaluate', 'calibrate'
+            } <= set(done)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 import math
+from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -95,6 +97,13 @@ def test_the_recall_is_that_of_the_plain_computation(pictures, encoder, compensa
     assert result['unmapped'] == PLACES // 2 - asked
     assert result['places'] == PLACES
     assert result['model'] == encoder.digest
+
+
+def test_every_figure_is_explained(pictures, encoder):
+    page = (Path(__file__).resolve().parents[2] / 'docs' / 'metrics.md').read_text()
+    explained = set(re.findall(r'`(\w+)`', ''.join(
+        line.split('|')[1] for line in page.splitlines() if line.startswith('| `'))))
+    assert set(evaluate_set(*pictures, encoder, filter=True)) <= explained
 
 
 def test_a_set_against_itself_has_full_recall(tmp_path, encoder):

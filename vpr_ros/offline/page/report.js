@@ -19,18 +19,28 @@ function digits(value) {
   return Math.abs(value) >= 100 ? value.toFixed(0) : +value.toPrecision(3) + '';
 }
 
+// Round numbers from low to high, about five.
+function ticks(low, high) {
+  if (!(high > low)) return [low];
+  const raw = (high - low) / 5, unit = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map(k => k * unit).find(each => each >= raw * 0.999);
+  const found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++)
+    found.push(k * step);
+  return found;
+}
+
 // A frame with axes; returns the picture, and where x and y go.
 function frame(into, title, x, y, words) {
   const [w, h, l, r, t, b] = [560, 340, 52, 12, 10, 40];
   const svg = make('svg', {viewBox: `0 0 ${w} ${h}`, role: 'img', 'aria-label': title});
   const fx = scaled(x[0], x[1], l, w - r), fy = scaled(y[0], y[1], h - b, t);
-  for (let k = 0; k <= 4; k++) {
-    const vx = x[0] + (x[1] - x[0]) * k / 4, vy = y[0] + (y[1] - y[0]) * k / 4;
+  for (const vx of ticks(...x))
     svg.append(make('line', {x1: fx(vx), x2: fx(vx), y1: t, y2: h - b, class: 'axis'}),
-      make('line', {x1: l, x2: w - r, y1: fy(vy), y2: fy(vy), class: 'axis'}),
-      make('text', {x: fx(vx), y: h - b + 16, 'text-anchor': 'middle'}, digits(vx)),
+      make('text', {x: fx(vx), y: h - b + 16, 'text-anchor': 'middle'}, digits(vx)));
+  for (const vy of ticks(...y))
+    svg.append(make('line', {x1: l, x2: w - r, y1: fy(vy), y2: fy(vy), class: 'axis'}),
       make('text', {x: l - 6, y: fy(vy) + 4, 'text-anchor': 'end'}, digits(vy)));
-  }
   svg.append(make('text', {x: (l + w - r) / 2, y: h - 4, 'text-anchor': 'middle'}, words[0]),
     make('text', {x: 12, y: (t + h - b) / 2, 'text-anchor': 'middle',
       transform: `rotate(-90 12 ${(t + h - b) / 2})`}, words[1]));
