@@ -99,7 +99,7 @@ setup(
     entry_points={
         'console_scripts': [
             'vpr = vpr_ros.cli:main',
-            'localizer = vpr_ros.ros.node:main',
+            'localizer = vpr_ros.ros.run:main',
         ],
     },
     package_data={f'{PACKAGE}.offline': ['page/*']},

@@ -114,7 +114,7 @@ def _run(parameters: dict[str, Any], folder: Path, rate: float, seconds: float) 
     os.environ.update(live.isolated_environment())
     node_log, camera_log, report = (folder / name for name in ('node.log', 'camera.log', 'sent'))
     with live.Recorder() as recorder, live.process(
-            'vpr_ros.ros.node', *live.node_arguments(parameters, TOPIC), log=node_log) as node:
+            'vpr_ros.ros.run', *live.node_arguments(parameters, TOPIC), log=node_log) as node:
         if not recorder.wait(lambda: bool(recorder.maps), live.START_LIMIT, node):
             raise VprError(f'the node did not start: {live.last_line(node_log)}')
         watch = _Watch(recorder, node)

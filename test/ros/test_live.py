@@ -20,14 +20,14 @@ LIMIT = 30.0
 
 
 def test_a_process_is_over_when_its_block_is(tmp_path):
-    with live.process('vpr_ros.ros.node', log=tmp_path / 'log') as running:
+    with live.process('vpr_ros.ros.run', log=tmp_path / 'log') as running:
         assert running.poll() is None
     assert running.poll() is not None
 
 
 def test_a_process_is_over_after_an_exception_too(tmp_path):
     with pytest.raises(ZeroDivisionError), \
-            live.process('vpr_ros.ros.node', log=tmp_path / 'log') as running:
+            live.process('vpr_ros.ros.run', log=tmp_path / 'log') as running:
         raise ZeroDivisionError
     assert running.poll() is not None
 

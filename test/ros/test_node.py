@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
+import re
 import shutil
 import signal
 import time
@@ -45,6 +47,7 @@ from vpr_ros.poses import FLAT
 from vpr_ros.ros import live
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
+from vpr_ros.ros.bond import unbond
 from vpr_ros.ros.messages import rclpy_types
 
 LIMIT = 30.0
@@ -171,7 +174,7 @@ def given(site, **parameters):
 @pytest.fixture(scope='module')
 def robot(site):
     """Return an operator of a running node, which the tests that take it share."""
-    with live.process('vpr_ros.ros.node', *live.node_arguments(given(site), IMAGES),
+    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
                       log=site / 'robot.log') as process, Operator(process) as operator:
         operator.heard()
         yield operator
@@ -195,7 +198,7 @@ def unconfigured(site, alone, tmp_path):
     """Return an operator of a node of its own, which has not been configured."""
     arguments = live.node_arguments({**given(site), 'map': "''"}, IMAGES)
     arguments[arguments.index('autostart:=true')] = 'autostart:=false'
-    with live.process('vpr_ros.ros.node', *arguments, log=tmp_path / 'node.log') as process, \
+    with live.process('vpr_ros.ros.run', *arguments, log=tmp_path / 'node.log') as process, \
             Operator(process) as operator:
         operator.log = tmp_path / 'node.log'
         yield operator
@@ -508,6 +511,24 @@ def test_a_transform_needs_tf2(site, unconfigured):
     assert 'publish_tf needs tf2_ros' in unconfigured.diagnosis()['message']
 
 
+def test_nav2s_lifecycle_manager_has_a_bond_with_it(site, unconfigured):
+    bondpy = pytest.importorskip('bondpy.bondpy', reason='bondpy is not installed')
+    formed, broken = [], []
+    assert unconfigured.set(map=str(site / 'map')) == ''
+    assert unconfigured.change(CONFIGURE)
+    bond = bondpy.Bond(unconfigured._node, 'bond', 'vpr_localizer',
+                       on_broken=lambda: broken.append(1), on_formed=lambda: formed.append(1))
+    bond.start()
+    assert unconfigured.change(ACTIVATE)
+    unconfigured.until(lambda: formed)
+    assert not broken
+    assert unconfigured.change(DEACTIVATE)
+    unconfigured.until(lambda: broken)
+    unbond(unconfigured._node, bond)
+    assert unconfigured.change(ACTIVATE)
+    unconfigured.heard()
+
+
 def test_it_goes_through_its_states_and_back(site, unconfigured):
     node = unconfigured
     assert node.state() == 'unconfigured'
@@ -569,7 +590,7 @@ def test_what_cannot_be_configured_is_told_and_can_be_mended(site, unconfigured)
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_while_frames_come(site, alone, tmp_path, number):
     log = tmp_path / 'node.log'
-    with live.process('vpr_ros.ros.node', *live.node_arguments(given(site), IMAGES),
+    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
                       log=log) as process, Operator(process) as operator:
         operator.heard()
         operator.localise(frame(0))
@@ -579,6 +600,19 @@ def test_a_signal_ends_it_cleanly_while_frames_come(site, alone, tmp_path, numbe
         process.send_signal(number)
         assert process.wait(LIMIT) == 0
         assert time.monotonic() - begin < 5
+    assert 'Traceback' not in log.read_text()
+
+
+def test_a_signal_while_it_starts_ends_it_cleanly_too(site, alone, tmp_path):
+    log = tmp_path / 'node.log'
+    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
+                      log=log) as process:
+        status = Path(f'/proc/{process.pid}/status')
+        while not 1 << signal.SIGINT - 1 & int(re.search(r'SigBlk:\s*(\w+)',
+                                                        status.read_text())[1], 16):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 0
     assert 'Traceback' not in log.read_text()
 
 
@@ -592,7 +626,7 @@ def test_compressed_pictures_from_a_bag_that_is_played(site, alone, tmp_path):
                                      compensate=False, filter=False))
     parameters = given(site, image_transport='compressed', image_reliable='true',
                        compensate='false', filter='false')
-    with live.process('vpr_ros.ros.node', *live.node_arguments(parameters, IMAGES),
+    with live.process('vpr_ros.ros.run', *live.node_arguments(parameters, IMAGES),
                       log=tmp_path / 'node.log') as process, \
             Operator(process, compressed=True) as operator:
         operator.until(lambda: operator.maps)
@@ -643,7 +677,7 @@ def test_a_slow_encoder_drops_frames_and_never_queues_them(alone, tmp_path):
     parameters = {'map': write_map(tmp_path / 'map', model, range(3)), 'model': model,
                   'provider': 'cpu', 'threads': 1, 'image_reliable': 'true'}
     burst = 60
-    with live.process('vpr_ros.ros.node', *live.node_arguments(parameters, IMAGES),
+    with live.process('vpr_ros.ros.run', *live.node_arguments(parameters, IMAGES),
                       log=tmp_path / 'node.log') as process, Operator(process) as operator:
         operator.heard()
         before, known = operator.diagnosis(), len(operator.candidates)
@@ -668,8 +702,8 @@ def test_two_nodes_side_by_side_keep_to_their_own_names(site, alone, tmp_path):
     def arguments(side):
         return [*live.node_arguments(given(site), f'/{side}{IMAGES}'), '-r', f'__ns:=/{side}']
 
-    with live.process('vpr_ros.ros.node', *arguments('left'), log=tmp_path / 'left.log') as left, \
-            live.process('vpr_ros.ros.node', *arguments('right'), log=tmp_path / 'right.log'), \
+    with live.process('vpr_ros.ros.run', *arguments('left'), log=tmp_path / 'left.log') as left, \
+            live.process('vpr_ros.ros.run', *arguments('right'), log=tmp_path / 'right.log'), \
             Operator(left) as operator:
         got = {'left': [], 'right': []}
         cameras = {side: operator.new_camera(topic=f'/{side}{IMAGES}') for side in got}
@@ -705,7 +739,7 @@ def test_odometry_is_used_as_in_the_replay(site, alone, tmp_path):
                odometry=odometry) for odometry in (True, False))
     assert np.abs(expected.poses - blind.poses).max() > 1e-3
 
-    with live.process('vpr_ros.ros.node', *live.node_arguments(
+    with live.process('vpr_ros.ros.run', *live.node_arguments(
             {**given(site), 'min_confidence': '0.0'}, IMAGES),
             log=tmp_path / 'node.log') as process, Operator(process) as operator:
         wheels = operator.new_camera('nav_msgs/msg/Odometry', '/odom')

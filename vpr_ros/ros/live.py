@@ -158,7 +158,7 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path,
     os.environ.update(isolated_environment())
     node_log, player_log = folder / 'node.log', folder / 'play.log'
     with Recorder() as recorder, process(
-            'vpr_ros.ros.node', *node_arguments({**parameters, 'image_reliable': 'true'},
+            'vpr_ros.ros.run', *node_arguments({**parameters, 'image_reliable': 'true'},
                                                 image_topic), log=node_log) as node:
         if not recorder.wait(lambda: bool(recorder.maps), START_LIMIT, node):
             raise VprError(f'the node did not start: {last_line(node_log)}')

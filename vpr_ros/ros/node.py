@@ -7,17 +7,13 @@ the newest, localises and publishes. Every published stamp is the image's.
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
 import traceback
 from typing import Any
 from typing import TYPE_CHECKING
 
-import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy
@@ -35,6 +31,8 @@ from vpr_ros.place_map import PlaceMap
 from vpr_ros.ros import health
 from vpr_ros.ros import messages
 from vpr_ros.ros import parameters
+from vpr_ros.ros.bond import bonded
+from vpr_ros.ros.bond import unbond
 from vpr_ros.ros.inputs import FrameSlot
 from vpr_ros.ros.inputs import OdometryBuffer
 from vpr_ros.ros.messages import rclpy_types
@@ -65,6 +63,7 @@ class LocalizerNode(LifecycleNode):
         self._worker: threading.Thread | None = None
         self._inputs: list[Any] = []
         self._outputs: Outputs | None = None
+        self._bond: Any = None
         self._crash = ''
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
@@ -80,6 +79,11 @@ class LocalizerNode(LifecycleNode):
                             callback_group=self._aside)
 
     # Lifecycle
+
+    def start(self) -> None:
+        """Configure and activate, as a lifecycle manager would."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the map, and make the publishers."""
@@ -136,6 +140,7 @@ class LocalizerNode(LifecycleNode):
                 rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
                 self._on_initial_pose, 1)]
         self.get_logger().info(f'listening to {image.topic_name}')
+        self._bond = bonded(self, self._value('bond_heartbeat_period'))
         self._state = 'active'
         self._publish_map()
         return TransitionCallbackReturn.SUCCESS
@@ -168,6 +173,9 @@ class LocalizerNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
+        if self._bond is not None:
+            unbond(self, self._bond)
+            self._bond = None
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
@@ -233,8 +241,6 @@ class LocalizerNode(LifecycleNode):
                 self._health.failed(str(error))
                 self.get_logger().warning(f'frame dropped: {error}', throttle_duration_sec=5.0)
             except Exception as error:  # the worker must outlive whatever one frame does
-                if not self.context.ok():  # shut down in the middle of it
-                    continue
                 self._health.failed(str(error))
                 self.get_logger().error(f'frame failed: {error!r}', throttle_duration_sec=5.0)
 
@@ -412,36 +418,3 @@ class LocalizerNode(LifecycleNode):
 
 
 _LIVE = tuple(parameter.name for parameter in parameters.PARAMETERS if parameter.live)
-
-
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is interrupted; return 0, or 1 when a parameter is refused."""
-    rclpy.init(args=args)
-    try:
-        node = LocalizerNode()
-    except ParameterException as error:
-        print(f'vpr_localizer: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if (node.get_parameter('autostart').value
-                and node.trigger_configure() == TransitionCallbackReturn.SUCCESS):
-            node.trigger_activate()
-        executor.spin()
-    except KeyboardInterrupt:
-        pass
-    except Exception:
-        # A signal shuts the context down in the middle of whatever rclpy is doing.
-        if node.context.ok():
-            raise
-    finally:
-        node.on_shutdown(None)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

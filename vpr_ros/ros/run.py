@@ -1,0 +1,62 @@
+"""The node as a process: signals first, then all the rest.
+
+What the node does is in node.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; return 0, or 1 when a parameter is refused.
+
+    Signals wait until somebody can listen, and the node then stops while it can still tell others
+    that it does: rclpy's own handlers would shut its context down in the middle of a callback, and
+    a signal during the imports would be a traceback. A second one ends the process at once.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    import rclpy
+    from rclpy.exceptions import ParameterException
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+    from vpr_ros.ros.node import LocalizerNode
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = LocalizerNode()
+    except ParameterException as error:
+        print(f'vpr_localizer: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    ended = threading.Event()
+    wake = node.create_guard_condition(lambda: None)
+
+    def listen() -> None:
+        signal.sigwait(SIGNALS)
+        ended.set()
+        wake.trigger()
+        os._exit(128 + signal.sigwait(SIGNALS))
+
+    threading.Thread(target=listen, daemon=True, name='signals').start()
+    try:
+        if node.get_parameter('autostart').value:
+            node.start()
+        while not ended.is_set():
+            executor.spin_once()
+    finally:
+        node.on_shutdown(None)
+        executor.shutdown(timeout_sec=0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
