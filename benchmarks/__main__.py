@@ -19,6 +19,7 @@ from benchmarks.ekf_fusion import ekf_fusion
 from benchmarks.encoder_speed import encoder_speed
 from benchmarks.map_load import map_load
 from benchmarks.mining_speed import mining_speed
+from benchmarks.node_operation import node_operation
 from benchmarks.node_rate import node_rate
 from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
@@ -47,6 +48,7 @@ def main() -> int:
         'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
+        'node_operation': lambda o: node_operation(o.model),
         'street_recall': lambda o: street_recall([o.model] if o.model else [],
                                                  (21,) if o.quick else TEST_TOWNS),
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),

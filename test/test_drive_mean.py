@@ -13,12 +13,14 @@ from vpr_ros.errors import VprError
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
-    state = DriveState(np.arange(4, dtype=np.float32), 31.5, 1_700_000_000_123_456_789)
+    state = DriveState(np.arange(4, dtype=np.float32), 31.5, 1_700_000_000_123_456_789,
+                       np.arange(7.0), 1_700_000_000_000_000_000)
     write_state(tmp_path / 'new' / 'state', state, 'a model')
     back = read_state(tmp_path / 'new' / 'state', 'a model')
     assert back is not None
     np.testing.assert_array_equal(back.mean, state.mean)
-    assert (back.weight, back.stamp) == (state.weight, state.stamp)
+    np.testing.assert_array_equal(back.pose, state.pose)
+    assert (back.weight, back.stamp, back.posed) == (state.weight, state.stamp, state.posed)
 
 
 def test_no_file_or_one_of_another_model_is_no_state(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from vpr_ros.calibration import DEFAULT_CURVES
 from vpr_ros.calibration import log_odds
 from vpr_ros.drive_mean import DriveMean
 from vpr_ros.drive_mean import DriveState
+from vpr_ros.drive_mean import RECENT
 from vpr_ros.drive_mean import YOUNG
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import OutOfOrderError
@@ -258,6 +259,21 @@ def test_the_mean_of_a_drive_outlasts_a_restart_when_young(
     same = np.linalg.norm(again.state.mean - first.state.mean)
     assert (same < 0.02) == kept
     assert np.allclose(again.state.mean, fresh.state.mean) != kept
+
+
+@pytest.mark.parametrize(('after', 'kept'), [(FRAME, True), (RECENT + 10 ** 9, False)])
+def test_the_place_outlasts_a_crash_for_seconds(encoder: Encoder, after: int, kept: bool) -> None:
+    """Two places of a long street look the same: only who knows where it was can tell them."""
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (500.0, 0, 0)}, spacing=1.0)
+    localizer = Localizer(encoder, place_map, compensate=False)
+    alike = (_axis(encoder, 0) + _axis(encoder, 1)) / np.sqrt(2, dtype=np.float32)
+    mean = np.zeros(encoder.dimension, np.float32)
+    localizer.resume(DriveState(mean, 30.0, NOW, poses.planar(500.0, 0, 0), NOW))
+    estimate = localizer.locate(alike, NOW + after)
+    share = localizer.belief[1] / localizer.belief.sum()
+    assert (share > 0.9) == kept
+    assert (abs(estimate.pose[0] - 500) < 5) or not kept
+    assert localizer.state.posed == (NOW + after if estimate.trusted else 0)
 
 
 def test_the_state_of_another_model_is_refused(encoder: Encoder) -> None:

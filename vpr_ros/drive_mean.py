@@ -1,4 +1,4 @@
-"""The running mean of a drive's descriptors, and the file that keeps it over a restart.
+"""The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
 
 What it is taken out of, and what for, is in localizer.py and place_map.py.
 """
@@ -6,6 +6,7 @@ What it is taken out of, and what for, is in localizer.py and place_map.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 YOUNG = 600_000_000_000
 """Nanoseconds for which the mean of a drive is worth keeping over a restart."""
+
+RECENT = 10_000_000_000
+"""Nanoseconds for which it says something where the robot was: nobody has carried it since."""
 
 
 class DriveMean:
@@ -48,11 +52,17 @@ class DriveMean:
 
 @dataclass(frozen=True)
 class DriveState:
-    """What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns."""
+    """What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns.
+
+    `pose`: float64 (7,) of the last trusted estimate in the map's frame, and `posed`, its stamp;
+    NaN where there was none.
+    """
 
     mean: NDArray[np.float32]
     weight: float
     stamp: int
+    pose: NDArray[np.float64] = field(default_factory=lambda: np.full(7, np.nan))
+    posed: int = 0
 
 
 def write_state(path: str | Path, state: DriveState, model: str) -> None:
@@ -62,7 +72,8 @@ def write_state(path: str | Path, state: DriveState, model: str) -> None:
     """
     with whole_file(path) as part, part.open('wb') as file:
         np.savez(file, mean=state.mean, weight=np.float64(state.weight),
-                 stamp=np.int64(state.stamp), model=np.array(model))
+                 stamp=np.int64(state.stamp), pose=state.pose, posed=np.int64(state.posed),
+                 model=np.array(model))
 
 
 def read_state(path: str | Path, model: str) -> DriveState | None:
@@ -78,7 +89,8 @@ def read_state(path: str | Path, model: str) -> DriveState | None:
             if str(kept['model']) != model:
                 return None
             return DriveState(np.asarray(kept['mean'], np.float32), float(kept['weight']),
-                              int(kept['stamp']))
+                              int(kept['stamp']), np.asarray(kept['pose'], np.float64),
+                              int(kept['posed']))
     except Exception as error:  # zipfile and numpy each raise their own
         raise VprError(f'{path} holds no state of a drive ({first_line(error)}): remove it'
                        ) from error

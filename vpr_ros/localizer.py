@@ -16,6 +16,7 @@ from vpr_ros.belief import Belief
 from vpr_ros.calibration import Calibration
 from vpr_ros.drive_mean import DriveMean
 from vpr_ros.drive_mean import DriveState
+from vpr_ros.drive_mean import RECENT
 from vpr_ros.drive_mean import YOUNG
 from vpr_ros.errors import OutOfOrderError
 from vpr_ros.place_map import centre
@@ -41,6 +42,8 @@ _WEIGHED = 256
 _TURN = 0.1
 
 _NEGLIGIBLE = 1e-9
+
+_UNKNOWN = np.full(7, np.nan), 0
 
 _FINE = 2.0
 """Spacings that the fastest robot drives before the belief moves without odometry: in shorter
@@ -125,6 +128,7 @@ class Localizer:
         self._agreement = 0.0  # the log-likelihood ratio of the latest frame at the belief's mode
         self._resumable: DriveState | None = None
         self._last_stamp: int | None = None
+        self._last_pose = _UNKNOWN
         self._last_view: NDArray[np.float32] | None = None
         self._last_query: NDArray[np.float32] | None = None
         self._last_odometry: NDArray[np.float64] | None = None
@@ -136,6 +140,7 @@ class Localizer:
         self._belief.forget()
         self._agreement = 0.0
         self._last_stamp = self._last_view = self._resumable = None
+        self._last_pose = _UNKNOWN
         self._rest()
 
     @property
@@ -143,7 +148,8 @@ class Localizer:
         """What to keep over a restart; None before the first frame."""
         if self._last_stamp is None:
             return None
-        return DriveState(self._mean.value.copy(), self._mean.weight, self._last_stamp)
+        return DriveState(self._mean.value.copy(), self._mean.weight, self._last_stamp,
+                          *self._last_pose)
 
     @property
     def belief(self) -> NDArray[np.float64]:
@@ -162,11 +168,12 @@ class Localizer:
     def resume(self, state: DriveState) -> None:
         """Go on with the running mean of an earlier run, if the first frame shows it is young.
 
-        Where the robot is it does not say: it may have been moved. Raises ValueError for a state
-        of another dimension, or that is not finite.
+        Only if it is of the last seconds, a node that crashed, it says where the robot is, too:
+        later it may have been moved. Raises ValueError for a state of another dimension, or that
+        is not finite.
         """
-        if state.mean.shape != self._mean.start.shape or not np.isfinite(state.mean).all() \
-                or not state.weight >= 1:
+        if state.mean.shape != self._mean.start.shape or state.pose.shape != (7,) \
+                or not np.isfinite(state.mean).all() or not state.weight >= 1:
             raise ValueError('the kept state is not one of this model')
         self._resumable = state
 
@@ -223,8 +230,11 @@ class Localizer:
             # Who was carried off sees so at once: one frame may be a sigma worse than the others.
             support = min(support + self.calibration.separation,
                           float(mass @ self._belief.support[near]) / mass.sum())
-        return self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp, curve,
-                              near, mass, support)
+        estimate = self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp,
+                                  curve, near, mass, support)
+        if estimate.trusted:
+            self._last_pose = estimate.pose, stamp
+        return estimate
 
     def _follow_clock(self, stamp: int) -> float:
         """Return the seconds since the last frame, and start over when the clock was set back."""
@@ -237,9 +247,12 @@ class Localizer:
         elif last is not None:
             seconds = (stamp - last) / 1e9
         if self._resumable is not None:
+            pose, age = self._resumable.pose, stamp - self._resumable.posed
             if 0 <= stamp - self._resumable.stamp <= YOUNG:
                 self._mean.value = self._resumable.mean.astype(np.float32)
                 self._mean.weight = self._resumable.weight
+            if 0 <= age <= RECENT and np.isfinite(pose).all():
+                self._belief.expect(pose, self.correct_radius + self.max_speed * age / 1e9)
             self._resumable = None
         self._last_stamp = stamp
         return seconds

@@ -71,14 +71,14 @@ class Operator(live.Recorder):
 
     def new_camera(self, kind=messages.RAW_IMAGE, topic=IMAGES,
                    reliability=ReliabilityPolicy.RELIABLE):
-        return self._node.create_publisher(
+        return self.node.create_publisher(
             rclpy_types(kind), topic, QoSProfile(depth=100, reliability=reliability))
 
     def subscribe(self, kind, topic, take):
-        return self._node.create_subscription(rclpy_types(kind), topic, take, 10)
+        return self.node.create_subscription(rclpy_types(kind), topic, take, 10)
 
     def unsubscribe(self, subscription):
-        self._node.destroy_subscription(subscription)
+        self.node.destroy_subscription(subscription)
 
     def until(self, happened):
         """Wait for something that must happen."""
@@ -119,7 +119,7 @@ class Operator(live.Recorder):
         """Call a service of the node and return what it answers."""
         # Kept: the answer to a client that the node has only just met can get lost.
         if name not in self._clients:
-            self._clients[name] = self._node.create_client(kind, f'{live.NODE}/{name}')
+            self._clients[name] = self.node.create_client(kind, f'{live.NODE}/{name}')
         self.until(self._clients[name].service_is_ready)
         future = self._clients[name].call_async(kind.Request(**fields))
         self.until(future.done)
@@ -433,7 +433,7 @@ def test_a_new_map_is_taken_when_it_is_good_and_else_the_old_one_stays(site, fre
 
 
 def test_frames_go_on_being_localised_while_a_map_is_loaded(site, fresh):
-    client = fresh._node.create_client(Trigger, f'{live.NODE}/reload_map')
+    client = fresh.node.create_client(Trigger, f'{live.NODE}/reload_map')
     fresh.until(client.service_is_ready)
     first = fresh.localise(frame(5))['similarity'][0]
     answer = client.call_async(Trigger.Request())
@@ -516,7 +516,7 @@ def test_nav2s_lifecycle_manager_has_a_bond_with_it(site, unconfigured):
     formed, broken = [], []
     assert unconfigured.set(map=str(site / 'map')) == ''
     assert unconfigured.change(CONFIGURE)
-    bond = bondpy.Bond(unconfigured._node, 'bond', 'vpr_localizer',
+    bond = bondpy.Bond(unconfigured.node, 'bond', 'vpr_localizer',
                        on_broken=lambda: broken.append(1), on_formed=lambda: formed.append(1))
     bond.start()
     assert unconfigured.change(ACTIVATE)
@@ -524,7 +524,7 @@ def test_nav2s_lifecycle_manager_has_a_bond_with_it(site, unconfigured):
     assert not broken
     assert unconfigured.change(DEACTIVATE)
     unconfigured.until(lambda: broken)
-    unbond(unconfigured._node, bond)
+    unbond(unconfigured.node, bond)
     assert unconfigured.change(ACTIVATE)
     unconfigured.heard()
 

@@ -19,8 +19,8 @@ from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.ros.node import LocalizerNode
-from vpr_ros.ros.node import main
 from vpr_ros.ros.parameters import PARAMETERS
+from vpr_ros.ros.run import main
 import yaml
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config' / 'localize.yaml'

@@ -85,9 +85,9 @@ class Recorder:
         self.diagnostics: list[dict[str, str]] = []
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context)
-        self._node = rclpy.create_node('vpr_recorder', context=self._context)
+        self.node = rclpy.create_node('vpr_recorder', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._executor.add_node(self.node)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         for kind, topic, take, qos in (
                 ('geometry_msgs/msg/PoseWithCovarianceStamped', f'{NODE}/pose',
@@ -97,13 +97,13 @@ class Recorder:
                 (messages.CLOUD, f'{NODE}/candidates', self.candidates.append, 100),
                 (messages.CLOUD, f'{NODE}/map', self.maps.append, latched),
                 ('diagnostic_msgs/msg/DiagnosticArray', '/diagnostics', self._on_diagnostics, 10)):
-            self._node.create_subscription(rclpy_types(kind), topic, take, qos)
+            self.node.create_subscription(rclpy_types(kind), topic, take, qos)
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._node.destroy_node()
+        self.node.destroy_node()
         self._context.try_shutdown()
 
     def wait(self, happened: Callable[[], bool], limit: float,

@@ -68,9 +68,11 @@ class LocalizerNode(LifecycleNode):
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
+        self._kept: int | None = None
         self._diagnostics = self.create_publisher(
             rclpy_types('diagnostic_msgs/msg/DiagnosticArray'), '/diagnostics', 10)
         self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(_KEEP_EVERY, self._keep)
         trigger = rclpy_types('std_srvs/srv/Trigger')
         self.create_service(trigger, '~/relocalize', self._on_relocalize)
         # A coroutine holds its group until it is done: here it must not be that of the images.
@@ -188,18 +190,23 @@ class LocalizerNode(LifecycleNode):
             self._keep()
 
     def _keep(self) -> None:
-        """Write the drive's running mean to the state file, if there is to be one."""
-        path = self._value('state_file')
-        drive = None if self._localizer is None else self._localizer.state
-        if not path or drive is None or self._localizer is None:
+        """Write where the drive is to the state file, if there is to be one."""
+        path, localizer = self._value('state_file'), self._localizer
+        if not path or localizer is None:
+            return
+        with self._turn:
+            drive = localizer.state
+        if drive is None or drive.stamp == self._kept:
             return
         try:
-            write_state(path, drive, self._localizer.encoder.digest)
+            write_state(path, drive, localizer.encoder.digest)
+            self._kept = drive.stamp
         except (VprError, OSError) as error:
-            self.get_logger().warning(f'the running mean is not kept: {error}')
+            self.get_logger().warning(f'the state of the drive is not kept: {error}',
+                                      throttle_duration_sec=60.0)
 
     def _resume(self) -> None:
-        """Go on with the running mean of the run before, if the state file holds a young one."""
+        """Go on with the drive of the run before, if the state file holds a young one."""
         path = self._value('state_file')
         if not path or self._localizer is None or self._localizer.state is not None:
             return
@@ -208,7 +215,7 @@ class LocalizerNode(LifecycleNode):
             if drive is not None:
                 self._localizer.resume(drive)
         except (VprError, OSError, ValueError) as error:
-            self.get_logger().warning(f'the running mean starts anew: {error}')
+            self.get_logger().warning(f'the drive starts anew: {error}')
 
     def _free(self) -> None:
         if self._localizer is None:
@@ -416,5 +423,8 @@ class LocalizerNode(LifecycleNode):
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
 
+
+_KEEP_EVERY = 2.0
+"""Seconds after which the state file is written again: what a crash may cost."""
 
 _LIVE = tuple(parameter.name for parameter in parameters.PARAMETERS if parameter.live)

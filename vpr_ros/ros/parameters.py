@@ -66,8 +66,8 @@ PARAMETERS = (
               'after ~/relocalize, once (for AMCL); empty for none.'),
     Parameter('publish_tf', False, 'Publish the transform from the map to the frame of odom; '
               'needs odom, and nobody else who does.'),
-    Parameter('state_file', '', 'File that keeps the running mean of the drive over a restart of '
-              'the node; empty for none.'),
+    Parameter('state_file', '', 'File that keeps the drive over a restart or a crash of the '
+              'node: its running mean, for seconds its place; empty for none.'),
     Parameter('bond_heartbeat_period', 0.1, "Seconds between heartbeats to nav2's lifecycle "
               'manager, where bondpy is installed; 0 for none.', (0, 10)),
     Parameter('autostart', False, 'Configure and activate by itself at start; false under a '

@@ -20,7 +20,14 @@ def main(args: list[str] | None = None) -> int:
     that it does: rclpy's own handlers would shut its context down in the middle of a callback, and
     a signal during the imports would be a traceback. A second one ends the process at once.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        return _run(args)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(args: list[str] | None) -> int:
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
