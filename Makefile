@@ -82,7 +82,7 @@ $(BASE): setup.py package.xml .ci/make_venv
 
 $(TRAIN): $(BASE)
 	@echo 'set-up: torch into $(VENV) (some gigabytes, a few minutes)'
-	$(INSTALL) '.[train]'
+	$(INSTALL) '.[train,umap]'
 	touch $@
 
 $(LINT): $(BASE)

@@ -82,10 +82,10 @@ setup(
             'onnx',
             'onnxscript',
         ],
-        'viz': ['matplotlib'],
+        'viz': ['matplotlib', 'scikit-learn', 'onnx'],
+        'umap': ['umap-learn'],
         'test': [
             'playwright',
-            'scikit-learn',
             'pytest',
             'pytest-timeout',
             'hypothesis',

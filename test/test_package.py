@@ -73,6 +73,7 @@ ROSDEP = {
     'hypothesis': 'python3-hypothesis',
     'psutil': 'python3-psutil',
     'playwright': None,
+    'umap-learn': None,
     'scikit-learn': 'python3-sklearn',
     'catkin-pkg': 'python3-catkin-pkg',
     'colcon-common-extensions': 'python3-colcon-common-extensions',

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vpr_ros.cli import drives
 from vpr_ros.cli import judging
+from vpr_ros.cli import looking
 from vpr_ros.cli import maps
 from vpr_ros.cli import networks
 
@@ -49,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--debug', action='store_true', help='show a traceback for an error')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (maps.add_build_map, maps.add_calibrate, drives.add_replay, judging.add_evaluate,
-                maps.add_inspect, judging.add_map_report, drives.add_play, drives.add_street,
-                drives.add_demo, networks.add_train, networks.add_export, networks.add_wrap_model):
+                maps.add_inspect, judging.add_map_report, looking.add_visualize, drives.add_play,
+                drives.add_street, drives.add_demo, networks.add_train, networks.add_export,
+                networks.add_wrap_model):
         add(commands)
     return parser

@@ -1,0 +1,85 @@
+"""Whether the same place lies together: on descriptors where the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from vpr_ros.errors import SourceError
+from vpr_ros.errors import VprError
+from vpr_ros.offline.embedding import centred
+from vpr_ros.offline.embedding import describe_drive
+from vpr_ros.offline.embedding import DescribedDrive
+from vpr_ros.offline.embedding import draw_embedding
+from vpr_ros.offline.embedding import embed
+from vpr_ros.offline.embedding import together
+from vpr_ros.sources import Source
+
+DIMENSION = 32
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def drive(label, vectors, x=None):
+    x = np.arange(len(vectors), dtype=np.float64) * 10 if x is None else np.asarray(x, np.float64)
+    return DescribedDrive(label, vectors, np.stack([x, 0 * x, 0 * x], axis=1), {})
+
+
+@pytest.fixture
+def views():
+    return unit(np.random.default_rng(0).standard_normal((60, DIMENSION)))
+
+
+def test_the_same_views_in_two_seasons_lie_together(views):
+    found = together([drive('winter', views), drive('spring', views)], 5)
+    assert (found.frames, found.share, found.centred) == (120, 1.0, 1.0)
+    assert found.chance == pytest.approx(1 / 60)
+
+
+def test_views_of_other_places_do_not(views):
+    mixed = views[np.random.default_rng(1).permutation(60)]
+    found = together([drive('winter', views), drive('spring', mixed)], 5)
+    assert found.share < 0.1
+
+
+def test_only_frames_that_another_drive_came_near_count(views):
+    far = np.where(np.arange(60) < 30, np.arange(60) * 10, 10_000 + np.arange(60) * 10)
+    found = together([drive('winter', views), drive('spring', views, far)], 5)
+    assert found.frames == 60
+    assert found.share == 1.0
+
+
+def test_a_season_that_shifts_a_whole_drive_is_taken_out(views):
+    # In spring all looks a little like place 7.
+    drives = [drive('winter', views), drive('spring', unit(views + 3 * views[7]))]
+    found = together(drives, 5)
+    assert found.share < 0.6
+    assert found.centred > 0.95
+    np.testing.assert_allclose(np.linalg.norm(centred(drives), axis=1), 1, atol=1e-5)
+
+
+def test_what_cannot_be_compared_is_told(views):
+    with pytest.raises(VprError, match='one drive alone'):
+        together([drive('winter', views)], 5)
+    with pytest.raises(VprError, match='no drive comes within 5 m of another'):
+        together([drive('winter', views), drive('spring', views, np.arange(60) + 1e6)], 5)
+    with pytest.raises(VprError, match='3 frames are too few'):
+        embed(views[:3], 'tsne')
+    with pytest.raises(SourceError, match='empty has no frame'):
+        describe_drive(Source('empty', [], 0), None, 'winter', 10, 1)
+
+
+@pytest.mark.parametrize(('method', 'library'), [('tsne', 'sklearn'), ('umap', 'umap')])
+def test_the_plane_keeps_neighbours_and_comes_out_the_same_again(method, library, tmp_path):
+    pytest.importorskip(library, reason=f'{library} is not installed')
+    # A loop: its neighbours are known.
+    angle = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+    loop = unit(np.stack([np.cos(angle), np.sin(angle), np.cos(2 * angle)], axis=1))
+    points, trust = embed(loop, method, seed=3)
+    assert points.shape == (80, 2)
+    assert trust > 0.9
+    again, _ = embed(loop, method, seed=3)
+    np.testing.assert_array_equal(points, again)
+    draw_embedding(tmp_path / 'e.png', [drive('a', loop[:40]), drive('b', loop[40:])], points, 't')
+    assert (tmp_path / 'e.png').read_bytes().startswith(b'\x89PNG')

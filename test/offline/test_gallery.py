@@ -1,0 +1,21 @@
+"""The page of pictures: whole, and nothing in it but what was put in."""
+
+from __future__ import annotations
+
+import base64
+
+import cv2
+import numpy as np
+from vpr_ros.offline.gallery import write_gallery
+
+
+def test_pictures_and_captions_are_in_the_page(tmp_path):
+    picture = tmp_path / 'p.png'
+    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+    write_gallery(tmp_path / 'page.html', 'a <title>', [('Words & all', '1 < 2', picture)])
+    page = (tmp_path / 'page.html').read_text()
+    assert base64.b64encode(picture.read_bytes()).decode() in page
+    assert 'a &lt;title&gt;' in page
+    assert 'Words &amp; all' in page
+    assert '1 &lt; 2' in page
+    assert 'http' not in page
