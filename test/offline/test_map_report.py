@@ -6,7 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from small_drive import write_map
+from thumbnail_model import write_thumbnail_model
 from vpr_ros import poses
+from vpr_ros.cli import main
+from vpr_ros.offline.map_report import look_alikes
 from vpr_ros.offline.map_report import map_report
 from vpr_ros.place_map import Manifest
 from vpr_ros.place_map import ModelIdentity
@@ -27,6 +31,10 @@ def site(x, vectors, sessions=None, conditions=('winter',), kind='flat'):
                           sessions, manifest)
 
 
+def report_of(place_map):
+    return map_report(place_map, *look_alikes(place_map))
+
+
 def views(count, seed=0):
     rows = np.random.default_rng(seed).normal(size=(count, DIMENSION)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -35,7 +43,7 @@ def views(count, seed=0):
 def test_streets_that_are_copies_of_one_another_look_alike():
     vectors = views(200)
     vectors[120:134] = vectors[20:34]
-    report = map_report(site(range(200), vectors))
+    report = report_of(site(range(200), vectors))
     assert report['aliasing'] == pytest.approx(28 / 200, abs=0.02)
     found = {(one['first'], one['last'], one['like']) for one in report['stretches'][:2]}
     assert found == {(20, 33, 120), (120, 133, 20)}
@@ -44,13 +52,13 @@ def test_streets_that_are_copies_of_one_another_look_alike():
 
 
 def test_streets_of_their_own_do_not():
-    report = map_report(site(range(200), views(200)))
+    report = report_of(site(range(200), views(200)))
     assert report['aliasing'] < 0.03
     assert not any('look alike' in line for line in report['advice'])
 
 
 def test_a_gap_is_found_where_it_is():
-    report = map_report(site([*range(50), *range(90, 140)], views(100)))
+    report = report_of(site([*range(50), *range(90, 140)], views(100)))
     assert [(gap['metres'], gap['after']) for gap in report['gaps']] == [(41.0, 49)]
     assert report['advice'][0] == ('drive this stretch again: nothing for 41 m after x 49.0, '
                                    'y 0.0')
@@ -58,7 +66,7 @@ def test_a_gap_is_found_where_it_is():
 
 def test_two_sessions_over_the_same_ground_are_seen_and_make_no_gap():
     x = [*range(50), *range(50)]
-    report = map_report(site(x, views(100), [0] * 50 + [1] * 50, ('winter', 'spring')))
+    report = report_of(site(x, views(100), [0] * 50 + [1] * 50, ('winter', 'spring')))
     assert report['gaps'] == []
     assert report['seen_twice'] == 1
     assert report['redundant'] == 0
@@ -67,15 +75,29 @@ def test_two_sessions_over_the_same_ground_are_seen_and_make_no_gap():
 
 
 def test_places_too_close_together_are_redundant():
-    report = map_report(site(np.arange(100) / 4, views(100)))
+    report = report_of(site(np.arange(100) / 4, views(100)))
     assert report['redundant'] > 0.9
     assert any('a smaller map does as well' in line for line in report['advice'])
+
+
+def test_the_page_shows_the_heat_map_the_pairs_and_what_to_expect(tmp_path, capsys):
+    model = write_thumbnail_model(tmp_path / 'm.onnx')
+    write_map(tmp_path / 'map', model)
+    assert main(['map-report', str(tmp_path / 'map'), '--model', str(model), '--json',
+                 str(tmp_path / 'r.json'), '--html', str(tmp_path / 'r.html')]) == 0
+    expected = json.loads((tmp_path / 'r.json').read_text())['expected']
+    assert 0 <= expected['published'] <= 1
+    said = capsys.readouterr().out
+    assert f'get a pose, {expected["right"]:.1%} of these right' in said
+    page = (tmp_path / 'r.html').read_text()
+    assert page.count('data:image/png') >= 2
+    assert 'no drive was held against it yet' in page
 
 
 @pytest.mark.parametrize('kind', ['flat', 'hnsw'])
 @pytest.mark.parametrize('vectors', [views(1), np.repeat(views(1), 2, axis=0),
                                      np.repeat(views(1), 60, axis=0)])
 def test_small_and_uniform_maps_can_be_reported(vectors, kind):
-    report = map_report(site(range(len(vectors)), vectors, kind=kind))
+    report = report_of(site(range(len(vectors)), vectors, kind=kind))
     assert report['places'] == len(vectors)
     json.dumps(report, allow_nan=False)

@@ -14,6 +14,8 @@ from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vpr_ros.cli.options import Commands
     from vpr_ros.offline.evaluation import Evaluation
 
@@ -120,28 +122,51 @@ def add_map_report(commands: Commands) -> None:
     parser = command(commands, 'map-report', _run_map_report,
                      'say where a map has gaps or places that look alike, and what to do')
     parser.add_argument('map', metavar='MAP')
+    add_localizer_options(parser)
     parser.add_argument('--json', metavar='OUT', help='write all that was found to this file')
+    parser.add_argument('--html', metavar='OUT', help='write a page with pictures of it')
 
 
 def _run_map_report(options: argparse.Namespace) -> None:
     from vpr_ros.files import whole_file
+    from vpr_ros.offline.map_report import look_alikes
     from vpr_ros.offline.map_report import map_report
+    from vpr_ros.offline.rehearse import expected
     from vpr_ros.place_map import PlaceMap
-    report = map_report(PlaceMap.load(options.map))
+    encoder = load_encoder(options)
+    place_map = PlaceMap.load(options.map, encoder)
+    score, other = look_alikes(place_map)
+    report = map_report(place_map, score, other)
+    report['expected'] = expected(place_map, encoder, defaults.MIN_CONFIDENCE)
+    lines = list(_map_lines(report))
     if options.json:
         with whole_file(options.json) as part:
             part.write_text(json.dumps(report, indent=2) + '\n')
-    print(f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
+    if options.html:
+        from vpr_ros.offline.map_pictures import write_map_page
+        write_map_page(options.html, place_map, score, other, report, lines)
+    for line in lines:
+        print(line)
+
+
+def _map_lines(report: dict[str, Any]) -> Iterator[str]:
+    yield (f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
           f'{report["calibration"]}')
     for session in report['sessions']:
-        print(f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
+        yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
               f'{session["metres"]:.0f} m')
-    print(f'{len(report["gaps"])} gaps; {report["seen_twice"]:.0%} of the places seen by another '
+    yield (f'{len(report["gaps"])} gaps; {report["seen_twice"]:.0%} of the places seen by another '
           f'session, {report["redundant"]:.0%} redundant')
-    print(f'{report["aliasing"]:.1%} of the places look like one far away as much as places look '
+    yield (f'{report["aliasing"]:.1%} of the places look like one far away as much as places look '
           'like themselves in another season')
+    expected = report['expected']
+    if expected:
+        yield (f'expected of drives without odometry: {expected["published"]:.0%} of the frames '
+               f'get a pose, {expected["right"]:.1%} of these right'
+               + (f'; {expected["off_map"]:.1%} of those off the map' if 'off_map' in expected
+                  else '') + ' (rehearsed: a guess)')
     for line in report['advice']:
-        print(f'- {line}')
+        yield f'- {line}'
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

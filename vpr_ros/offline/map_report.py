@@ -38,40 +38,7 @@ _SAME_WAY = np.radians(30)
 _MOST = 5
 
 
-def map_report(place_map: PlaceMap) -> dict[str, Any]:
-    """Return what can be said of a map by itself, ready for JSON.
-
-    `aliasing`: for how many places another, more than AWAY metres off, is as similar as the
-    right one is in another season; `stretches` of these, the longest first. `gaps`: metres
-    between places that follow one another in a session. `redundant`: the share of places with
-    another of the same session and heading within half a spacing. `seen_twice`: the share that
-    another session has seen.
-    """
-    positions = place_map.poses[:, :3]
-    spacing = place_map.manifest.spacing or _usual_step(place_map)
-    score, other = _look_alikes(place_map)
-    alike = score >= ALIKE
-    headings = poses.heading(place_map.poses)
-    pairs = cKDTree(positions).query_pairs(max(2 * spacing, 1e-9), output_type='ndarray')
-    near = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
-    turn = np.abs((headings[pairs[:, 0]] - headings[pairs[:, 1]] + np.pi) % (2 * np.pi) - np.pi)
-    same = place_map.sessions[pairs[:, 0]] == place_map.sessions[pairs[:, 1]]
-    close = same & (near < spacing / 2) & (turn < _SAME_WAY)
-    redundant = np.unique(pairs[close, 1])
-    twice = np.unique(pairs[~same & (turn < _SAME_WAY)])
-    report = {
-        'places': len(place_map), 'spacing': spacing,
-        'calibration': place_map.manifest.calibration.get('fitted_on') or 'none: defaults',
-        'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
-        'gaps': _gaps(place_map, spacing),
-        'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
-        'aliasing': float(alike.mean()),
-        'alike_score': {f'p{q}': float(np.percentile(score, q)) for q in (50, 90, 99)},
-        'stretches': _stretches(place_map, alike, other)}
-    return {**report, 'advice': list(_advice(report))}
-
-
-def _look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
+def look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
     """Return for each place (N,) the most similar one far away, and how it stands out (sigmas).
 
     Standardised by the similarities to a sample of the map, as the Localizer does; -inf and -1
@@ -94,6 +61,38 @@ def _look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
         score[own] = np.where(found, stands, -np.inf)
         other[own] = np.where(found, places[np.arange(len(own)), best], -1)
     return np.maximum(score, -99.0), other
+
+
+def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what can be said of a map by itself, ready for JSON; after `look_alikes`.
+
+    `aliasing`: for how many places another, more than AWAY metres off, is as similar as the
+    right one is in another season; `stretches` of these, the longest first. `gaps`: metres
+    between places that follow one another in a session. `redundant`: the share of places with
+    another of the same session and heading within half a spacing. `seen_twice`: the share that
+    another session has seen.
+    """
+    positions = place_map.poses[:, :3]
+    spacing = place_map.manifest.spacing or _usual_step(place_map)
+    alike = score >= ALIKE
+    headings = poses.heading(place_map.poses)
+    pairs = cKDTree(positions).query_pairs(max(2 * spacing, 1e-9), output_type='ndarray')
+    near = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
+    turn = np.abs((headings[pairs[:, 0]] - headings[pairs[:, 1]] + np.pi) % (2 * np.pi) - np.pi)
+    same = place_map.sessions[pairs[:, 0]] == place_map.sessions[pairs[:, 1]]
+    close = same & (near < spacing / 2) & (turn < _SAME_WAY)
+    redundant = np.unique(pairs[close, 1])
+    twice = np.unique(pairs[~same & (turn < _SAME_WAY)])
+    report = {
+        'places': len(place_map), 'spacing': spacing,
+        'calibration': place_map.manifest.calibration.get('fitted_on') or 'none: defaults',
+        'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
+        'gaps': _gaps(place_map, spacing),
+        'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
+        'aliasing': float(alike.mean()),
+        'alike_score': {f'p{q}': float(np.percentile(score, q)) for q in (50, 90, 99)},
+        'stretches': _stretches(place_map, alike, other)}
+    return {**report, 'advice': list(_advice(report))}
 
 
 def _usual_step(place_map: PlaceMap) -> float:

@@ -59,6 +59,28 @@ def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WA
     return Calibration(curves=curves, fitted_on='the map alone, rehearsed')
 
 
+def expected(place_map: PlaceMap, encoder: Encoder, threshold: float, *,
+             correct_radius: float = defaults.CORRECT_RADIUS,
+             max_speed: float = defaults.MAX_SPEED, seed: int = 1) -> dict[str, float] | None:
+    """Return what rehearsed drives would get of a map, by the map's own calibration.
+
+    Without odometry: `published`, the share of frames on the map with a pose at `threshold`;
+    `right`, the share of these that is; `off_map`, the share of frames off the map with a pose,
+    if a stretch can be left out. None of a map that cannot rehearse. Rehearsals guess how hard
+    drives are.
+    """
+    runs = _rehearsals(place_map, np.random.default_rng(seed))
+    if not runs:
+        return None
+    calibration = Calibration(**place_map.manifest.calibration)
+    own = gather(runs, encoder, calibration, 'filter', correct_radius, max_speed)
+    given = calibration.curves['filter'].confidence(own.mass, own.support) >= threshold
+    off, right = given[~own.mapped], own.right[own.mapped & given]
+    return {'published': float(given[own.mapped].mean()),
+            'right': float(right.mean()) if len(right) else 1.0,
+            **({'off_map': float(off.mean())} if len(off) else {})}
+
+
 def _rehearsals(place_map: PlaceMap, random: np.random.Generator
                 ) -> list[tuple[PlaceMap, KnownDrive]]:
     runs: list[tuple[PlaceMap, KnownDrive]] = []
