@@ -342,8 +342,8 @@ class Localizer:
         free = np.ones(len(heavy), np.bool_)
         while free.any() and len(chosen) < self.top_k:
             top = int(free.argmax())
-            own = free & (np.linalg.norm(positions - positions[top], axis=1)
-                          <= self.correct_radius)
+            off = positions - positions[top]
+            own = free & (np.einsum('ij,ij->i', off, off) <= self.correct_radius ** 2)
             chosen.append(top)
             held.append(float(mass[own].sum()))
             free &= ~own
