@@ -6,6 +6,7 @@ Read as text and as YAML: names, shapes and what belongs together. test/launch r
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 import re
 
@@ -116,9 +117,20 @@ def test_what_a_launch_file_loads_is_there(path):
         assert (ROOT / folder / name).is_file(), f'{folder}/{name}'
 
 
-def test_rviz_shows_topics_that_the_node_has():
-    topics = re.findall(r'Value: /(\w[\w/]+)', (ROOT / 'config' / 'vpr.rviz').read_text())
+@pytest.mark.parametrize(('file', 'topic'), [
+    ('vpr.rviz', r'Value: /(\w[\w/]+)'), ('foxglove.json', r'"/(\w[\w/]+)')])
+def test_what_shows_it_live_shows_topics_that_the_node_has(file, topic):
+    topics = re.findall(topic, (ROOT / 'config' / file).read_text())
     documented = (ROOT / 'docs' / 'messages.md').read_text()
     assert topics
     for topic in topics:
-        assert f'| `{topic.replace("vpr_localizer/", "~/")}` |' in documented, topic
+        name = topic.replace('vpr_localizer/', '~/').replace('diagnostics', '/diagnostics')
+        assert f'| `{name}` |' in documented, topic
+
+
+def test_every_panel_of_the_foxglove_layout_is_described():
+    layout = json.loads((ROOT / 'config' / 'foxglove.json').read_text())
+
+    def panels(part):
+        return {part} if isinstance(part, str) else panels(part['first']) | panels(part['second'])
+    assert panels(layout['layout']) == set(layout['configById'])
