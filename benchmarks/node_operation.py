@@ -24,7 +24,6 @@ from vpr_ros import poses
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import VprError
-from vpr_ros.place_map import PlaceMap
 from vpr_ros.ros import messages
 
 if TYPE_CHECKING:
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 RATE = 15.0
 LENGTH = 150.0
 PLACES = 10_000
-FAR = 1000.0
-"""Metres between the street and the places that only make the map large."""
 TOPIC = '/camera/image_raw'
 RIGHT = 5.0
 ROUNDS = 5
@@ -64,8 +61,8 @@ def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any
     small = street_map.winter_map(encoder, LENGTH)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        _enlarged(small, PLACES).save(folder / 'map')
-        _enlarged(small, PLACES).save(folder / 'other_map')
+        street_map.enlarged(small, PLACES).save(folder / 'map')
+        street_map.enlarged(small, PLACES).save(folder / 'other_map')
         arguments = live.node_arguments(
             {'map': folder / 'map', 'model': encoder.path, 'provider': 'cpu',
              'image_reliable': 'true', 'state_file': folder / 'state'}, TOPIC)
@@ -116,21 +113,6 @@ def _told(ready: list[float], resumed: list[float], swap: dict[str, Any],
             and soaked['least poses'] > 0))
     return {'ready_s': ready, 'resumed_s': resumed, 'swap': swap, 'localised_s': seconds,
             'soak': soaked, 'verdicts': lines}
-
-
-def _enlarged(small: PlaceMap, places: int) -> PlaceMap:
-    """Return a map with as many places, most of them far away, mixtures of those of the street."""
-    rng = np.random.default_rng(0)
-    own, mean = small.vectors(np.arange(len(small))), small.means[0]
-    mixed = rng.standard_normal((places - len(own), len(own)), np.float32) @ own
-    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    descriptors = mean + np.sqrt(1 - mean @ mean) * np.concatenate([own, mixed])
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    along = FAR + np.arange(len(mixed), dtype=np.float64)
-    return PlaceMap.build(
-        descriptors, np.arange(places) * 10**9,
-        np.concatenate([small.poses, poses.planar(along, along, 0 * along)]),
-        np.zeros(places, np.int32), small.manifest)
 
 
 def _ready(start: Callable[[], Any]) -> float:

@@ -278,7 +278,8 @@ class LocalizerNode(LifecycleNode):
         self._health.processed(estimate, {
             'wait': begin - received, 'convert': converted - begin,
             'odometry': ready - converted, 'encode': encoded - ready, 'search': found - encoded,
-            'publish': done - found, 'total': done - received})
+            'publish': done - found, 'total': done - received,
+            'beside encode': done - received - (encoded - ready)})
 
     def _encoded(self, localizer: Localizer, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the descriptor (D,) of a picture; a model that crashes is given up.
