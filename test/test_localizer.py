@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -418,6 +419,24 @@ def test_a_robot_that_stops_keeps_its_place(encoder: Encoder, odometry: bool) ->
     for estimate, place in ((before, 39), (standing, 39), (after, 41)):
         assert estimate.trusted
         assert poses.distance(estimate.pose, place_map.poses[place]) < 2
+
+
+@pytest.mark.parametrize('step', [0.13, 0.37, 0.5, 0.6, 1.0, 2.3])
+def test_odometry_of_any_step_carries_the_belief_as_far_as_the_robot_drives(
+        encoder: Encoder, step: float) -> None:
+    """With nothing to see, the belief must neither run ahead nor fall back."""
+    along = np.arange(200.0)
+    place_map = replace(_map(encoder, _random(200, encoder.dimension)),
+                        poses=poses.planar(along, 0 * along, 0 * along))
+    localizer = Localizer(encoder, place_map, compensate=False)
+    localizer.expect(poses.planar(20.0, 0, 0), 1.0)
+    view = _random(1, encoder.dimension)[0]
+    for number, x in enumerate(np.arange(20.0, 120.0, step)):
+        localizer.locate(view, NOW + number * FRAME, poses.planar(x, 0, 0))
+    belief = localizer.belief
+    near = np.abs(along - x) < 40
+    mean = (belief * along)[near].sum() / belief[near].sum()
+    assert abs(mean - x) < 0.5
 
 
 def test_without_the_filter_odometry_moves_nothing(encoder: Encoder) -> None:
