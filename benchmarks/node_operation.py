@@ -149,7 +149,10 @@ def _killed(start: Callable[[], Any], drive: list[DriveFrame]) -> tuple[float, i
 
 
 class _Feed:
-    """Sends the drive, there and back, while the recorder listens; knows where each frame is."""
+    """Sends the drive while the recorder listens; at its end the robot is back at the start.
+
+    `truth` says where each frame of a stamp is.
+    """
 
     def __init__(self, recorder: Recorder, node: subprocess.Popen[bytes],
                  drive: list[DriveFrame], before: _Feed | None = None) -> None:
@@ -161,13 +164,14 @@ class _Feed:
         self.truth: dict[int, NDArray[np.float64]] = {} if before is None else before.truth
         if before is not None:
             return
-        order = [*range(len(drive)), *range(len(drive) - 2, 0, -1)]
         frames = [messages.image(rclpy_types, 0, 'camera', frame.image) for frame in drive]
+        self.sent = 0
         camera = recorder.node.create_publisher(rclpy_types(messages.RAW_IMAGE), TOPIC,
                                                 QoSProfile(depth=5))
 
         def send() -> None:
-            number = order[len(self.truth) % len(order)]
+            number = self.sent % len(drive)
+            self.sent += 1
             now = time.time_ns()
             frames[number].header.stamp = messages.time_message(rclpy_types, now)
             self.truth[now] = drive[number].pose
