@@ -14,7 +14,6 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from vpr_ros.training.sampler import AreaBatchSampler  # noqa: E402
-from vpr_ros.training.sampler import areas_by_looks  # noqa: E402
 from vpr_ros.training.sampler import group_areas  # noqa: E402
 from vpr_ros.training.sampler import group_places  # noqa: E402
 
@@ -97,24 +96,6 @@ def test_worlds_of_few_places_share_areas():
     assert (np.diff(area) >= 0).all() or (np.diff(area) <= 0).all()
     assert len(set(group_areas(np.arange(3), np.zeros((3, 2)), 4))) == 1
     assert len(group_areas(np.arange(0), np.zeros((0, 2)), 4)) == 0
-
-
-def test_areas_by_looks_hold_what_looks_alike():
-    random = np.random.default_rng(0)
-    kind = random.integers(0, 4, 80)
-    descriptors = np.eye(16, dtype=np.float32)[kind] + random.normal(0, 0.05, (80, 16))
-    area = areas_by_looks(descriptors.astype(np.float32), 4, seed=0)
-    alike, together = kind[:, None] == kind, area[:, None] == area
-    # k-means may end with two kinds in one area, so not all.
-    assert together[alike].mean() > 0.5 > 2.0 * together[~alike].mean()
-    np.testing.assert_array_equal(area, areas_by_looks(descriptors.astype(np.float32), 4, seed=0))
-
-
-def test_areas_by_looks_need_enough_finite_descriptors():
-    with pytest.raises(ValueError, match='2 places cannot make 3 areas'):
-        areas_by_looks(np.eye(2, dtype=np.float32), 3, seed=0)
-    with pytest.raises(ValueError, match='finite'):
-        areas_by_looks(np.full((3, 2), np.nan, np.float32), 2, seed=0)
 
 
 def test_a_batch_is_areas_of_places_of_pictures():

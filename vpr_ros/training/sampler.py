@@ -11,7 +11,6 @@ import math
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 from torch.utils.data import Sampler
 
@@ -100,25 +99,6 @@ def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest:
         middle = len(part) * (pieces // 2) // pieces
         open_parts += [part[middle:], part[:middle]]
     return area
-
-
-def areas_by_looks(descriptors: NDArray[np.float32], areas: int, seed: int) -> NDArray[np.int64]:
-    """Group places that look alike into areas; return the area (P,) of each place.
-
-    k-means on one descriptor per place, float32 (P,D): a batch of such an area is full of hard
-    negatives. Raises ValueError when there are fewer places than areas, or a descriptor is not
-    finite.
-    """
-    if not 1 <= areas <= len(descriptors):
-        raise ValueError(f'{len(descriptors)} places cannot make {areas} areas')
-    if not np.isfinite(descriptors).all():
-        raise ValueError('descriptors must be finite to be grouped into areas')
-    descriptors = np.ascontiguousarray(descriptors, np.float32)
-    kmeans = faiss.Kmeans(descriptors.shape[1], areas, niter=25, seed=seed,
-                          min_points_per_centroid=1)
-    kmeans.train(descriptors)
-    _, nearest = kmeans.index.search(descriptors, 1)
-    return nearest[:, 0].astype(np.int64)
 
 
 class AreaBatchSampler(Sampler[list[int]]):
