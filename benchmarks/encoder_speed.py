@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
-from vpr_ros.encoder import PROVIDERS
+from vpr_ros.engines import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from vpr_ros.ros.bag import Bag
 from vpr_ros.ros.bag import BagWriter
 
 COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'play', 'street', 'demo',
-            'train', 'export', 'wrap-model')
+            'train', 'export', 'wrap-model', 'prepare-engine')
 
 
 @pytest.fixture(scope='module')
@@ -312,3 +312,22 @@ def test_a_map_is_calibrated_in_place_and_stays_whole(site, vpr, tmp_path):
     assert after.manifest.calibration['fitted_on'].endswith(f'query.mcap: {COUNT} frames')
     assert (after.vectors() == old.vectors()).all()
     assert after.thumbnail(3) is not None
+
+
+def test_an_engine_is_prepared_with_whatever_there_is(vpr, site, tmp_path):
+    code, out, err = vpr('prepare-engine', site / 'm.onnx', '--provider', 'cpu', '--engine-cache',
+                         tmp_path / 'cache')
+    assert (code, err) == (0, '')
+    assert out == f'{site / "m.onnx"}: cpu, fp32, nothing to build: it starts at once\n'
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_an_engine_for_what_is_not_there_is_refused(vpr, site):
+    import onnxruntime
+    if 'TensorrtExecutionProvider' in onnxruntime.get_available_providers():
+        pytest.skip('TensorRT is there')
+    assert is_one_line(*vpr('prepare-engine', site / 'm.onnx', '--provider', 'tensorrt'),
+                       "'tensorrt' does not load here")
+    code, _, err = vpr('prepare-engine', site / 'm.onnx', '--provider', 'tensorrt,abacus')
+    assert code == 2
+    assert "'abacus' is not known" in err

@@ -15,7 +15,7 @@ from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros import images
 from vpr_ros.encoder import Encoder
-from vpr_ros.encoder import PROVIDERS
+from vpr_ros.engines import PROVIDERS
 from vpr_ros.errors import ModelError
 
 

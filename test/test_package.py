@@ -27,8 +27,8 @@ MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
 # A module imports from the layers above its own, and from its own layer. `ros` stands for the
 # rest of that room, once the two modules that need no ROS 2 are taken out.
 LAYERS = (
-    ('ahead', 'defaults', 'errors', 'files', 'images', 'poses'),
-    ('belief', 'calibration', 'drive_mean', 'encoder', 'metrics', 'place_map'),
+    ('ahead', 'defaults', 'errors', 'files', 'images', 'machine', 'model_file', 'poses'),
+    ('belief', 'calibration', 'drive_mean', 'encoder', 'engines', 'metrics', 'place_map'),
     ('localizer',),
     ('ros.bag', 'ros.messages'),
     ('sources', 'street'),

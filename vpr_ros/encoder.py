@@ -1,33 +1,38 @@
-"""Encoder: an ONNX model of this project's contract, run by ONNX Runtime.
+"""Encoder: an ONNX model of this project's contract, and the descriptors it gives.
 
 Contract: input `image` uint8 (N,H,W,3) RGB, output `descriptor` float32 (N,D) of unit L2 norm;
-normalisation, aggregation and whitening are inside the graph. Training lives elsewhere.
+normalisation, aggregation and whitening are inside the graph. What runs it is engines.py's.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
-from vpr_ros import defaults
 from vpr_ros import images
+from vpr_ros.engines import input_size
+from vpr_ros.engines import open_engine
+from vpr_ros.engines import Request
 from vpr_ros.errors import first_line
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import ModelError
 from vpr_ros.files import packaged
-from vpr_ros.files import sha256
+from vpr_ros.files import user_cache
+from vpr_ros.model_file import check_model_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-PROVIDERS = dict(zip(defaults.PROVIDERS, (
-    'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'OpenVINOExecutionProvider',
-    'CPUExecutionProvider'), strict=True))
-"""ONNX Runtime's names of the execution providers."""
+LARGEST_BATCH = 32
+"""Pictures in one network call at most: more take memory, and are no faster each."""
+
+log = logging.getLogger(__name__)
 
 
 def bundled_model() -> Path:
@@ -36,25 +41,33 @@ def bundled_model() -> Path:
 
 
 class Encoder:
-    """Turns pictures into descriptors.
+    """Turns pictures into descriptors; any number of threads may call it at once.
 
     Attributes: `path`; `digest`, the file's SHA-256, which is the model's identity; `provider`,
     the short name of the execution provider that serves; `height`, `width` of the input in
     pixels; `dimension` D of the descriptor; `metadata`, the model's own properties.
     """
 
-    def __init__(self, path: str | Path, provider: str = 'auto', threads: int = 0) -> None:
-        """Load a model; `provider` is 'auto' or a key of PROVIDERS, `threads` 0 for all cores.
+    def __init__(self, path: str | Path, provider: str | Sequence[str] = 'auto', threads: int = 0,
+                 *, engine_cache: str | Path | None = None,
+                 report: Callable[[str], None] | None = None) -> None:
+        """Load a model; `provider` is 'auto', a key of PROVIDERS, or several, with commas.
 
-        'auto' takes the first provider that loads and runs the model; a provider asked for by
-        name that does not is an error. Raises FileNotFoundError, or ModelError for a file that
-        is not a model of the contract, ValueError for an unknown provider.
+        The first that loads and runs the model serves; if none does, that is an error. `threads`
+        is for the CPU, 0 for all cores. Engines that have to be built are kept in `engine_cache`,
+        the user's cache directory if left out; `report` is told, in a line each, before and after
+        what may take minutes (the log if left out). Raises FileNotFoundError, or ModelError for a
+        file that is not a model of the contract, ValueError for an unknown provider.
         """
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f'{path}: no such model file')
-        self.digest = sha256(self.path)
-        self._session, self.provider = self._load(provider, threads)
+        self.digest = check_model_file(self.path)
+        cache = Path(engine_cache) if engine_cache else user_cache() / 'engines'
+        request = Request(self.path, self.digest, threads, cache, report or log.info)
+        self.engine = open_engine(provider, request)
+        self.provider = self.engine.provider
+        self._session = self.engine.session
+        self._largest = self.engine.largest or LARGEST_BATCH
+        self._own = threading.local()
         self.metadata: dict[str, str] = dict(
             self._session.get_modelmeta().custom_metadata_map)
         self.height, self.width, self.dimension = self._check_contract()
@@ -64,53 +77,40 @@ class Encoder:
 
         Raises ImageError when the model gives none that is finite.
         """
-        descriptor: NDArray[np.float32] = self._run(
-            images.resize(rgb, self.height, self.width)[None])[0]
+        if rgb.shape[:2] == (self.height, self.width):
+            batch = rgb[None]
+        else:
+            batch = self._buffer()
+            images.resize(rgb, self.height, self.width, out=batch[0])
+        descriptor: NDArray[np.float32] = self._run(batch)[0]
         return descriptor
 
     def encode_batch(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return descriptors, float32 (N,D), of N pictures of any sizes, in one network call."""
+        """Return descriptors, float32 (N,D), of N pictures of any sizes."""
         batch = np.empty((len(pictures), self.height, self.width, 3), np.uint8)
         for slot, picture in zip(batch, pictures, strict=True):
-            slot[:] = images.resize(picture, self.height, self.width)
+            images.resize(picture, self.height, self.width, out=slot)
         return self._run(batch)
 
+    def _buffer(self) -> NDArray[np.uint8]:
+        """Return this thread's own picture (1,height,width,3) to scale into."""
+        try:
+            buffer: NDArray[np.uint8] = self._own.buffer
+        except AttributeError:
+            buffer = self._own.buffer = np.empty((1, self.height, self.width, 3), np.uint8)
+        return buffer
+
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        descriptors: NDArray[np.float32] = self._session.run(['descriptor'], {'image': batch})[0]
+        descriptors: NDArray[np.float32]
+        if len(batch) <= self._largest:
+            descriptors = self._session.run(['descriptor'], {'image': batch})[0]
+        else:
+            descriptors = np.concatenate([
+                self._session.run(['descriptor'], {'image': batch[i:i + self._largest]})[0]
+                for i in range(0, len(batch), self._largest)])
         if not np.isfinite(descriptors).all():
             raise ImageError(f'{self.path} gives no finite descriptor for this picture')
         return descriptors
-
-    def _load(self, provider: str, threads: int
-              ) -> tuple[onnxruntime.InferenceSession, str]:
-        if provider != 'auto' and provider not in PROVIDERS:
-            raise ValueError(f"provider '{provider}' is not known; use auto or one of "
-                             f'{", ".join(PROVIDERS)}')
-        installed = onnxruntime.get_available_providers()
-        names = [name for name in (PROVIDERS if provider == 'auto' else [provider])
-                 if PROVIDERS[name] in installed]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that spin while they wait take the cores from the rest of the robot: images that
-        # arrive meanwhile are lost.
-        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        options.log_severity_level = 4  # a provider that fails to load says so here, below
-        failure: Exception | None = None
-        for name in names:
-            try:
-                session = onnxruntime.InferenceSession(
-                    str(self.path), options, providers=[PROVIDERS[name]])
-            except Exception as error:  # ONNX Runtime raises a class of its own per provider
-                failure = error
-                continue
-            # A provider whose libraries are missing is left out in silence, not refused.
-            if session.get_providers()[0] == PROVIDERS[name]:
-                return session, name
-        if failure is not None:
-            raise ModelError(f'{self.path} cannot be loaded: it is not an ONNX model, or it is '
-                             f'damaged ({first_line(failure)})') from failure
-        raise ModelError(f"provider '{provider}' does not load here; this onnxruntime has "
-                         f'{", ".join(n for n, p in PROVIDERS.items() if p in installed)}')
 
     def _check_contract(self) -> tuple[int, int, int]:
         inputs = [(i.name, i.type) for i in self._session.get_inputs()]
@@ -120,17 +120,13 @@ class Encoder:
             raise ModelError(
                 f'{self.path} is not a model of this package: it takes {inputs} and gives '
                 f"{outputs}, not uint8 'image' and float 'descriptor'")
-        shape = self._session.get_inputs()[0].shape
-        height = shape[1] if len(shape) == 4 else None
-        width = shape[2] if len(shape) == 4 else None
         try:
-            height = height if isinstance(height, int) else int(self.metadata['input_height'])
-            width = width if isinstance(width, int) else int(self.metadata['input_width'])
+            height, width = input_size(self._session)
             probe = self._run(np.full((2, height, width, 3), 127, np.uint8))
         except ImageError as error:
             raise ModelError(f'{self.path}: its descriptors are not vectors of unit length'
                              ) from error
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime raises a class of its own per provider
             raise ModelError(f"{self.path}: input 'image' must be (N,H,W,3) and the metadata name "
                              f'input_height and input_width ({first_line(error)})') from error
         if probe.ndim != 2 or np.abs(np.linalg.norm(probe, axis=1) - 1).max() > 1e-3:

@@ -95,6 +95,11 @@ def sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def user_cache() -> Path:
+    """Return the package's folder in the user's cache directory (XDG_CACHE_HOME, ~/.cache)."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'vpr_ros')
+
+
 def packaged(name: str) -> Path:
     """Return the path of a file that the package carries, such as 'models/resnet18_netvlad.onnx'.
 

@@ -397,7 +397,7 @@ def test_the_number_of_candidates_takes_effect_at_once(fresh):
 
 
 @pytest.mark.parametrize(('values', 'why'), [
-    ({'provider': 'cuda'}, 'clean up first'), ({'provider': 'abacus'}, 'must be one of'),
+    ({'provider': 'cuda'}, 'clean up first'), ({'provider': 'abacus'}, 'is not known'),
     ({'top_k': 0}, 'range'), ({'min_confidence': -0.5}, 'range'), ({'threads': 2}, 'clean up'),
 ])
 def test_parameters_that_cannot_be_taken_are_refused(fresh, values, why):

@@ -96,7 +96,8 @@ def test_every_parameter_is_declared_with_its_meaning_and_range(start):
     ('top_k', 0, 'range'), ('top_k', 1001, 'range'), ('threads', -1, 'range'),
     ('min_confidence', 1.1, 'range'), ('min_confidence', float('nan'), 'range'),
     ('correct_radius', 0.0, 'range'), ('correct_radius', float('inf'), 'range'),
-    ('provider', 'abacus', 'must be one of auto, tensorrt'),
+    ('provider', 'abacus', 'use auto or one of tensorrt'),
+    ('provider', 'cuda,abacus', "'abacus' is not known"),
     ('image_transport', 'smoke', 'must be one of raw, compressed'),
 ])
 def test_a_value_out_of_bounds_is_refused(start, name, value, reason):

@@ -52,6 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     for add in (maps.add_build_map, maps.add_calibrate, drives.add_replay, judging.add_evaluate,
                 maps.add_inspect, judging.add_map_report, looking.add_visualize, drives.add_play,
                 drives.add_street, drives.add_demo, networks.add_train, networks.add_export,
-                networks.add_wrap_model):
+                networks.add_wrap_model, networks.add_prepare_engine):
         add(commands)
     return parser

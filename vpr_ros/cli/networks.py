@@ -1,11 +1,13 @@
-"""The commands that make networks."""
+"""The commands that make networks, and that make them ready to run."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_provider
 from vpr_ros.cli.options import command
+from vpr_ros.cli.options import MODEL_HELP
 from vpr_ros.cli.options import number
 from vpr_ros.cli.options import size
 
@@ -124,3 +126,26 @@ def _run_wrap_model(options: argparse.Namespace) -> None:
                         output_name=options.output_name, name=options.name,
                         license_name=options.license)
     print(f'{options.output}: {report}')
+
+
+def add_prepare_engine(commands: Commands) -> None:
+    """Add `vpr prepare-engine`."""
+    parser = command(commands, 'prepare-engine', _run_prepare_engine,
+                     'build the engine of a model before the node needs it (docs/engines.md)')
+    parser.add_argument('model', nargs='?', metavar='ONNX', help=MODEL_HELP)
+    add_provider(parser)
+    parser.add_argument('--threads', type=number(int, 0, 256), default=0,
+                        help="as the node's: 0 for all cores")
+    parser.add_argument('--engine-cache', metavar='DIR',
+                        help="as the node's engine_cache; ~/.cache/vpr_ros/engines if left out")
+
+
+def _run_prepare_engine(options: argparse.Namespace) -> None:
+    from vpr_ros.encoder import bundled_model
+    from vpr_ros.encoder import Encoder
+    encoder = Encoder(options.model or bundled_model(), options.provider, options.threads,
+                      engine_cache=options.engine_cache)
+    engine = encoder.engine
+    print(f'{encoder.path}: {engine.provider}, {engine.precision}' + (
+        ', nothing to build: it starts at once' if engine.cosine is None else
+        f', cosine {engine.cosine:.5f} to the CPU, in {engine.folder or "memory only"}'))

@@ -53,9 +53,23 @@ def size(text: str) -> tuple[int, int]:
 def add_localizer_options(parser: argparse.ArgumentParser) -> None:
     """Add which model runs, and on what."""
     parser.add_argument('--model', help=MODEL_HELP)
-    parser.add_argument('--provider', default='auto',
-                        choices=('auto', *defaults.PROVIDERS),
-                        help='what runs the model')
+    add_provider(parser)
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    """Add what runs a model."""
+    parser.add_argument('--provider', default='auto', type=_providers, metavar='NAME[,NAME]',
+                        help=f'what runs the model: the first that loads of auto, or of '
+                             f'{", ".join(defaults.PROVIDERS)}')
+
+
+def _providers(text: str) -> str:
+    from vpr_ros.engines import provider_names
+    try:
+        provider_names(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from pathlib import Path
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.ahead import ahead
+from vpr_ros.files import user_cache
 from vpr_ros.files import whole_file
 from vpr_ros.offline.build_map import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from vpr_ros.encoder import Encoder
@@ -79,5 +79,4 @@ def _kept(files: Sequence[Path], encoder: Encoder) -> Path:
     for file in files:
         status = file.stat()
         digest.update(f'{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())
-    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(home, 'vpr_ros', 'descriptors', f'{digest.hexdigest()}.npy')
+    return user_cache() / 'descriptors' / f'{digest.hexdigest()}.npy'

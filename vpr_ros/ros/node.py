@@ -91,7 +91,9 @@ class LocalizerNode(LifecycleNode):
         """Load the model and the map, and make the publishers."""
         try:
             encoder = Encoder(self._value('model') or bundled_model(),
-                              self._value('provider'), self._value('threads'))
+                              self._value('provider'), self._value('threads'),
+                              engine_cache=self._value('engine_cache'),
+                              report=self.get_logger().info)
             self._localizer = self._new_localizer(encoder)
             self._outputs = Outputs(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),

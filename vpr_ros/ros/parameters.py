@@ -12,8 +12,12 @@ from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
 from vpr_ros import defaults
+from vpr_ros.engines import provider_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from rclpy.node import Node
 
 Value = str | bool | int | float
@@ -21,7 +25,10 @@ Value = str | bool | int | float
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the node; `live` ones take effect at once, others at the next configure."""
+    """One parameter of the node; `live` ones take effect at once, others at the next configure.
+
+    `check` raises ValueError for a value that cannot be taken, where `choices` are not all.
+    """
 
     name: str
     default: Value
@@ -29,10 +36,16 @@ class Parameter:
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    check: Callable[[Any], object] | None = None
 
     def problem(self, value: Value) -> str:
         """Return why `value` cannot be taken, '' if it can. ROS itself checks type and range."""
-        if self.choices and value not in self.choices:
+        if self.check is not None:
+            try:
+                self.check(value)
+            except ValueError as error:
+                return str(error)
+        elif self.choices and value not in self.choices:
             return f"{self.name} must be one of {', '.join(self.choices)}, not '{value}'"
         return ''
 
@@ -40,9 +53,12 @@ class Parameter:
 PARAMETERS = (
     Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.'),
     Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.'),
-    Parameter('provider', 'auto', 'What runs the model; auto takes the first that loads.',
-              choices=('auto', *defaults.PROVIDERS)),
+    Parameter('provider', 'auto', 'What runs the model: auto, or names with commas between; the '
+              'first that loads serves.', choices=('auto', *defaults.PROVIDERS),
+              check=provider_names),
     Parameter('threads', 0, 'Threads of the model on a CPU; 0 for one per core.', (0, 256)),
+    Parameter('engine_cache', '', 'Folder of the engines that configure builds; empty for '
+              '~/.cache/vpr_ros/engines.'),
     Parameter('image_transport', 'raw', 'raw subscribes to `image`, compressed to '
               '`image/compressed`.', choices=('raw', 'compressed')),
     Parameter('image_reliable', False, 'Ask for reliable delivery of images; false also takes '
