@@ -17,6 +17,7 @@ from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
 from benchmarks.ekf_fusion import ekf_fusion
 from benchmarks.encoder_speed import encoder_speed
+from benchmarks.gpu import gpu
 from benchmarks.map_load import map_load
 from benchmarks.mining_speed import mining_speed
 from benchmarks.node_operation import node_operation
@@ -25,6 +26,7 @@ from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
 from benchmarks.real_sets import real_sets
 from benchmarks.replay_vs_node import replay_vs_node
+from benchmarks.resize import resize
 from benchmarks.street_recall import street_recall
 from benchmarks.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.street_speed import street_speed
@@ -42,6 +44,8 @@ def main() -> int:
     """Run all that are asked for; return 1 when one of them failed."""
     benchmarks: dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
         'encoder_speed': lambda o: encoder_speed(o.model, 20 if o.quick else 100),
+        'resize': lambda o: resize(o.data, o.model),
+        'gpu': lambda o: gpu([o.model] if o.model else None),
         'map_load': lambda o: map_load(10_000 if o.quick else 100_000),
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),

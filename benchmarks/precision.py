@@ -1,12 +1,14 @@
-"""What fewer bits gain: one network as fp32, fp16 and int8, through the Encoder, in turns.
+"""What fewer bits, and other engines, gain and lose: one network in each precision, in turns.
 
-Random weights: they cost what others do. What fewer bits lose is in the report of `vpr export`.
+From a frame of 320x240 to a descriptor, beside torch eager in float32. With a checkpoint and real
+pictures, Recall@1 on every set too; with random weights, which cost what others do, time alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
+import os
 from pathlib import Path
 import sys
 import tempfile
@@ -14,82 +16,177 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from benchmarks import tables
+from benchmarks.sets import find_sets
 import numpy as np
+import onnxruntime
+from vpr_ros import images
+from vpr_ros import machine
 from vpr_ros.encoder import Encoder
+from vpr_ros.engines import PROVIDERS
 from vpr_ros.errors import VprError
+from vpr_ros.offline.evaluate import evaluate_set
+from vpr_ros.offline.evaluate import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-HEIGHT, WIDTH = 240, 320
+    from numpy.typing import NDArray
+    from vpr_ros.training.model import PlaceNetwork
+
+FRAME = (240, 320)
+SIZES = ((128, 160), (240, 320))
+"""Heights and widths of the network's input: the bundled model's, and the frame's own."""
 CLUSTERS, DIMENSION = 64, 512
 PAUSE = 0.02
 """Seconds before each call, as between the frames of a camera."""
-GOAL = 2.0
-FAST = ('avx512_vnni', 'avx_vnni', 'amx_int8')
+GOALS = {'cpu int8': 3.0, 'openvino int8': 8.0}
+"""Times as fast as torch, at the frame's own size."""
+MOST_LOSS = 0.5
+"""Points of Recall@1."""
+FAST = {'avx512_vnni', 'avx_vnni', 'amx_int8'}
 """Flags of processors that multiply 8 bits in one step; on others int8 gains little."""
+CALIBRATED_ON = 64
 
 
-def precision(backbone: str = 'resnet18', rounds: int = 60, threads: int = 1) -> dict[str, Any]:
-    """Time Encoder.encode of each precision in turns; return milliseconds, sizes and ratios.
+def precision(checkpoint: str | None = None, data: str | None = None, rounds: int = 40,
+              threads: int = 1) -> dict[str, Any]:
+    """Time each precision on each provider that loads, in turns; return figures and ratios.
 
-    Raises VprError where torch, which makes the networks, is not installed.
+    int8 is calibrated on the sets in `data` that have no queries. Raises VprError where torch,
+    which makes the networks, is not installed.
     """
     if find_spec('torch') is None or find_spec('onnxscript') is None:
         raise VprError('torch and onnxscript are needed to make the networks: pip install '
                        "'vpr_ros[train]'")
-    picture = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    import torch
+    torch.set_num_threads(threads or machine.cores())
+    network = _network(checkpoint)
+    frame = images.resize(_calibration(data, *FRAME)[0], *FRAME)
+    result: dict[str, Any] = {'checkpoint': checkpoint, 'threads': threads, 'rounds': rounds,
+                              'median_ms': {}, 'bytes': {}, 'gain': {}}
     with tempfile.TemporaryDirectory(prefix='vpr_ros-') as folder:
-        paths = _write(backbone, Path(folder))
-        sizes = {name: path.stat().st_size for name, path in paths.items()}
-        encoders = {name: Encoder(path, 'cpu', threads=threads) for name, path in paths.items()}
-    timed: dict[str, Callable[[], object]] = {
-        name: lambda encoder=encoder: encoder.encode(picture)
-        for name, encoder in encoders.items()}
-    seconds = tables.in_turns(timed, rounds, PAUSE)
-    medians = {name: tables.median_ms(times) for name, times in seconds.items()}
-    gains = {name: medians['fp32'] / value for name, value in medians.items()}
-    tables.show(
-        f'{backbone} + NetVLAD-{CLUSTERS} to {DIMENSION}, {WIDTH}x{HEIGHT}, {rounds} rounds in '
-        f'turns, threads: {threads or "as the library likes"}',
-        ('precision', 'MB', 'median ms', 'p99 ms', 'times as fast as fp32'),
-        [(name, sizes[name] / 1e6, medians[name], 1e3 * float(np.percentile(seconds[name], 99)),
-          gains[name]) for name in medians])
-    result = {'backbone': backbone, 'rounds': rounds, 'threads': threads, 'bytes': sizes,
-              'median_ms': medians, 'gain': gains}
-    flags = _processor_flags()
-    if flags & set(FAST):
-        result['verdict'] = tables.verdict(
-            f'int8 is at least {GOAL:g} x as fast as fp32 on a processor with '
-            f'{", ".join(sorted(flags & set(FAST)))}: {gains["int8"]:.2f} x',
-            reached=gains['int8'] >= GOAL)
-    else:
-        print(f'  no goal here: this processor has none of {", ".join(FAST)}')
+        for height, width in SIZES:
+            size = f'{width}x{height}'
+            encoders = _encoders(network, _calibration(data, height, width), Path(folder), threads)
+            result['bytes'][size] = {name: encoder.path.stat().st_size
+                                     for name, encoder in encoders.items()}
+            timed: dict[str, Callable[[], object]] = {
+                'torch eager': _torch(network, frame, height, width),
+                **{name: lambda encoder=encoder: encoder.encode(frame)
+                   for name, encoder in encoders.items()}}
+            seconds = tables.in_turns(timed, rounds, PAUSE)
+            medians = {name: tables.median_ms(times) for name, times in seconds.items()}
+            result['median_ms'][size] = medians
+            result['gain'][size] = {name: medians['torch eager'] / value
+                                    for name, value in medians.items()}
+            tables.show(
+                f'A frame of {FRAME[1]}x{FRAME[0]} to a descriptor, input {size}, {rounds} rounds '
+                f'in turns, threads: {threads or "as each library likes"}',
+                ('engine and precision', 'median ms', 'p99 ms', 'times as fast as torch'),
+                [(name, value, 1e3 * float(np.percentile(seconds[name], 99)),
+                  medians['torch eager'] / value) for name, value in medians.items()])
+            if (height, width) == SIZES[0] and checkpoint and data:
+                result['recall'] = _recall(data, encoders)
+    result['verdicts'] = _verdicts(result['gain'][size], result.get('recall', {}))
     return result
 
 
-def _write(backbone: str, folder: Path) -> dict[str, Path]:
-    """Write the network in each precision and return the files; accuracy is not looked at."""
-    import onnx
+def _network(checkpoint: str | None) -> PlaceNetwork:
     import torch
+    from vpr_ros.training.checkpoint import load_network
+    from vpr_ros.training.model import PlaceNetwork
+    if checkpoint:
+        return load_network(checkpoint)[0].eval()
+    torch.manual_seed(0)
+    return PlaceNetwork('resnet18', clusters=CLUSTERS, dimension=DIMENSION).eval()
+
+
+def _calibration(data: str | None, height: int, width: int) -> NDArray[np.uint8]:
+    """Return pictures (M,height,width,3): of sets without queries, or noise."""
+    folders = [one.database for one in find_sets(data) if not one.has_queries] if data else []
+    if not folders:
+        return np.random.default_rng(1).integers(0, 256, (8, height, width, 3), np.uint8)
+    from vpr_ros.training.export import read_pictures
+    return read_pictures(folders, height, width, CALIBRATED_ON)[0]
+
+
+def _encoders(network: PlaceNetwork, pictures: NDArray[np.uint8], folder: Path, threads: int
+              ) -> dict[str, Encoder]:
+    """Return an encoder for each provider and precision; accuracy is not looked at."""
+    import onnx
+    from onnx import helper
     from vpr_ros.training.export import PRECISIONS
     from vpr_ros.training.export import to_precision
-    from vpr_ros.training.model import PlaceNetwork
-    torch.manual_seed(0)
-    network = PlaceNetwork(backbone, clusters=CLUSTERS, dimension=DIMENSION).eval()
-    pictures = np.random.default_rng(1).integers(0, 256, (8, HEIGHT, WIDTH, 3), np.uint8)
-    paths = {}
+    height, width = pictures.shape[1:3]
+    providers = [name for name in ('cpu', 'openvino')
+                 if PROVIDERS[name] in onnxruntime.get_available_providers()]
+    encoders = {}
     for name in PRECISIONS:
-        paths[name] = folder / f'{name}.onnx'
-        onnx.save(to_precision(network, name, height=HEIGHT, width=WIDTH, pictures=pictures),
-                  paths[name])
-    return paths
+        path = folder / f'{name}-{width}x{height}.onnx'
+        model = to_precision(network, name, height=height, width=width, pictures=pictures)
+        helper.set_model_props(model, {'precision': name})
+        onnx.save(model, path)
+        for provider in providers:
+            encoder = Encoder(path, provider, threads, engine_cache=folder / 'engines')
+            beside = encoder.engine.precision
+            encoders[f'{provider} {name}'
+                     + (f', rest {beside}' if beside not in (name, 'fp32') else '')] = encoder
+    return encoders
 
 
-def _processor_flags() -> set[str]:
-    path = Path('/proc/cpuinfo')
-    lines = path.read_text(encoding='utf-8').splitlines() if path.is_file() else []
-    return {flag for line in lines if line.startswith('flags') for flag in line.split()}
+def _torch(network: PlaceNetwork, frame: NDArray[np.uint8], height: int, width: int
+           ) -> Callable[[], object]:
+    import torch
+
+    def call() -> object:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images.resize(frame, height, width)[None])).numpy()
+    return call
+
+
+def _recall(data: str, encoders: dict[str, Encoder]) -> dict[str, dict[str, float]]:
+    """Return Recall@1 in percent by set and encoder; the first encoder is what is lost from."""
+    recalls: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for one in find_sets(data):
+        if not one.has_queries:
+            continue
+        for name, encoder in encoders.items():
+            found = summary(evaluate_set(one.database, one.queries, one.ground_truth, encoder,
+                                         cache=False))
+            recalls.setdefault(one.name, {})[name] = 100 * float(found['recall']['1'])
+            counts[one.name] = int(found['evaluated'])
+    first = next(iter(encoders))
+    tables.show(f'Recall@1 in points, input {SIZES[0][1]}x{SIZES[0][0]}, and what is lost to '
+                f'{first}',
+                ('set', 'queries', first, *(f'{name}: lost' for name in encoders
+                                            if name != first)),
+                [(one, counts[one], f'{values[first]:.2f}',
+                  *(f'{values[first] - value:+.2f}' for name, value in values.items()
+                    if name != first)) for one, values in recalls.items()])
+    return recalls
+
+
+def _verdicts(gains: dict[str, float], recalls: dict[str, dict[str, float]]) -> list[str]:
+    lines = []
+    for goal, least in GOALS.items():
+        found = [(name, gain) for name, gain in gains.items() if name.startswith(goal)]
+        for name, gain in found:
+            if machine.flags() & FAST:
+                lines.append(tables.verdict(
+                    f'{name} is at least {least:g} x as fast as torch eager, input '
+                    f'{SIZES[-1][1]}x{SIZES[-1][0]}: {gain:.2f} x', reached=gain >= least))
+            else:
+                print(f'  no goal for {name}: this processor has none of {", ".join(FAST)}')
+    if recalls:
+        lost = {(one, name): next(iter(values.values())) - value
+                for one, values in recalls.items() for name, value in values.items()}
+        worst = max(lost, key=lambda key: lost[key])
+        lines.append(tables.verdict(
+            f'nothing loses more than {MOST_LOSS:g} points of Recall@1 on any set: '
+            f'{lost[worst]:.2f} ({worst[1]} on {worst[0]})',
+            reached=lost[worst] <= MOST_LOSS + 1e-9))
+    return lines
 
 
 def main() -> int:
@@ -97,13 +194,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--backbone', default='resnet18')
-    parser.add_argument('--rounds', type=int, default=60)
+    parser.add_argument('--checkpoint', metavar='CKPT', help='random weights if left out')
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of real picture sets')
+    parser.add_argument('--rounds', type=int, default=40)
     parser.add_argument('--threads', type=int, default=1, help="0 for the library's own choice")
     parser.add_argument('--json', metavar='OUT', help='also write the figures to this file')
     options = parser.parse_args()
-    return tables.answer(
-        options, lambda: precision(options.backbone, options.rounds, options.threads))
+    return tables.answer(options, lambda: precision(options.checkpoint, options.data,
+                                                    options.rounds, options.threads))
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 import hashlib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros import images
 from vpr_ros.encoder import Encoder
+from vpr_ros.encoder import LARGEST_BATCH
 from vpr_ros.engines import PROVIDERS
 from vpr_ros.errors import ModelError
 
@@ -46,6 +48,27 @@ def test_a_picture_is_scaled_by_the_projects_resize(encoder: Encoder) -> None:
     picture = _noise(200, 300)
     small = images.resize(picture, HEIGHT, WIDTH)
     np.testing.assert_array_equal(encoder.encode(picture), encoder.encode(small))
+
+
+def test_threads_that_encode_at_once_do_not_mix_their_pictures(encoder: Encoder) -> None:
+    pictures = [_noise(60 + i, 90, i) for i in range(8)]
+    alone = [encoder.encode(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            np.testing.assert_allclose(list(pool.map(encoder.encode, pictures)), alone, atol=1e-6)
+
+
+def test_what_is_no_picture_never_gets_the_descriptor_of_the_one_before(encoder: Encoder) -> None:
+    encoder.encode(_noise(96, 128))
+    for wrong in (np.zeros((96, 128, 3), np.float32), np.zeros((96, 128), np.uint8)):
+        with pytest.raises(ValueError, match='does not scale into'):
+            encoder.encode(wrong)
+
+
+def test_more_pictures_than_one_call_takes_are_described_in_several(encoder: Encoder) -> None:
+    pictures = [_noise(HEIGHT, WIDTH, i) for i in range(LARGEST_BATCH + 3)]
+    np.testing.assert_allclose(encoder.encode_batch(pictures),
+                               [encoder.encode(picture) for picture in pictures], atol=1e-6)
 
 
 def test_a_view_of_padded_rows_is_encoded_like_its_copy(encoder: Encoder) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 import hashlib
 import json
-import logging
 from pathlib import Path
 import shutil
 import time
@@ -47,7 +46,6 @@ LEAST_COSINE = 0.99
 """Between the descriptors of an engine with fewer bits and those of the CPU, on every probe."""
 
 Options = dict[str, str]
-log = logging.getLogger(__name__)
 
 
 class NotServingError(ModelError):
@@ -112,23 +110,24 @@ def open_engine(provider: str | Sequence[str], request: Request) -> Engine:
     Raises ValueError for an unknown provider, NotServingError when none serves, ModelError for a
     file that none can run.
     """
-    names = provider_names(provider)
     installed = onnxruntime.get_available_providers()
+    names = [name for name in provider_names(provider) if PROVIDERS[name] in installed]
     failure: tuple[str, Exception] | None = None
     for name in names:
-        if PROVIDERS[name] not in installed:
-            continue
         try:
             return _open(name, request)
         except NotServingError as error:
-            log.debug('%s', error)
+            problem = str(error)
         except Exception as error:  # ONNX Runtime raises a class of its own per provider
-            failure = (name, error)
+            failure = name, error
+            problem = f'{name} cannot run {request.path} ({first_line(error)})'
+        if name != names[-1]:
+            request.report(f'{problem}: the next provider is tried')
     if failure is not None:
         name, cause = failure
         if name == 'cpu':
             raise damaged(request.path, first_line(cause)) from cause
-        raise ModelError(f'{request.path}: {name} cannot run it ({first_line(cause)})') from cause
+        raise ModelError(f'{name} cannot run {request.path} ({first_line(cause)})') from cause
     asked = provider if isinstance(provider, str) else ','.join(provider)
     raise NotServingError(f"provider '{asked}' does not load here; this onnxruntime has "
                           f'{", ".join(n for n, p in PROVIDERS.items() if p in installed)}')
