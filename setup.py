@@ -70,7 +70,7 @@ setup(
     extras_require={
         'cpu': ['onnxruntime'],
         'gpu': ['onnxruntime-gpu'],
-        'openvino': ['onnxruntime-openvino'],
+        'openvino': ['onnxruntime-openvino>=1.23'],
         'ros': [f'{requirement}; {WITH_ROS_WHEELS}' for requirement in ROS_WHEELS],
         'train': [
             'torch',

@@ -1,13 +1,15 @@
 """What fewer bits, and other engines, gain and lose: one network in each precision, in turns.
 
 From a frame of 320x240 to a descriptor, beside torch eager in float32. With a checkpoint and real
-pictures, Recall@1 on every set too; with random weights, which cost what others do, time alone.
+pictures, Recall@1 on every set too, beside what noise of one grey level does to it; with random
+weights, which cost what others do, time alone.
 """
 
 from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
+from itertools import islice
 import os
 from pathlib import Path
 import sys
@@ -26,9 +28,13 @@ from vpr_ros.engines import PROVIDERS
 from vpr_ros.errors import VprError
 from vpr_ros.offline.evaluate import evaluate_set
 from vpr_ros.offline.evaluate import summary
+from vpr_ros.street import CONDITIONS
+from vpr_ros.street import drive
+from vpr_ros.street import Town
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from vpr_ros.training.model import PlaceNetwork
@@ -46,14 +52,18 @@ MOST_LOSS = 0.5
 FAST = {'avx512_vnni', 'avx_vnni', 'amx_int8'}
 """Flags of processors that multiply 8 bits in one step; on others int8 gains little."""
 CALIBRATED_ON = 64
+STREET, APART = 16, 8
+"""Frames of the street in each condition, and how many lie from one to the next."""
+NOISE = 'cpu fp32, noise of one grey level'
+"""What a camera does from frame to frame: a loss below what this makes says nothing."""
 
 
 def precision(checkpoint: str | None = None, data: str | None = None, rounds: int = 40,
               threads: int = 1) -> dict[str, Any]:
     """Time each precision on each provider that loads, in turns; return figures and ratios.
 
-    int8 is calibrated on the sets in `data` that have no queries. Raises VprError where torch,
-    which makes the networks, is not installed.
+    int8 is calibrated on frames of the street, and on the sets in `data` that have no queries.
+    Raises VprError where torch, which makes the networks, is not installed.
     """
     if find_spec('torch') is None or find_spec('onnxscript') is None:
         raise VprError('torch and onnxscript are needed to make the networks: pip install '
@@ -61,7 +71,7 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
     import torch
     torch.set_num_threads(threads or machine.cores())
     network = _network(checkpoint)
-    frame = images.resize(_calibration(data, *FRAME)[0], *FRAME)
+    frame = _calibration(data, *FRAME)[0]
     result: dict[str, Any] = {'checkpoint': checkpoint, 'threads': threads, 'rounds': rounds,
                               'median_ms': {}, 'bytes': {}, 'gain': {}}
     with tempfile.TemporaryDirectory(prefix='vpr_ros-') as folder:
@@ -86,7 +96,9 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
                 [(name, value, 1e3 * float(np.percentile(seconds[name], 99)),
                   medians['torch eager'] / value) for name, value in medians.items()])
             if (height, width) == SIZES[0] and checkpoint and data:
-                result['recall'] = _recall(data, encoders)
+                first = next(iter(encoders.values()))
+                result['recall'] = _recall(
+                    data, {**encoders, NOISE: _Noisy(first.path, 'cpu', threads)})
     result['verdicts'] = _verdicts(result['gain'][size], result.get('recall', {}))
     return result
 
@@ -102,12 +114,16 @@ def _network(checkpoint: str | None) -> PlaceNetwork:
 
 
 def _calibration(data: str | None, height: int, width: int) -> NDArray[np.uint8]:
-    """Return pictures (M,height,width,3): of sets without queries, or noise."""
+    """Return pictures (M,height,width,3): of the street, and of the sets without queries."""
+    pictures = [images.resize(frame.image, height, width)
+                for number, condition in enumerate(CONDITIONS)
+                for frame in islice(drive(Town(100 + number), condition=condition, seed=1),
+                                    0, STREET * APART, APART)]
     folders = [one.database for one in find_sets(data) if not one.has_queries] if data else []
-    if not folders:
-        return np.random.default_rng(1).integers(0, 256, (8, height, width, 3), np.uint8)
-    from vpr_ros.training.export import read_pictures
-    return read_pictures(folders, height, width, CALIBRATED_ON)[0]
+    if folders:
+        from vpr_ros.training.export import read_pictures
+        pictures += list(read_pictures(folders, height, width, CALIBRATED_ON)[0])
+    return np.random.default_rng(0).permutation(np.stack(pictures))
 
 
 def _encoders(network: PlaceNetwork, pictures: NDArray[np.uint8], folder: Path, threads: int
@@ -142,6 +158,19 @@ def _torch(network: PlaceNetwork, frame: NDArray[np.uint8], height: int, width: 
         with torch.inference_mode():
             return network(torch.from_numpy(images.resize(frame, height, width)[None])).numpy()
     return call
+
+
+class _Noisy(Encoder):
+    """An encoder whose pictures have noise of one grey level up or down, after the resize."""
+
+    def encode_batch(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return descriptors (N,D) of pictures with noise."""
+        rng = np.random.default_rng(0)
+        small = [images.resize(picture, self.height, self.width).astype(int)
+                 for picture in pictures]
+        return super().encode_batch([
+            np.clip(picture + rng.integers(-1, 2, picture.shape), 0, 255).astype(np.uint8)
+            for picture in small])
 
 
 def _recall(data: str, encoders: dict[str, Encoder]) -> dict[str, dict[str, float]]:
@@ -180,7 +209,8 @@ def _verdicts(gains: dict[str, float], recalls: dict[str, dict[str, float]]) -> 
                 print(f'  no goal for {name}: this processor has none of {", ".join(FAST)}')
     if recalls:
         lost = {(one, name): next(iter(values.values())) - value
-                for one, values in recalls.items() for name, value in values.items()}
+                for one, values in recalls.items() for name, value in values.items()
+                if name != NOISE}
         worst = max(lost, key=lambda key: lost[key])
         lines.append(tables.verdict(
             f'nothing loses more than {MOST_LOSS:g} points of Recall@1 on any set: '
