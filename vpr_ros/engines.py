@@ -294,7 +294,8 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
         # With static shapes the engine is built here and not at the first frame.
         for axis, size in _open_axes(request).items():
             settings.add_free_dimension_override_by_name(axis, size)
-    session = onnxruntime.InferenceSession(str(request.path), settings,
+    # Without a fallback of its own, which would hide why a provider fails, at run time too.
+    session = onnxruntime.InferenceSession(str(request.path), settings, enable_fallback=0,
                                            providers=provider_options(name, options, folder))
     # A provider whose libraries are missing is left out in silence, not refused.
     if session.get_providers()[0] != PROVIDERS[name]:
