@@ -5,13 +5,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+import time
 
 import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from small_drive import picture
@@ -176,3 +179,21 @@ def test_a_damaged_state_file_is_no_reason_to_stop(start, site, tmp_path):
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     node.trigger_deactivate()
+
+
+def test_what_takes_long_in_configure_is_in_the_diagnostics_at_once(start, context):
+    node = start()
+    ear = rclpy.create_node('ear', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(ear)
+    heard = []
+    ear.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
+    until = time.monotonic() + 10
+    while not node.count_subscribers('/diagnostics') and time.monotonic() < until:
+        executor.spin_once(timeout_sec=0.05)
+    while not any('building' in message.status[0].message for message in heard):
+        assert time.monotonic() < until
+        node._report('tensorrt: building the engine')  # the node itself does not spin
+        executor.spin_once(timeout_sec=0.2)
+    ear.destroy_node()
+    executor.shutdown()

@@ -68,6 +68,7 @@ class LocalizerNode(LifecycleNode):
         self._odometry = OdometryBuffer()
         self._state = 'unconfigured'
         self._problem = ''
+        self._busy = ''
         self._kept: int | None = None
         self._diagnostics = self.create_publisher(
             rclpy_types('diagnostic_msgs/msg/DiagnosticArray'), '/diagnostics', 10)
@@ -93,7 +94,7 @@ class LocalizerNode(LifecycleNode):
             encoder = Encoder(self._value('model') or bundled_model(),
                               self._value('provider'), self._value('threads'),
                               engine_cache=self._value('engine_cache'),
-                              report=self.get_logger().info)
+                              report=self._report)
             self._localizer = self._new_localizer(encoder)
             self._outputs = Outputs(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),
@@ -108,6 +109,8 @@ class LocalizerNode(LifecycleNode):
             self._problem = repr(error)
             self.get_logger().error(traceback.format_exc())
             return TransitionCallbackReturn.ERROR
+        finally:
+            self._busy = ''
         place_map = self._localizer.place_map
         self.get_logger().info(
             f'{encoder.path.name} on {encoder.provider}, {encoder.width}x{encoder.height}; '
@@ -407,10 +410,10 @@ class LocalizerNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         if self._crash:
             self._leave_after_crash()
-        level, line = health.WARN, self._state
+        level, line = health.WARN, self._busy or self._state
         values = {'state': self._state}
         localizer = self._localizer
-        if self._problem:
+        if self._problem and not self._busy:
             level, line = health.ERROR, self._problem
         elif self._state == 'active':
             level, line = self._health.verdict()
@@ -422,6 +425,12 @@ class LocalizerNode(LifecycleNode):
         self._diagnostics.publish(health.diagnostics(
             rclpy_types, self.get_clock().now().nanoseconds, self.get_fully_qualified_name(),
             self.get_name(), level, line, {**values, **self._health.values()}))
+
+    def _report(self, line: str) -> None:
+        """Log what takes long in configure, and publish it: no timer runs meanwhile."""
+        self.get_logger().info(line)
+        self._busy = line
+        self._publish_diagnostics()
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
