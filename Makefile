@@ -2,6 +2,7 @@
 # when something asks for it and only once:
 #   base   the package, its ROS 2 (a sourced one, or the wheels) and its tests
 #   train  torch: some gigabytes, for `make test` and `make model`
+#   viz    matplotlib, for the plots of `make bench`
 #   lint   ruff and mypy
 
 SHELL := /bin/bash
@@ -17,6 +18,7 @@ BIN := $(VENV)/bin
 ROS := $(or $(ROS_DISTRO),none)
 BASE := $(VENV)/.stage-base-$(ROS)
 TRAIN := $(VENV)/.stage-train-$(ROS)
+VIZ := $(VENV)/.stage-viz-$(ROS)
 LINT := $(VENV)/.stage-lint-$(ROS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
     --constraint $(VENV)/constraints.txt --editable
@@ -45,8 +47,9 @@ lint: $(BASE) $(LINT)  ## Check style and types
 	@$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(BASE)  ## Measure, against peers in the same run
-	@$(BIN)/python -m benchmarks
+# BENCH: arguments, such as BENCH='--only encoder_speed' or BENCH=--quick.
+bench: $(BASE) $(VIZ)  ## Measure, against peers in the same run; plots in benchmarks/results/
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 # PICTURES: a folder of photographs of scenes, without labels. WEIGHTS: where the teacher starts.
 PICTURES = pictures
@@ -83,6 +86,11 @@ $(BASE): setup.py package.xml .ci/make_venv
 $(TRAIN): $(BASE)
 	@echo 'set-up: torch into $(VENV) (some gigabytes, a few minutes)'
 	$(INSTALL) '.[train,umap]'
+	touch $@
+
+$(VIZ): $(BASE)
+	@echo 'set-up: matplotlib into $(VENV)'
+	$(INSTALL) '.[viz]'
 	touch $@
 
 $(LINT): $(BASE)

@@ -1,16 +1,19 @@
 """Run the benchmarks one after another, with settings that take some minutes in all.
 
-Each is a command of its own, too, with more options: see README.md.
+Each leaves a JSON file and a plot. Each is a command of its own, too, with more options: see
+README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 import os
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
+from benchmarks import plots
 from benchmarks import tables
 from benchmarks.compression import compression
 from benchmarks.confidence import confidence
@@ -64,26 +67,37 @@ def main() -> int:
                                      description=__doc__.splitlines()[0])
     parser.add_argument('names', nargs='*', metavar='NAME',
                         help=f'some of {", ".join(benchmarks)}; all if left out')
+    parser.add_argument('--only', action='append', default=[], metavar='NAME',
+                        help='the same, one at a time')
+    parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR',
+                        help='where the JSON files and the plots go')
     parser.add_argument('--model', metavar='ONNX', help='the bundled one if left out')
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of real picture sets (or VPR_DATA)')
     parser.add_argument('--quick', action='store_true',
                         help='only to see that they run: figures from it say nothing')
     o = parser.parse_args()
-    for name in o.names:
+    names = [*o.names, *o.only]
+    for name in names:
         if name not in benchmarks:
             parser.error(f"there is no '{name}': choose from {', '.join(benchmarks)}")
     if not o.data:
         print(NO_DATA)
+    if find_spec('matplotlib') is None:
+        print("no plots: they need matplotlib (pip install 'vpr_ros[viz]')")
     failed = 0
-    for name in o.names or benchmarks:
+    for name in names or benchmarks:
         if (name.startswith('real_') or name == 'compression') and not o.data:
             continue
         try:
             machine = tables.surroundings()
             result = benchmarks[name](o)
-            tables.save(str(RESULTS / f'{name}.json'),
+            if not result:  # what it needs is not installed, as it said
+                continue
+            tables.save(str(o.results / f'{name}.json'),
                         {**result, 'quick': o.quick, 'machine': machine})
+            if find_spec('matplotlib') is not None and result.get('figures'):
+                plots.draw(o.results / f'{name}.png', result['figures'], machine)
         except (VprError, OSError, ValueError) as error:
             failed = 1
             print(f'{name}: error: {" ".join(str(error).split())}', file=sys.stderr)

@@ -31,30 +31,23 @@ def map_load(places: int = 100_000, dimension: int = 512, index: str = 'flat', r
     place_map = _random_map(places, dimension, index)
     with tempfile.TemporaryDirectory() as folder:
         path, bare = Path(folder) / 'map', Path(folder) / 'bare.faiss'
-        saving = tables.in_turns({
+        title = f'map of {places} places x {dimension}, {index}'
+        saving = tables.race(f'Saving a {title}', {
             'PlaceMap.save': lambda: place_map.save(path, overwrite=True),
             'faiss.write_index': lambda: faiss.write_index(place_map.index, str(bare)),
-        }, 2)
+        }, 'faiss.write_index', 2)
         bare.unlink()
         file = path / 'index.faiss'
-        loading = tables.in_turns({
+        loading = tables.race(f'Loading a {title}, {file.stat().st_size / 1e6:.0f} MB', {
             'PlaceMap.load': lambda: PlaceMap.load(path),
             'faiss.read_index + sha256': lambda: (faiss.read_index(str(file)), sha256(file)),
-        }, rounds)
-        megabytes = file.stat().st_size / 1e6
-    medians = {name: float(np.median(times)) for name, times in {**loading, **saving}.items()}
-    ratios = {'load': medians['PlaceMap.load'] / medians['faiss.read_index + sha256'],
-              'save': medians['PlaceMap.save'] / medians['faiss.write_index']}
-    tables.show(f'Map of {places} places x {dimension}, {index}, {megabytes:.0f} MB',
-                ('what', 'ours s', 'peer s', 'ratio', 'peer'), [
-                    ('load', medians['PlaceMap.load'], medians['faiss.read_index + sha256'],
-                     ratios['load'], 'faiss.read_index + sha256'),
-                    ('save', medians['PlaceMap.save'], medians['faiss.write_index'],
-                     ratios['save'], 'faiss.write_index, no sha256')])
-    line = tables.verdict(f'loads in {medians["PlaceMap.load"]:.2f} s (target {TARGET:g} s)',
-                          reached=medians['PlaceMap.load'] < TARGET)
-    return {'places': places, 'dimension': dimension, 'index': index, 'seconds': medians,
-            'ratio': ratios, 'verdict': line}
+        }, 'faiss.read_index + sha256', rounds)
+    seconds = loading['median_ms']['PlaceMap.load'] / 1e3
+    line = tables.verdict(f'loads in {seconds:.2f} s (target {TARGET:g} s)',
+                          reached=seconds < TARGET)
+    return {'places': places, 'dimension': dimension, 'index': index, 'loading': loading,
+            'saving': saving, 'verdict': line,
+            'figures': loading['figures'] + saving['figures']}
 
 
 def _random_map(places: int, dimension: int, index: str) -> PlaceMap:

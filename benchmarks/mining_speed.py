@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TARGET_MS = 5.0
+MINING, PEER = 'mining alone', 'pytorch-metric-learning'
 MARGIN = 0.1
 PAUSE = 0.02
 """Seconds before each call, for the worker threads of the one before to end."""
@@ -37,24 +38,17 @@ def mining_speed(rounds: int = 15, pictures: int = 512, dimension: int = 256, th
     import torch
     if threads:
         torch.set_num_threads(threads)
-    medians = {str(size): _medians(size, rounds, pictures, dimension) for size in (2, 4, 16)}
-    tables.show(
-        f'Semi-hard mining: {pictures} x {pictures} distances, margin {MARGIN}, {rounds} rounds '
-        f'in turns, {torch.get_num_threads()} threads',
-        ('pictures per place', 'mining ms', 'with distances ms', 'peer ms', 'peer / ours'),
-        [(int(size), ours, whole, peer, peer / whole)
-         for size, (ours, whole, peer) in medians.items()])
-    slowest = max(ours for ours, *_ in medians.values())
-    return {'pictures': pictures, 'dimension': dimension, 'margin': MARGIN, 'rounds': rounds,
-            'threads': torch.get_num_threads(), 'median_ms': {
-                size: dict(zip(('mining', 'with_distances', 'peer'), ms, strict=True))
-                for size, ms in medians.items()},
+    races = {size: _race(size, rounds, pictures, dimension) for size in (2, 4, 16)}
+    slowest = max(race['median_ms'][MINING] for race in races.values())
+    return {'pictures': pictures, 'dimension': dimension, 'margin': MARGIN,
+            'threads': torch.get_num_threads(), 'pictures_per_place': races,
+            'figures': [figure for race in races.values() for figure in race['figures']],
             'verdict': tables.verdict(f'mining in {slowest:.2f} ms at most, under {TARGET_MS} ms',
                                       reached=slowest < TARGET_MS)}
 
 
-def _medians(size: int, rounds: int, pictures: int, dimension: int) -> tuple[float, float, float]:
-    """Return the milliseconds of our mining, of it with the distances, and of the peer."""
+def _race(size: int, rounds: int, pictures: int, dimension: int) -> dict[str, Any]:
+    """Return the figures of our mining, with the distances and without, against the peer."""
     from pytorch_metric_learning.distances import LpDistance
     from pytorch_metric_learning.miners import TripletMarginMiner
     import torch
@@ -70,13 +64,14 @@ def _medians(size: int, rounds: int, pictures: int, dimension: int) -> tuple[flo
     peer = TripletMarginMiner(MARGIN, 'semihard', distance=LpDistance(p=2, power=2))
 
     timed: dict[str, Callable[[], object]] = {
-        'mining': lambda: semi_hard_triplets(distances, positive, negative, MARGIN),
-        'whole': lambda: semi_hard_triplets(squared_distances(x), positive, negative, MARGIN),
-        'peer': lambda: peer(x, labels),
+        MINING: lambda: semi_hard_triplets(distances, positive, negative, MARGIN),
+        'mining, with distances': lambda: semi_hard_triplets(
+            squared_distances(x), positive, negative, MARGIN),
+        PEER: lambda: peer(x, labels),
     }
-    seconds = tables.in_turns(timed, rounds, PAUSE)
-    mining, whole, other = (tables.median_ms(times) for times in seconds.values())
-    return mining, whole, other
+    return tables.race(
+        f'Semi-hard mining: {pictures} x {pictures} distances, {size} pictures a place, '
+        f'{torch.get_num_threads()} threads', timed, PEER, rounds, pause=PAUSE)
 
 
 def main() -> int:

@@ -5,15 +5,20 @@ The measure is a camera of 30 Hz: a ratio of 1 means that a drive takes as long 
 
 from __future__ import annotations
 
+from functools import partial
 import sys
 import time
 from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks import tables
 import numpy as np
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
 from vpr_ros.street import Town
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CAMERA_RATE = 30.0
 SIZES = ((320, 240), (640, 480))
@@ -25,26 +30,20 @@ def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
     """Time `frames` frames for each condition and size, in turns; return frames per second."""
     town = Town(seed)
     set_up: dict[tuple[str, int, int], float] = {}
-    seconds: dict[tuple[str, int, int], list[float]] = {}
-    drives = {}
+    timed: dict[tuple[str, int, int], Callable[[], object]] = {}
     for width, height in SIZES:
         for condition in CONDITIONS:
-            key = condition, width, height
             begin = time.perf_counter()
-            drives[key] = drive(town, condition=condition, seed=1, width=width, height=height)
-            next(drives[key])
-            set_up[key] = time.perf_counter() - begin
-            seconds[key] = []
-    for _ in range(0, frames, BLOCK):
-        for key, running in drives.items():
-            for _ in range(BLOCK):
-                begin = time.perf_counter()
-                next(running)
-                seconds[key].append(time.perf_counter() - begin)
+            running = drive(town, condition=condition, seed=1, width=width, height=height)
+            next(running)
+            set_up[condition, width, height] = time.perf_counter() - begin
+            timed[condition, width, height] = partial(next, running)
+    seconds = tables.in_turns(timed, max(1, frames // BLOCK), block=BLOCK)
     # The mean, not the median: the frames differ, and a drive takes the time of all of them.
     rates = {key: 1 / float(np.mean(times)) for key, times in seconds.items()}
+    count = len(next(iter(seconds.values())))
     tables.show(
-        f'Street, {len(seconds[key])} frames each, in turns',
+        f'Street, {count} frames each, in turns',
         ('condition', 'size', 'frames/s', f'ratio to {CAMERA_RATE:.0f} Hz', 'p50 ms', 'p95 ms',
          'first frame s'),
         [(key[0], f'{key[1]}x{key[2]}', rates[key], rates[key] / CAMERA_RATE,
@@ -56,9 +55,11 @@ def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
         f'at least {rates[slowest, width, height]:.0f} frames/s at {width}x{height} '
         f'({slowest}; target {CAMERA_RATE:.0f})',
         reached=rates[slowest, width, height] >= CAMERA_RATE)
-    return {'frames': len(seconds[key]), 'verdict': line, 'frames_per_second': {
-        f'{condition} {width}x{height}': rate for (condition, width, height), rate in rates.items()
-    }}
+    named = {f'{condition} {width}x{height}': rate
+             for (condition, width, height), rate in rates.items()}
+    return {'frames': count, 'verdict': line, 'frames_per_second': named,
+            'figures': [tables.bars('How fast the street is rendered', 'frames per second', named,
+                                    target=CAMERA_RATE)]}
 
 
 def main() -> int:

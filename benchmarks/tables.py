@@ -1,6 +1,7 @@
 """How a benchmark is asked and how it answers: options, timing in turns, a table, a JSON file.
 
-What is measured is in the other modules.
+A speed is measured by `race`, which does all of it. What is measured is in the other modules, and
+how figures are drawn in plots.py.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version
 import json
 import os
+from pathlib import Path
 import platform
 import sys
 import time
 from typing import Any
 from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 from vpr_ros.errors import VprError
@@ -24,6 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+Name = TypeVar('Name')
+
+_FLAGS = ('avx2', 'avx512f', 'avx512_vnni', 'avx_vnni', 'amx_int8', 'amx_bf16')
+"""What of a processor decides how fast networks run on it."""
+
+_VERSIONS = ('numpy', 'opencv-python-headless', 'faiss-cpu', 'onnxruntime', 'onnxruntime-openvino',
+             'openvino', 'torch', 'scikit-learn', 'scipy', 'rosbags')
 
 
 def parser(question: str) -> argparse.ArgumentParser:
@@ -51,8 +64,11 @@ def answer(options: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]
 def surroundings() -> dict[str, Any]:
     """Return what the figures depend on besides the code: processor, load, versions."""
     return {'processor': _processor(), 'cores': len(os.sched_getaffinity(0)),
-            'load': round(os.getloadavg()[0], 2), 'python': platform.python_version(),
-            'versions': {name: _version(name) for name in ('numpy', 'faiss-cpu', 'onnxruntime')}}
+            'flags': [flag for flag in _FLAGS if flag in _cpuinfo('flags').split()],
+            'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9),
+            'load': round(os.getloadavg()[0], 2), 'system': f'{platform.system()} '
+            f'{platform.release().split("-")[0]}', 'python': platform.python_version(),
+            'versions': {name: _version(name) for name in _VERSIONS}}
 
 
 def save(path: str, result: Mapping[str, Any]) -> None:
@@ -84,24 +100,80 @@ def verdict(what: str, *, reached: bool) -> str:
     return line
 
 
-def in_turns(timed: Mapping[str, Callable[[], object]], rounds: int, pause: float = 0.0
-             ) -> dict[str, list[float]]:
+def in_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: float = 0.0,
+             block: int = 1) -> dict[Name, list[float]]:
     """Return the seconds that each call took, in `rounds` rounds of all calls in turns.
 
     What disturbs the machine then disturbs all of them alike. One round before, which does not
     count, warms up. `pause` in seconds goes before every call: the worker threads of one library
-    spin for a while after a call, and would take the processor from the next one.
+    spin for a while after a call, and would take the processor from the next one. A turn is
+    `block` calls, each of them timed, where single ones would find cold caches.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    seconds: dict[Name, list[float]] = {name: [] for name in timed}
     for number in range(rounds + 1):
         for name, call in timed.items():
             if pause:
                 time.sleep(pause)
-            begin = time.perf_counter()
-            call()
-            if number:
-                seconds[name].append(time.perf_counter() - begin)
+            for _ in range(block):
+                begin = time.perf_counter()
+                call()
+                if number:
+                    seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, rounds: int, *,
+         pause: float = 0.0, units: int = 1, target: float | None = None) -> dict[str, Any]:
+    """Time calls in turns against the one named `peer`; print the table and return the figures.
+
+    The ratios are taken within each round, so that what slows the machine down for a while cancels
+    out; `ratio` is their median, `ratio_quartiles` their spread. Milliseconds are of one of the
+    `units` of work (pictures, queries) that every call does. `target` is only drawn into the plot,
+    which `figures` describes (plots.py).
+    """
+    seconds = {name: np.array(times) / units
+               for name, times in in_turns(timed, rounds, pause).items()}
+    ratios = {name: times / seconds[peer] for name, times in seconds.items()}
+    result = {
+        'title': title, 'peer': peer, 'rounds': rounds, 'units': units,
+        'median_ms': {name: median_ms(times) for name, times in seconds.items()},
+        'quartiles_ms': {name: _quartiles(1e3 * times) for name, times in seconds.items()},
+        'p99_ms': {name: 1e3 * float(np.percentile(times, 99)) for name, times in seconds.items()},
+        'ratio': {name: float(np.median(values)) for name, values in ratios.items()},
+        'ratio_quartiles': {name: _quartiles(values) for name, values in ratios.items()}}
+    show(f'{title} ({rounds} rounds in turns)',
+         ('what', 'median ms', 'quartiles', 'p99 ms', f'time / {peer}', 'quartiles'),
+         [(name, result['median_ms'][name], _range(result['quartiles_ms'][name]),
+           result['p99_ms'][name], result['ratio'][name],
+           _range(result['ratio_quartiles'][name])) for name in timed])
+    result['figures'] = [bars(title, f'time, as a multiple of: {peer}', result['ratio'],
+                              result['ratio_quartiles'], target)]
+    return result
+
+
+def bars(title: str, axis: str, values: Mapping[str, float],
+         spread: Mapping[str, Sequence[float]] | None = None, target: float | None = None
+         ) -> dict[str, Any]:
+    """Describe a plot of one bar a name, with a `spread` from low to high and a target line."""
+    return {'kind': 'bars', 'title': title, 'axis': axis, 'values': dict(values),
+            'spread': dict(spread or {}), 'target': target}
+
+
+def lines(title: str, x: str, y: str, points: Mapping[str, Sequence[tuple[float, float]]], *,
+          logarithmic: bool = False) -> dict[str, Any]:
+    """Describe a plot of one line a name through points (x, y), on plain or logarithmic axes."""
+    return {'kind': 'lines', 'title': title, 'x': x, 'y': y, 'logarithmic': logarithmic,
+            'points': {name: [list(point) for point in line] for name, line in points.items()}}
+
+
+def exponent(points: Sequence[tuple[float, float]]) -> float:
+    """Return the exponent b of the power law y = a x^b that fits points (x, y) best.
+
+    By least squares of the logarithms: 1 is a cost that grows as the work does, 0 one that does
+    not grow.
+    """
+    x, y = np.log(np.array(points, np.float64)).T
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def median_ms(seconds: Sequence[float]) -> float:
@@ -115,12 +187,25 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def _quartiles(values: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in np.percentile(values, (25, 75))]
+
+
+def _range(quartiles: Sequence[float]) -> str:
+    return ' .. '.join(_cell(value) for value in quartiles)
+
+
 def _processor() -> str:
+    return _cpuinfo('model name') or platform.machine()
+
+
+def _cpuinfo(name: str) -> str:
+    """Return what Linux says of the first processor, or nothing."""
     try:
-        with open('/proc/cpuinfo', encoding='utf-8') as file:  # noqa: PTH123
-            return next(line.split(':', 1)[1].strip() for line in file if 'model name' in line)
+        with Path('/proc/cpuinfo').open(encoding='utf-8') as file:
+            return next(line.split(':', 1)[1].strip() for line in file if line.startswith(name))
     except (OSError, StopIteration):
-        return platform.machine()
+        return ''
 
 
 def _version(name: str) -> str:
