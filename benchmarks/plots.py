@@ -47,15 +47,20 @@ def _bars(ax: Axes, one: Mapping[str, Any]) -> None:
     names, values = list(one['values']), list(one['values'].values())
     spread = [one['spread'].get(name, (value, value)) for name, value in one['values'].items()]
     rows = range(len(names))
-    ax.barh(rows, values, color=COLOURS[0], height=0.62)
+    # A bar's length says nothing on a logarithmic axis, which has no zero: there it is a dot.
+    logarithmic = min(values) > 0 and max(values) > 30 * min(values)
+    if logarithmic:
+        ax.set_xscale('log')
+        ax.plot(values, rows, 'o', color=COLOURS[0])
+        ax.grid(axis='x', alpha=0.3)
+        ax.set_ylim(-0.6, len(names) - 0.4)
+    else:
+        ax.barh(rows, values, color=COLOURS[0], height=0.62)
     ax.errorbar(values, rows, fmt='none', ecolor='0.25', capsize=3, linewidth=1,
                 xerr=[[max(0.0, value - low) for value, (low, _) in zip(values, spread,
                                                                          strict=True)],
                       [max(0.0, high - value) for value, (_, high) in zip(values, spread,
                                                                            strict=True)]])
-    positive = [value for value in values if value > 0]
-    if len(positive) == len(values) and max(values) > 30 * min(values):
-        ax.set_xscale('log')
     for row, value, (_, high) in zip(rows, values, spread, strict=True):
         ax.annotate(f'{value:.3g}', (max(value, high), row), xytext=(5, 0), fontsize=8,
                     textcoords='offset points', va='center')

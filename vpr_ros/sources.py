@@ -5,6 +5,7 @@ A source gives frames in order and decodes none that is not asked for.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from contextlib import contextmanager
 import csv
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import partial
 import logging
 import math
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Iterator
     from collections.abc import Sequence
+    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -64,19 +67,47 @@ class Source:
     child_frame_id: str = 'base_link'
 
 
-@contextmanager
+class SourceAt(AbstractContextManager['Source']):
+    """A source that is opened by a `with` block.
+
+    Unlike an open one it can be sent to another process. Its text is its path.
+    """
+
+    def __init__(self, path: str | Path, **options: Any) -> None:
+        self._path, self._options = Path(path), options
+        self._opened: AbstractContextManager[Source] | None = None
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def __enter__(self) -> Source:
+        self._opened = _opened(self._path, **self._options)
+        return self._opened.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> bool | None:
+        opened, self._opened = self._opened, None
+        return opened.__exit__(kind, error, trace) if opened is not None else None
+
+
 def open_source(path: str | Path, *, image_topic: str | None = None,
                 pose_topic: str | None = None, pose_file: str | Path | None = None,
-                in_order: bool = False) -> Iterator[Source]:
-    """Open a bag or a folder of pictures as a source of frames with poses.
+                in_order: bool = False) -> SourceAt:
+    """Return a bag or a folder of pictures, to be opened as a source of frames with poses.
 
     A bag gives each picture the pose that lies between the two messages around its stamp. A
     folder takes `pose_file`, or its own poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or
     poses.tum (pictures named by their stamp in seconds); without any, or when `in_order` asks for
-    it, pictures stand one metre apart in the order of their names. Raises SourceError, PoseError
-    or FileNotFoundError.
+    it, pictures stand one metre apart in the order of their names. Opening raises SourceError,
+    PoseError or FileNotFoundError.
     """
-    path = Path(path)
+    return SourceAt(path, image_topic=image_topic, pose_topic=pose_topic, pose_file=pose_file,
+                    in_order=in_order)
+
+
+@contextmanager
+def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
+            pose_file: str | Path | None, in_order: bool) -> Iterator[Source]:
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
     folder = _picture_folder(path)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+import threading
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -15,15 +20,19 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
+from vpr_ros.encoder import Encoder
 from vpr_ros.errors import PoseError
 from vpr_ros.errors import SourceError
 from vpr_ros.errors import VprError
 from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.place_map import PlaceMap
 from vpr_ros.poses import planar
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
+from vpr_ros.sources import Frame
 from vpr_ros.sources import open_source
+from vpr_ros.sources import Source
 
 
 def mapped(path, encoder, *, spacing=1.0, pose_file=None, **options):
@@ -152,6 +161,73 @@ def test_sources_in_different_frames_are_refused(tmp_path, encoder):
         build_map(sources, encoder)
     assert 'base_link in map' in str(caught.value)
     assert 'base_link in utm' in str(caught.value)
+
+
+def test_sources_read_side_by_side_give_the_same_map(tmp_path, encoder):
+    paths = [write_bag(tmp_path / 'one', noise=1, compressed=True),
+             write_folder(tmp_path / 'two', range(10, 20), pose_file='poses.csv'),
+             write_bag(tmp_path / 'three.mcap', range(5, 30), noise=2)]
+    serial, parallel = (build_map([open_source(path) for path in paths], encoder, jobs=jobs,
+                                  conditions=['spring', 'night', 'rain']) for jobs in (1, 2))
+    assert parallel.manifest == serial.manifest
+    for name in ('stamps', 'poses', 'sessions', 'means', 'thumbnail_digests'):
+        np.testing.assert_array_equal(getattr(parallel, name), getattr(serial, name))
+    np.testing.assert_array_equal(parallel.vectors(), serial.vectors())
+    assert parallel.thumbnails == serial.thumbnails
+
+
+def test_a_bad_source_is_the_same_error_side_by_side(tmp_path, encoder):
+    good = write_bag(tmp_path / 'good')
+    with pytest.raises(FileNotFoundError, match='nothing does not exist'):
+        build_map([open_source(good), open_source(tmp_path / 'nothing')], encoder, jobs=2)
+    with pytest.raises(SourceError, match='different frames'):
+        build_map([open_source(good), open_source(write_bag(tmp_path / 'utm', frame_id='utm'))],
+                  encoder, jobs=2)
+
+
+def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
+    alive = most = 0
+
+    def gone():
+        nonlocal alive
+        alive -= 1
+
+    def load(number):
+        nonlocal alive, most
+        view = np.random.default_rng(number).integers(
+            0, 256, (encoder.height, encoder.width, 3), np.uint8)
+        weakref.finalize(view, gone)
+        alive += 1
+        most = max(most, alive)
+        return view
+
+    frames = (Frame(number, pose(number), partial(load, number), str(number))
+              for number in range(40 * BATCH))
+    build_map([nullcontext(Source('long', frames, 40 * BATCH))], encoder, rehearse=False)
+    assert most <= 5 * BATCH
+    assert alive == 0
+
+
+def test_the_network_runs_while_the_next_pictures_are_read(model_path):
+    read = threading.Event()
+
+    class Waiting(Encoder):
+        """An encoder whose first batch waits until a picture of the next one was read."""
+
+        def encode_batch(self, pictures):
+            assert read.wait(10)
+            return super().encode_batch(pictures)
+
+    def load(number):
+        if number >= BATCH:
+            read.set()
+        return picture(number)
+
+    frames = [Frame(number, pose(number), partial(load, number), str(number))
+              for number in range(2 * BATCH)]
+    place_map = build_map([nullcontext(Source('drive', frames, len(frames)))],
+                          Waiting(model_path, 'cpu', 1), rehearse=False)
+    assert len(place_map) == 2 * BATCH
 
 
 @pytest.mark.parametrize('index', ['sq8', 'hnsw'])

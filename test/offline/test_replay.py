@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import filecmp
+import threading
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from small_drive import POSES
 from small_drive import stamp
 from small_drive import write_bag
 from small_drive import write_map
+from vpr_ros.encoder import Encoder
 from vpr_ros.errors import SourceError
 from vpr_ros.errors import VprError
 from vpr_ros.localizer import Localizer
+from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluate import score_drive
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
@@ -49,6 +52,38 @@ def test_every_frame_of_the_mapped_street_is_found(site, bag):
     assert drive.trusted[settled].all()
     np.testing.assert_allclose(drive.poses[settled], [pose(place) for place in range(6, COUNT)],
                                atol=0.5)
+
+
+def test_a_replay_is_what_the_localizer_says_frame_by_frame(site, bag):
+    localizer = Localizer(*site)
+    with Bag(bag) as recorded:
+        expected = [localizer.localize(messages.rgb(message), time)
+                    for time, message in recorded.images(IMAGES)]
+    drive = replay(bag, Localizer(*site))
+    np.testing.assert_array_equal(drive.poses, [estimate.pose for estimate in expected])
+    assert [e.confidence for e in drive.estimates] == [e.confidence for e in expected]
+
+
+def test_frames_are_read_and_decoded_while_the_network_is_at_one_before(site, model_path, bag):
+    decoded = threading.Event()
+
+    class Waiting(Encoder):
+        """An encoder whose first frame waits until a later one was read."""
+
+        def encode(self, rgb):
+            assert decoded.wait(10)
+            return super().encode(rgb)
+
+    def frames(recorded):
+        for number, frame in enumerate(recorded.images(IMAGES)):
+            if number == 3:
+                decoded.set()
+            yield frame
+
+    with Bag(bag) as recorded:
+        found = [time for time, future in encoded(frames(recorded), Waiting(
+            model_path, 'cpu', 1)) if future.result() is not None]
+    assert found == [stamp(place) for place in range(COUNT)]
 
 
 def test_places_off_the_map_are_not_trusted(site, tmp_path):

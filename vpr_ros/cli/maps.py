@@ -36,6 +36,8 @@ def add_build_map(commands: Commands) -> None:
     parser.add_argument('--pose-file', help='poses of a folder of pictures (CSV or TUM)')
     parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
                         help='keep no pictures of the places')
+    parser.add_argument('--jobs', '-j', type=number(int, 1), default=1, metavar='N',
+                        help='sources to read at once, each in a process of its own')
 
 
 def _run_build_map(options: argparse.Namespace) -> None:
@@ -52,7 +54,7 @@ def _run_build_map(options: argparse.Namespace) -> None:
                for source in options.sources]
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
-                          thumbnails=options.thumbnails)
+                          thumbnails=options.thumbnails, jobs=options.jobs)
     place_map.save(options.output, overwrite=options.overwrite)
     print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
           f"'{place_map.manifest.frame_id}'")

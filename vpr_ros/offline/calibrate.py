@@ -24,7 +24,7 @@ from vpr_ros.localizer import Localizer
 from vpr_ros.metrics import BINS
 from vpr_ros.metrics import calibration_error
 from vpr_ros.metrics import reliability
-from vpr_ros.ros import messages
+from vpr_ros.offline.descriptors import encoded
 from vpr_ros.ros.bag import Bag
 
 if TYPE_CHECKING:
@@ -178,12 +178,12 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
         topic = bag.image_topic(image_topic)
         truth = bag.poses(bag.pose_topic(truth_topic))
         track = bag.odometry(odometry_topic)
-        for stamp, message in tqdm(bag.images(topic), total=bag.count(topic), desc=str(path),
-                                   unit='frame', disable=None):
+        for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder), desc=str(path),
+                                      total=bag.count(topic), unit='frame', disable=None):
             if stamps and stamp <= stamps[-1]:
                 continue
             try:
-                descriptors.append(encoder.encode(messages.rgb(message)))
+                descriptors.append(descriptor.result())
             except ImageError:
                 continue
             stamps.append(stamp)

@@ -1,28 +1,39 @@
-"""Descriptors of many pictures: decoded ahead, encoded in batches, kept for the next time."""
+"""Descriptors of many pictures: decoded ahead, and encoded in batches or frame by frame.
+
+Those of files are kept for the next time. What is done with them is the callers'.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+from vpr_ros import images
 from vpr_ros.ahead import ahead
 from vpr_ros.files import user_cache
 from vpr_ros.files import whole_file
-from vpr_ros.offline.build_map import BATCH
+from vpr_ros.ros import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Iterable
+    from collections.abc import Iterator
     from collections.abc import Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
     from vpr_ros.encoder import Encoder
 
 log = logging.getLogger(__name__)
+
+BATCH = 8
+"""Pictures in one call of the network."""
 
 
 def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder, name: str,
@@ -67,6 +78,25 @@ def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder,
         except OSError as error:
             log.warning('descriptors are not kept: %s', error)
     return descriptors, {'decode': np.array(decoding), 'encode': np.array(encoding)}
+
+
+def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
+            ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
+    """Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
+
+    `frames` are stamps in ns with an Image or a CompressedImage. They are read in the caller's
+    thread, decoded in a second and encoded one by one in a third, as the node does, so that the
+    descriptors are its own. `result()` raises ImageError for a bad frame.
+    """
+    def fitting(frame: tuple[int, Any]) -> NDArray[np.uint8]:
+        return images.resize(messages.rgb(frame[1]), encoder.height, encoder.width)
+
+    def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
+        return encoder.encode(decoded[1].result())
+
+    # The frames behind the Futures may be raw pictures: few of them are held.
+    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4), depth=4):
+        yield stamp, future
 
 
 def _timed(load: Callable[[], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], float]:

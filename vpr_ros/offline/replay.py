@@ -16,6 +16,7 @@ from vpr_ros.errors import ImageError
 from vpr_ros.errors import OutOfOrderError
 from vpr_ros.errors import SourceError
 from vpr_ros.files import whole_directory
+from vpr_ros.offline.descriptors import encoded
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import Bag
 from vpr_ros.ros.bag import BagWriter
@@ -68,11 +69,12 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
         track = bag.odometry(odometry_topic) if odometry else None
-        for stamp, message in tqdm(bag.images(topic), total=bag.count(topic),
-                                   desc=Path(bag_path).name, unit='frame', disable=None):
+        for stamp, descriptor in tqdm(encoded(bag.images(topic), localizer.encoder),
+                                      total=bag.count(topic), desc=Path(bag_path).name,
+                                      unit='frame', disable=None):
             try:
-                estimates.append(localizer.localize(
-                    messages.rgb(message), stamp, poses.at(track, stamp)))
+                estimates.append(localizer.locate(
+                    descriptor.result(), stamp, poses.at(track, stamp)))
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error

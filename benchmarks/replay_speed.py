@@ -1,0 +1,90 @@
+"""How close `vpr replay` of a 640x480 bag comes to the network alone.
+
+The peer is `Encoder.encode` on the same pictures, which lie decoded in memory. What reading and
+decoding ahead gains shows beside the same steps one after another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import sys
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks import long_drive
+from benchmarks import tables
+from vpr_ros.encoder import bundled_model
+from vpr_ros.encoder import Encoder
+from vpr_ros.localizer import Localizer
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.replay import replay
+from vpr_ros.place_map import PlaceMap
+from vpr_ros.ros import messages
+from vpr_ros.ros.bag import Bag
+from vpr_ros.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+TARGET = 0.85
+VIEWS = 32
+PEER = 'Encoder.encode, pictures in memory'
+
+
+def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, threads: int = 0
+                 ) -> dict[str, Any]:
+    """Race replays of `frames` frames on a map of as many places; return the figures."""
+    encoder = Encoder(model or bundled_model(), threads=threads)
+    views = long_drive.pictures(VIEWS)
+    with tempfile.TemporaryDirectory() as scratch:
+        bags = {name: long_drive.write(Path(scratch) / name, views, frames,
+                                       compressed=name == 'JPEG') for name in ('raw', 'JPEG')}
+        place_map = build_map([open_source(bags['JPEG'])], encoder, rehearse=False)
+        timed: dict[str, Callable[[], object]] = {
+            PEER: lambda: _alone(encoder, views, frames),
+            **{f'replay of a {name} bag': lambda bag=bag: replay(bag, Localizer(
+                encoder, place_map)) for name, bag in bags.items()},
+            **{f'{name} bag, one step after another': lambda bag=bag: _in_line(
+                bag, encoder, place_map) for name, bag in bags.items()}}
+        race = tables.race(
+            f'Replay on a map of {len(place_map)} places, ms a frame, {encoder.provider}', timed,
+            PEER, rounds, units=frames, target=1 / TARGET)
+    share = {name: 1 / ratio for name, ratio in race['ratio'].items()}
+    return {'model': encoder.digest, 'provider': encoder.provider, 'threads': threads,
+            'frames': frames, 'race': race, 'share_of_encoder': share,
+            'figures': race['figures'],
+            'verdicts': [tables.verdict(
+                f"{share[name]:.0%} of the encoder's throughput: {name} (target {TARGET:.0%})",
+                reached=share[name] >= TARGET) for name in timed if name.startswith('replay')]}
+
+
+def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
+    for number in range(frames):
+        encoder.encode(views[number % len(views)])
+
+
+def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:
+    localizer = Localizer(encoder, place_map)
+    with Bag(path) as bag:
+        for stamp, message in bag.images(long_drive.IMAGES):
+            localizer.localize(messages.rgb(message), stamp)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--frames', type=int, default=256)
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument('--threads', type=int, default=0, help='of the network; 0 for all cores')
+    options = parser.parse_args()
+    return tables.answer(options, lambda: replay_speed(
+        options.model, options.frames, options.rounds, options.threads))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
