@@ -57,12 +57,12 @@ def test_the_first_error_comes_as_it_was_and_ends_the_others() -> None:
 
 
 def test_an_error_of_another_kind_names_the_item() -> None:
-    with pytest.raises(VprError, match='^7: ZeroDivisionError: by nothing$'):
+    with pytest.raises(VprError, match=r'^7: ZeroDivisionError: by nothing$'):
         in_processes(strange, [7], 1, lambda steps: None)
 
 
 def test_a_process_that_was_killed_is_an_error_and_not_a_wait() -> None:
-    with pytest.raises(VprError, match='ended with code -9; .* fewer jobs'):
+    with pytest.raises(VprError, match=r'ended with code -9; .* fewer jobs'):
         in_processes(killed, ['drive'], 1, lambda steps: None)
 
 
