@@ -19,6 +19,16 @@ def test_the_work_is_done_in_another_thread() -> None:
     assert threading.get_ident() not in threads
 
 
+def test_several_threads_work_at_once_and_results_stay_in_order() -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    def work(number):
+        together.wait()  # only two of them at once get past this
+        return number
+
+    assert [future.result() for _, future in ahead(work, range(10), threads=2)] == [*range(10)]
+
+
 def test_no_more_than_the_depth_is_taken_ahead() -> None:
     taken = []
 

@@ -19,16 +19,16 @@ Result = TypeVar('Result')
 DEPTH = 16
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH
-          ) -> Iterator[tuple[Item, Future[Result]]]:
+def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH,
+          threads: int = 1) -> Iterator[tuple[Item, Future[Result]]]:
     """Yield each item and its work's Future, in order; at most `depth` are worked on ahead.
 
-    Items are taken in the caller's thread, the work is done in one other: OpenCV and ONNX Runtime
-    leave the interpreter free meanwhile. `result()` raises what the work raised. When the caller
-    stops early, what has not begun is cancelled.
+    Items are taken in the caller's thread, the work is done in `threads` others: OpenCV and ONNX
+    Runtime leave the interpreter free meanwhile. `result()` raises what the work raised. When the
+    caller stops early, what has not begun is cancelled.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix='ahead') as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix='ahead') as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))

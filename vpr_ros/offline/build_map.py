@@ -21,6 +21,7 @@ from vpr_ros.encoder import Encoder
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.offline.descriptors import BATCH
+from vpr_ros.offline.descriptors import NETWORKS
 from vpr_ros.offline.processes import in_processes
 from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.place_map import Manifest
@@ -143,7 +144,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
         # Reading and decoding go on here while the network is at the batches before.
         for batch, future in ahead(lambda batch: encoder.encode_batch(batch.pictures), batches,
-                                   depth=2):
+                                   depth=3, threads=NETWORKS):
             descriptors.append(future.result())
             stamps += batch.stamps
             places += batch.poses

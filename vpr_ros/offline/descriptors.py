@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 BATCH = 8
 """Pictures in one call of the network."""
 
+NETWORKS = 2
+"""Calls of the network at once: the parts of it that use one core leave the rest to the other."""
+
 
 def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder, name: str,
              files: Sequence[Path] | None = None
@@ -85,7 +88,7 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
     """Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 
     `frames` are stamps in ns with an Image or a CompressedImage. They are read in the caller's
-    thread, decoded in a second and encoded one by one in a third, as the node does, so that the
+    thread, decoded in a second and encoded in others, each by itself as the node does, so that the
     descriptors are its own. `result()` raises ImageError for a bad frame.
     """
     def fitting(frame: tuple[int, Any]) -> NDArray[np.uint8]:
@@ -95,7 +98,8 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
         return encoder.encode(decoded[1].result())
 
     # The frames behind the Futures may be raw pictures: few of them are held.
-    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4), depth=4):
+    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4), depth=4,
+                                         threads=NETWORKS):
         yield stamp, future
 
 
