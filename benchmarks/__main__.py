@@ -22,14 +22,18 @@ from benchmarks.ekf_fusion import ekf_fusion
 from benchmarks.encoder_speed import encoder_speed
 from benchmarks.gpu import gpu
 from benchmarks.map_load import map_load
+from benchmarks.map_memory import map_memory
+from benchmarks.map_speed import map_speed
 from benchmarks.mining_speed import mining_speed
 from benchmarks.node_operation import node_operation
 from benchmarks.node_rate import node_rate
 from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
 from benchmarks.real_sets import real_sets
+from benchmarks.replay_speed import replay_speed
 from benchmarks.replay_vs_node import replay_vs_node
 from benchmarks.resize import resize
+from benchmarks.scaling import scaling
 from benchmarks.street_recall import street_recall
 from benchmarks.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.street_speed import street_speed
@@ -50,6 +54,10 @@ def main() -> int:
         'resize': lambda o: resize(o.data, o.model),
         'gpu': lambda o: gpu([o.model] if o.model else None),
         'map_load': lambda o: map_load(10_000 if o.quick else 100_000),
+        'map_speed': lambda o: map_speed(o.model, *((32, 1) if o.quick else (256, 7))),
+        'map_memory': lambda o: map_memory(o.model, 400 if o.quick else 20_000),
+        'replay_speed': lambda o: replay_speed(o.model, *((32, 1) if o.quick else (256, 7))),
+        'scaling': lambda o: scaling(o.model, 1 if o.quick else 9),
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),
         'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),

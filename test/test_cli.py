@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from small_drive import COUNT
 from small_drive import IMAGES
@@ -70,6 +74,36 @@ def test_every_command_has_help(vpr):
         code, its_help, _ = vpr(command, '--help')
         assert code == 0
         assert its_help.startswith(f'usage: vpr {command}')
+
+
+def test_an_interrupt_leaves_no_map_and_no_process(tmp_path, site):
+    for name in ('one', 'two'):
+        write_folder(tmp_path / name, range(3), pose_file='poses.csv')
+        (tmp_path / name / '001.png').unlink()
+        os.mkfifo(tmp_path / name / '001.png')  # whoever reads it waits
+    before = {path.name for path in tmp_path.iterdir()}
+    # A session of its own gets the signal as a terminal gives it: to all of its processes.
+    command = subprocess.Popen(
+        [sys.executable, '-m', 'vpr_ros.cli', 'build-map', tmp_path / 'one', tmp_path / 'two',
+         '--jobs', '2', '--model', site / 'm.onnx', '-o', tmp_path / 'map'],
+        stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        limit = time.monotonic() + 30
+        processes = []
+        while len(processes) < 2 and time.monotonic() < limit:
+            processes = [child for child in psutil.Process(command.pid).children()
+                         if 'spawn_main' in ' '.join(child.cmdline())]
+        assert len(processes) == 2
+        os.killpg(command.pid, signal.SIGINT)
+        error = command.communicate(timeout=20)[1]
+        psutil.wait_procs(processes, timeout=20)
+        assert not any(process.is_running() for process in processes)
+    finally:
+        command.kill()
+    assert command.returncode == 130
+    assert error.splitlines()[-1] == 'vpr: interrupted'
+    assert 'Traceback' not in error
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_the_installed_command_runs():
