@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 RESULTS = Path(__file__).with_name('results')
+PLOTS = find_spec('matplotlib') is not None
 
 
 def main() -> int:
@@ -69,7 +70,8 @@ def main() -> int:
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
-        'compression': lambda o: compression(o.data, o.model),
+        'compression': lambda o: compression(
+            o.data, o.model, str(o.results / 'compression.png') if PLOTS else None),
     }
     parser = argparse.ArgumentParser(prog='python -m benchmarks',
                                      description=__doc__.splitlines()[0])
@@ -91,8 +93,9 @@ def main() -> int:
             parser.error(f"there is no '{name}': choose from {', '.join(benchmarks)}")
     if not o.data:
         print(NO_DATA)
-    if find_spec('matplotlib') is None:
+    if not PLOTS:
         print("no plots: they need matplotlib (pip install 'vpr_ros[viz]')")
+    o.results.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name in names or benchmarks:
         if (name.startswith('real_') or name == 'compression') and not o.data:
@@ -104,7 +107,7 @@ def main() -> int:
                 continue
             tables.save(str(o.results / f'{name}.json'),
                         {**result, 'quick': o.quick, 'machine': machine})
-            if find_spec('matplotlib') is not None and result.get('figures'):
+            if PLOTS and result.get('figures'):
                 plots.draw(o.results / f'{name}.png', result['figures'], machine)
         except (VprError, OSError, ValueError) as error:
             failed = 1

@@ -54,7 +54,11 @@ def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
                 ('set', 'places', 'queries', *(f'R@{n}' for n in RECALLS),
                  *(f'thumb R@{n}' for n in RECALLS), 'R@1 ratio', 'seconds'), rows)
     print("  queries count where the set lists a right answer, with that list's tolerance")
-    return {'model': encoder.digest, 'sets': results}
+    first = {f'{name}: {who}': result[key]['1'] for name, result in results.items()
+             for who, key in ((encoder.path.stem, 'recall'), ('thumbnails', 'thumbnail_recall'))
+             if key in result}
+    return {'model': encoder.digest, 'sets': results, 'figures': [tables.bars(
+        'Real pictures: single frames found', 'Recall@1', first)] if first else []}
 
 
 def _measure(one: PictureSet, encoder: Encoder) -> dict[str, Any]:

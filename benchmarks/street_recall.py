@@ -56,7 +56,9 @@ def street_recall(models: Sequence[str] = (), towns: Sequence[int] = TOWNS) -> d
         result[f'{encoders[number].path.name}, {name}'] = whole
     tables.show(f'Recall@1 within {TOLERANCE:g} m, single frames, winter maps',
                 ('model', 'drive', *(f'town {seed}' for seed in towns), 'all', 'asked'), rows)
-    return {'recall': result, 'towns': list(towns), 'tolerance': TOLERANCE}
+    return {'recall': result, 'towns': list(towns), 'tolerance': TOLERANCE, 'figures': [
+        tables.bars(f'Single frames found within {TOLERANCE:g} m on winter maps', 'Recall@1',
+                    result)]}
 
 
 def _right(encoder: Encoder, mapped: Sequence[DriveFrame], frames: Sequence[DriveFrame]

@@ -1,0 +1,71 @@
+"""How benchmarks count: ratios against the peer, exponents, plots, and what the README lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import re
+import time
+
+import cv2
+import pytest
+
+tables = pytest.importorskip('benchmarks.tables')
+
+ROOT = Path(__file__).resolve().parents[1]
+MACHINE = {'processor': 'abacus', 'cores': 2, 'load': 0.5}
+
+
+def busy(seconds):
+    """Return a call that keeps the processor for so long."""
+    def call():
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+    return call
+
+
+def test_a_race_gives_ratios_to_its_peer(capsys) -> None:
+    result = tables.race('Digging', {'by hand': busy(0.004), 'by spade': busy(0.001)}, 'by spade',
+                         5, units=2)
+    assert result['ratio']['by spade'] == 1
+    assert 2 < result['ratio']['by hand'] < 8
+    low, high = result['ratio_quartiles']['by hand']
+    assert low <= result['ratio']['by hand'] <= high
+    assert 0.5 <= result['median_ms']['by spade'] < 2  # of each of the two units
+    assert json.loads(json.dumps(result)) == result
+    assert 'time / by spade' in capsys.readouterr().out
+
+
+def test_calls_take_turns_in_blocks_after_a_round_that_does_not_count() -> None:
+    order = []
+    seconds = tables.in_turns({'a': lambda: order.append('a'), 'b': lambda: order.append('b')}, 2,
+                              block=2)
+    assert ''.join(order) == 'aabb' * 3
+    assert [len(times) for times in seconds.values()] == [4, 4]
+
+
+@pytest.mark.parametrize('power', [0.0, 0.5, 1.0, 2.0])
+def test_the_exponent_of_a_power_law_is_found(power) -> None:
+    assert tables.exponent([(x, 3 * x ** power) for x in (1, 10, 50, 1000)]) == pytest.approx(
+        power, abs=1e-9)
+
+
+@pytest.mark.parametrize('figure', [
+    tables.bars('Wide apart', 'ms', {'a': 1.0, 'b': 1000.0}, {'a': (0.5, 2.0)}, 10.0),
+    tables.bars('One bar', 'share', {'a': 0.0}),
+    tables.lines('Growth', 'places', 'ms', {'a': [(1, 1), (10, 9)], 'b': [(1, 2)]},
+                 logarithmic=True)])
+def test_every_kind_of_figure_is_drawn(tmp_path, figure) -> None:
+    pytest.importorskip('matplotlib')
+    from benchmarks import plots
+    plots.draw(tmp_path / 'plot.png', [figure, figure], MACHINE)
+    assert cv2.imread(str(tmp_path / 'plot.png')).std() > 5
+
+
+def test_the_readme_lists_every_benchmark_that_make_bench_runs() -> None:
+    names = re.findall(r"^        '(\w+)': lambda", (ROOT / 'benchmarks/__main__.py').read_text(),
+                       re.M)
+    readme = (ROOT / 'benchmarks/README.md').read_text()
+    assert len(names) > 10
+    assert [name for name in names if f'| `{name}` |' not in readme] == []
