@@ -29,10 +29,10 @@ def test_a_race_gives_ratios_to_its_peer(capsys) -> None:
     result = tables.race('Digging', {'by hand': busy(0.004), 'by spade': busy(0.001)}, 'by spade',
                          5, units=2)
     assert result['ratio']['by spade'] == 1
-    assert 2 < result['ratio']['by hand'] < 8
+    assert 1.5 < result['ratio']['by hand'] < 12
     low, high = result['ratio_quartiles']['by hand']
     assert low <= result['ratio']['by hand'] <= high
-    assert 0.5 <= result['median_ms']['by spade'] < 2  # of each of the two units
+    assert 0.4 < result['median_ms']['by spade'] < 5  # of each of the two units
     assert json.loads(json.dumps(result)) == result
     assert 'time / by spade' in capsys.readouterr().out
 
