@@ -32,6 +32,7 @@ MIN_SIDE = 8
 MUCH_LARGER = 3.5
 """How many times the sides that are wanted a picture has at least when it is halved first. From
 there on descriptors keep a cosine of .999 (`python -m benchmarks.resize`), from 2.8 on .9986."""
+
 # A seventh of the time that a JPEG takes goes into turning BGR round; OpenCV 4.11 can do without.
 _IMREAD_RGB = getattr(cv2, 'IMREAD_COLOR_RGB', 0)
 
