@@ -13,6 +13,8 @@ from scipy.spatial import cKDTree
 from vpr_ros import poses
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -58,6 +60,9 @@ _GAPS = np.gradient(SPEEDS)
 _NEGLIGIBLE = 1e-6
 """Share of the likeliest state's mass below which that of another need not be moved."""
 
+_BLOCK = 1 << 15
+"""States that are worked on at a time: more leave the processor's cache between two operations."""
+
 _STRAY = 0.01
 """The weight of 'nowhere' against a place that odometry leads to exactly (3 sigma off weighs so
 much): mass that drives off the end of the map does not pile up there."""
@@ -81,35 +86,44 @@ class Belief:
         """
         self._count = len(place_poses)
         self._poses = place_poses
-        positions = place_poses[:, :3]
-        near = min(NEIGHBOURS, len(positions))
-        distances, self._neighbours = cKDTree(positions).query(positions, k=np.arange(1, near + 1))
+        self._tree = cKDTree(place_poses[:, :3])
+        near = min(NEIGHBOURS, self._count)
+        distances, neighbours = self._tree.query(self._tree.data, k=np.arange(1, near + 1))
+        self._neighbours = neighbours.astype(np.int32)
         self.spacing = spacing or float(np.median(distances[:, min(1, near - 1)])) or 1.0
         self._reach = max(self.spacing, float(np.median(distances[:, -1])) / 2)
-        headings = poses.heading(place_poses)
-        offset = positions[self._neighbours, :2] - positions[:, None, :2]
-        cosine, sine = np.cos(headings)[:, None], np.sin(headings)[:, None]
-        self._ahead = cosine * offset[..., 0] + sine * offset[..., 1]
-        self._aside = cosine * offset[..., 1] - sine * offset[..., 0]
-        self._turn = _wrapped(headings[self._neighbours] - headings[:, None])
-        # On an arc the chord to where one gets lies half the turn off the heading.
-        half = np.cos(self._turn / 2), np.sin(self._turn / 2)
-        self._along = half[0] * self._ahead + half[1] * self._aside
-        self._across = half[0] * self._aside - half[1] * self._ahead
+        self._headings = poses.heading(place_poses)
+        # States are speeds x places. Support times mass: it moves as mass does, and where ways
+        # meet it adds up.
         self._mass: Floats = np.zeros((1, self._count))
-        # Support times mass: it moves as mass does, and where ways meet it adds up.
         self._evidence: Floats = np.zeros((1, self._count))
+        self._landed = 0.0  # mass that each state has besides: a sum over all of them costs time
+        self._mapped = 0.0  # all the mass there is on the map
+        self._places: Floats | None = None
         self.forget()
 
     @property
     def places(self) -> Floats:
         """The probability (N,) of each place."""
-        return np.asarray(self._mass.sum(axis=0))
+        if self._places is None:
+            self._settle()
+            self._places = np.asarray(self._mass.sum(axis=0))
+        return self._places
 
     @property
     def support(self) -> Floats:
         """The mean log-likelihood ratio (N,) of what was lately seen on the way to each place."""
-        return np.asarray(self._evidence.sum(axis=0) / np.maximum(self.places, 1e-300))
+        return self.support_of(np.arange(self._count))
+
+    def support_of(self, places: NDArray[np.int64]) -> Floats:
+        """Return the support (m,) of only some places."""
+        evidence = self._evidence[:, places].sum(axis=0)
+        return np.asarray(evidence / np.maximum(self.places[places], 1e-300))
+
+    def within(self, place: int, radius: float) -> NDArray[np.int64]:
+        """Return the places (m,) that are within some metres of one of them, in their order."""
+        near = self._tree.query_ball_point(self._tree.data[place], radius, return_sorted=True)
+        return np.asarray(near, np.int64)
 
     def forget(self) -> None:
         """Start over: any place is as likely as any other."""
@@ -142,23 +156,29 @@ class Belief:
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
+        self._settle()
+        self._places = None
         if motion is None:
             self._spread_speeds(seconds)
         elif len(self._mass) > 1:
             self._mass = self._mass.sum(axis=0, keepdims=True)
             self._evidence = self._evidence.sum(axis=0, keepdims=True)
-        length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
-        steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
-        for _ in range(steps):
-            self._move(length / steps, None if motion is None else motion / steps)
         lost, found, carried = -np.expm1(
             -seconds * np.array([TO_NOWHERE, FROM_NOWHERE, CARRIED]))
-        mapped = float(self._mass.sum())
-        landed = (found * self.nowhere + carried * (1 - lost) * mapped) / self._mass.size
-        self.nowhere += lost * mapped - found * self.nowhere
-        self._mass *= (1 - lost) * (1 - carried)
-        self._evidence *= (1 - lost) * (1 - carried)
-        self._mass += landed
+        length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
+        steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
+        stray = sum(self._move(length / steps, None if motion is None else motion / steps)
+                    for _ in range(steps))
+        self.nowhere += stray
+        self._mapped -= stray
+        stays = (1 - lost) * (1 - carried)
+        landed = found * self.nowhere + carried * (1 - lost) * self._mapped
+        self.nowhere += lost * self._mapped - found * self.nowhere
+        for block in self._blocks():
+            self._mass[:, block] *= stays
+            self._evidence[:, block] *= stays
+        self._landed = landed / self._mass.size
+        self._mapped = self._mapped * stays + landed
 
     def update(self, places: NDArray[np.int64], ratios: Floats, rest: float, *,
                weight: float = 1.0, novelty: float = 1.0) -> None:
@@ -167,22 +187,48 @@ class Belief:
         A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1. The belief
         takes it to the power of `weight`, the support counts it as `novelty` of a frame.
         """
-        logs = np.full(self._count, math.log(max(rest, 1e-12)))
-        logs[places] = np.log(np.maximum(ratios, 1e-12))
-        factors = np.exp(weight * logs)
+        if len(places) > 1:  # of a place named twice the last is meant
+            places, last = np.unique(places[::-1], return_index=True)
+            ratios = ratios[::-1][last]
         share = min(1.0, novelty / WINDOW)
-        self._evidence *= 1 - share
-        self._evidence += self._mass * (share * logs)
-        self._evidence *= factors
-        self._mass *= factors
-        total = float(self._mass.sum()) + self.nowhere
-        self._mass /= total
-        self._evidence /= total
+        logs, log_rest = np.log(np.maximum(ratios, 1e-12)), math.log(max(rest, 1e-12))
+        factors, factor = np.exp(weight * logs), math.exp(weight * log_rest)
+        mass = self._mass[:, places] + self._landed
+        evidence = self._evidence[:, places]
+        seen = mass.sum(axis=0)
+        total = (factor * max(0.0, self._mapped - float(seen.sum())) + float(factors @ seen)
+                 + self.nowhere)
+        factor, factors = factor / total, factors / total
+        summed = np.empty(self._count)
+        for block in self._blocks():
+            some, sure = self._mass[:, block], self._evidence[:, block]
+            some += self._landed
+            some *= factor
+            sure *= factor * (1 - share)
+            sure += some * (share * log_rest)
+            some.sum(axis=0, out=summed[block])
+        self._mass[:, places] = mass * factors
+        self._evidence[:, places] = (evidence * (1 - share) + mass * (share * logs)) * factors
+        summed[places] = seen * factors
+        self._places, self._mapped, self._landed = summed, float(summed.sum()), 0.0
         self.nowhere /= total
 
     def _start(self, mass: Floats) -> None:
-        self._mass = mass[None]
+        self._mass = mass[None].copy()
         self._evidence = np.zeros_like(self._mass)
+        self._landed, self._mapped, self._places = 0.0, float(mass.sum()), None
+
+    def _settle(self) -> None:
+        """Give each state the mass that it has besides."""
+        if self._landed:
+            self._mass += self._landed
+            self._landed = 0.0
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield the places in parts whose states fit the processor's cache."""
+        size = max(1, _BLOCK // len(self._mass))
+        for start in range(0, self._count, size):
+            yield slice(start, start + size)
 
     def _spread_speeds(self, seconds: float) -> None:
         """Give each place its speeds, of which some mass changes to others in that time."""
@@ -195,40 +241,60 @@ class Belief:
         change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
         change += (1 - change.sum(axis=0)) * np.eye(count)
         change = (1 - anew) * change + anew / count
-        self._mass = change @ self._mass
-        self._evidence = change @ self._evidence
+        for block in self._blocks():
+            self._mass[:, block] = change @ self._mass[:, block]
+            self._evidence[:, block] = change @ self._evidence[:, block]
 
-    def _move(self, length: float, motion: Floats | None) -> None:
+    def _move(self, length: float, motion: Floats | None) -> float:
         """Move the mass of each state to those of its place's neighbours that one step leads to.
 
-        `length` is that of the motion or, without one, that of the fastest.
+        `length` is that of the motion or, without one, that of the fastest. Returns the mass that
+        finds none there.
         """
         mass, evidence = self._mass.reshape(-1), self._evidence.reshape(-1)
-        active = np.flatnonzero(mass > _NEGLIGIBLE * mass.max())
-        if len(active) > ACTIVE:
-            active = active[np.argpartition(mass[active], -ACTIVE)[-ACTIVE:]]
+        active = self._active(mass)
         speed, place = np.divmod(active, self._count)
+        ahead, aside, turn = self._ways(place)
         if motion is None:
             travelled = length * SPEEDS[speed][:, None]
             gap = length * _GAPS[speed][:, None]
-            square = (((self._along[place] - travelled) ** 2 + self._across[place] ** 2)
+            # On an arc the chord to where one gets lies half the turn off the heading.
+            cosine, sine = np.cos(turn / 2), np.sin(turn / 2)
+            along, across = cosine * ahead + sine * aside, cosine * aside - sine * ahead
+            square = (((along - travelled) ** 2 + across ** 2)
                       / (self.spacing / 2 + gap / 4) ** 2
-                      + (self._turn[place] / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
+                      + (turn / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
         else:
             error = self.spacing / 2 + ODOMETRY_ERROR * length
-            square = (((self._ahead[place] - motion[0]) ** 2
-                       + (self._aside[place] - motion[1]) ** 2) / error ** 2
-                      + (_wrapped(self._turn[place] - motion[2]) / HEADING_ERROR) ** 2)
+            square = (((ahead - motion[0]) ** 2 + (aside - motion[1]) ** 2) / error ** 2
+                      + (_wrapped(turn - motion[2]) / HEADING_ERROR) ** 2)
         weights = np.exp(-0.5 * square)
         weights /= (weights.sum(axis=1) + _STRAY)[:, None]
         targets = (self._neighbours[place] + (speed * self._count)[:, None]).ravel()
-        self.nowhere += float((1 - weights.sum(axis=1)) @ mass[active])
+        stray = float((1 - weights.sum(axis=1)) @ mass[active])
         for amount in (mass, evidence):
             moving = (weights * amount[active][:, None]).ravel()
             amount[active] = 0
-            amount += np.bincount(targets, moving, amount.size)
+            np.add.at(amount, targets, moving)
+        return stray
+
+    def _active(self, mass: Floats) -> NDArray[np.int64]:
+        """Return the states whose mass is to move: the heaviest, where there are many."""
+        active = np.flatnonzero(mass > _NEGLIGIBLE * mass.max())
+        if len(active) > ACTIVE:
+            active = active[np.argpartition(mass[active], -ACTIVE)[-ACTIVE:]]
+        return active
+
+    def _ways(self, place: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """Return how far (m,16) the neighbours of places (m,) are ahead, aside, and turned."""
+        near, heading = self._neighbours[place], self._headings[place][:, None]
+        offset = self._tree.data[near] - self._tree.data[place][:, None]
+        cosine, sine = np.cos(heading), np.sin(heading)
+        return (cosine * offset[..., 0] + sine * offset[..., 1],
+                cosine * offset[..., 1] - sine * offset[..., 0],
+                _wrapped(self._headings[near] - heading))
 
 
 def _wrapped(angle: Floats) -> Floats:
     """Return angles in radians within [-pi, pi)."""
-    return np.asarray((angle + np.pi) % (2 * np.pi) - np.pi)
+    return np.asarray(angle - 2 * np.pi * np.floor((angle + np.pi) / (2 * np.pi)))

@@ -229,7 +229,7 @@ class Localizer:
         if self.filter:
             # Who was carried off sees so at once: one frame may be a sigma worse than the others.
             support = min(support + self.calibration.separation,
-                          float(mass @ self._belief.support[near]) / mass.sum())
+                          float(mass @ self._belief.support_of(near)) / mass.sum())
         estimate = self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp,
                                   curve, near, mass, support)
         if estimate.trusted:
