@@ -92,7 +92,10 @@ class Belief:
         self._neighbours = neighbours.astype(np.int32)
         self.spacing = spacing or float(np.median(distances[:, min(1, near - 1)])) or 1.0
         self._reach = max(self.spacing, float(np.median(distances[:, -1])) / 2)
-        self._headings = poses.heading(place_poses)
+        headings = poses.heading(place_poses)
+        # One array each, float64 (N,): x, y, heading, cosine and sine of half the heading.
+        self._plane = (place_poses[:, 0].copy(), place_poses[:, 1].copy(), headings,
+                       np.cos(headings / 2), np.sin(headings / 2))
         # States are speeds x places. Support times mass: it moves as mass does, and where ways
         # meet it adds up.
         self._mass: Floats = np.zeros((1, self._count))
@@ -254,12 +257,13 @@ class Belief:
         mass, evidence = self._mass.reshape(-1), self._evidence.reshape(-1)
         active = self._active(mass)
         speed, place = np.divmod(active, self._count)
-        ahead, aside, turn = self._ways(place)
+        near = self._neighbours.take(place, axis=0)
+        ahead, aside, turn, chord = self._ways(place, near)
         if motion is None:
             travelled = length * SPEEDS[speed][:, None]
             gap = length * _GAPS[speed][:, None]
             # On an arc the chord to where one gets lies half the turn off the heading.
-            cosine, sine = np.cos(turn / 2), np.sin(turn / 2)
+            cosine, sine = chord
             along, across = cosine * ahead + sine * aside, cosine * aside - sine * ahead
             square = (((along - travelled) ** 2 + across ** 2)
                       / (self.spacing / 2 + gap / 4) ** 2
@@ -270,7 +274,7 @@ class Belief:
                       + (_wrapped(turn - motion[2]) / HEADING_ERROR) ** 2)
         weights = np.exp(-0.5 * square)
         weights /= (weights.sum(axis=1) + _STRAY)[:, None]
-        targets = (self._neighbours[place] + (speed * self._count)[:, None]).ravel()
+        targets = (near + (speed * self._count)[:, None]).ravel()
         stray = float((1 - weights.sum(axis=1)) @ mass[active])
         for amount in (mass, evidence):
             moving = (weights * amount[active][:, None]).ravel()
@@ -280,19 +284,37 @@ class Belief:
 
     def _active(self, mass: Floats) -> NDArray[np.int64]:
         """Return the states whose mass is to move: the heaviest, where there are many."""
-        active = np.flatnonzero(mass > _NEGLIGIBLE * mass.max())
-        if len(active) > ACTIVE:
-            active = active[np.argpartition(mass[active], -ACTIVE)[-ACTIVE:]]
-        return active
+        least = _NEGLIGIBLE * mass.max()
+        if len(mass) > 8 * _BLOCK:  # to sort all would take longer than all the rest
+            sample = mass[::len(mass) // _BLOCK]
+            rank = len(sample) - max(1, 2 * ACTIVE * len(sample) // len(mass))
+            heavy = np.flatnonzero(mass > max(least, np.partition(sample, rank)[rank]))
+            if len(heavy) < ACTIVE:
+                heavy = np.flatnonzero(mass > least)
+        else:
+            heavy = np.flatnonzero(mass > least)
+        if len(heavy) > ACTIVE:
+            heavy = heavy[np.argpartition(mass[heavy], -ACTIVE)[-ACTIVE:]]
+        return heavy
 
-    def _ways(self, place: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-        """Return how far (m,16) the neighbours of places (m,) are ahead, aside, and turned."""
-        near, heading = self._neighbours[place], self._headings[place][:, None]
-        offset = self._tree.data[near] - self._tree.data[place][:, None]
-        cosine, sine = np.cos(heading), np.sin(heading)
-        return (cosine * offset[..., 0] + sine * offset[..., 1],
-                cosine * offset[..., 1] - sine * offset[..., 0],
-                _wrapped(self._headings[near] - heading))
+    def _ways(self, place: NDArray[np.int64], near: NDArray[np.int32]
+              ) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats]]:
+        """Return how far the places `near` (m,16) are ahead of places (m,), aside, and turned.
+
+        And the cosine and sine of half the turn.
+        """
+        (x, y, heading, half_cosine, half_sine), own = self._plane, place[:, None]
+        east, north = x.take(near) - x.take(own), y.take(near) - y.take(own)
+        cosine, sine = np.cos(heading.take(own)), np.sin(heading.take(own))
+        c, s, c_near, s_near = (half_cosine.take(own), half_sine.take(own),
+                                half_cosine.take(near), half_sine.take(near))
+        chord, tilt = c * c_near + s * s_near, c * s_near - s * c_near
+        turn = heading.take(near) - heading.take(own)
+        if np.abs(turn).max() >= np.pi:
+            turn = _wrapped(turn)
+            tilt = np.copysign(tilt, turn)  # half of an angle that was not wrapped is turned by pi
+            chord = np.abs(chord)
+        return (cosine * east + sine * north, cosine * north - sine * east, turn, (chord, tilt))
 
 
 def _wrapped(angle: Floats) -> Floats:

@@ -301,9 +301,8 @@ class Localizer:
 
     def _mode(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the places (m,) within `correct_radius` of the likeliest, and their mass."""
-        belief, all_poses = self._belief.places, self.place_map.poses
-        near = np.flatnonzero(poses.distance(all_poses, all_poses[belief.argmax()])
-                              <= self.correct_radius)
+        belief = self._belief.places
+        near = self._belief.within(int(belief.argmax()), self.correct_radius)
         return near, belief[near]
 
     def _agreed(self, places: NDArray[np.int64], ratios: NDArray[np.float64],
