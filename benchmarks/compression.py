@@ -21,8 +21,8 @@ from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
+from vpr_ros.index import make_index
 from vpr_ros.place_map import centre
-from vpr_ros.place_map import make_index
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
 from vpr_ros.street import Town
@@ -65,7 +65,8 @@ def compression(data: str, model: str | None = None, plot: str | None = None) ->
 def bytes_per_place(kind: str, dimension: int) -> float:
     """Return what a place more costs in the index; codebooks and coarse clusters not counted."""
     return float({'flat': 4 * dimension, 'sq8': dimension, 'hnsw': 4 * dimension + 4 * 64,
-                  'pq': dimension // 8, 'opq': dimension // 8, 'ivfpq': dimension // 8 + 8}[kind])
+                  'pq': dimension // 8, 'opq': dimension // 8, 'ivfpq': dimension // 8 + 8,
+                  'rerank': dimension // 8 + 8}[kind])
 
 
 def _recall(kind: str, database: NDArray[np.float32], queries: NDArray[np.float32],

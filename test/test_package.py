@@ -28,7 +28,8 @@ MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
 # rest of that room, once the two modules that need no ROS 2 are taken out.
 LAYERS = (
     ('ahead', 'defaults', 'errors', 'files', 'images', 'machine', 'model_file', 'poses'),
-    ('belief', 'calibration', 'drive_mean', 'encoder', 'engines', 'metrics', 'place_map'),
+    ('belief', 'calibration', 'drive_mean', 'encoder', 'engines', 'index', 'metrics',
+     'place_map'),
     ('localizer',),
     ('ros.bag', 'ros.messages'),
     ('sources', 'street'),

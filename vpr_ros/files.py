@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BLOCK = 1 << 20
+_SPOT = 1 << 16
+_SPOTS = 64
 
 
 @contextmanager
@@ -92,6 +94,23 @@ def sha256(path: str | Path) -> str:
     with Path(path).open('rb') as file:
         while block := file.read(_BLOCK):
             digest.update(block)
+    return digest.hexdigest()
+
+
+def spot_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's size and of 64 parts, the first and the last among them.
+
+    For files of gigabytes that have to open at once. It tells a file that was cut off, exchanged
+    or written over, but not one whose bytes were changed elsewhere: only `sha256` does.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    last = max(0, size - _SPOT)
+    with path.open('rb') as file:
+        for spot in range(_SPOTS):
+            file.seek(last * spot // (_SPOTS - 1))
+            digest.update(file.read(_SPOT))
     return digest.hexdigest()
 
 

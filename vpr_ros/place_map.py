@@ -1,8 +1,9 @@
 """PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
 
 A map is a directory: `map.yaml` (what it is, and the SHA-256 of the rest), `index.faiss` (the
-descriptors, each centred on its session's mean and renormalised), `places.npz` (stamps, poses,
-sessions) and, if wanted, `thumbnails/`. How maps are made from bags is in offline/build_map.py.
+descriptors, each centred on its session's mean and renormalised; `vectors.npy`, where they stay
+on disk), `places.npz` (stamps, poses, sessions) and, if wanted, `thumbnails/`. How maps are made
+from bags is in offline/build_map.py, how places are found in index.py.
 """
 
 from __future__ import annotations
@@ -19,33 +20,38 @@ from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
-from vpr_ros import defaults
 from vpr_ros import images
 from vpr_ros.calibration import Calibration
 from vpr_ros.errors import first_line
 from vpr_ros.errors import MapError
 from vpr_ros.errors import ModelMismatchError
 from vpr_ros.files import sha256
+from vpr_ros.files import spot_sha256
 from vpr_ros.files import whole_directory
+from vpr_ros.index import fit_index
+from vpr_ros.index import open_vectors
+from vpr_ros.index import Reranked
+from vpr_ros.index import save_vectors
 from vpr_ros.poses import checked
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from vpr_ros.encoder import Encoder
 
-FORMAT = 1
+FORMAT = 2
+_OLDER = (1,)  # without `recall` and `spots`
 
 MANIFEST = 'map.yaml'
 """The file that makes a directory a map."""
 
 _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
+_VECTORS = 'vectors.npy'
 _THUMBNAILS = 'thumbnails'
-_QUANTISED = ('pq', 'opq', 'ivfpq')
-_PQ_CENTROIDS = 256
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,12 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of map.yaml but for counts and digests, which follow from the files."""
+    """The contents of map.yaml but for counts and digests, which follow from the files.
+
+    `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
+    of queries for which it finds what an exact one finds, measured when the map was built
+    (index.py), None where it was not.
+    """
 
     model: ModelIdentity
     sessions: tuple[Session, ...]
@@ -84,6 +95,7 @@ class Manifest:
     spacing: float = 0.0
     index: str = 'flat'
     calibration: dict[str, Any] = field(default_factory=dict)
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +126,9 @@ class PlaceMap:
               thumbnails: Sequence[bytes] = ()) -> PlaceMap:
         """Make a map of N places from descriptors float32 (N,D) of unit norm.
 
-        Raises ValueError for no places, lengths, sessions or dimensions that disagree, an unknown
-        index kind, or too few places for the kind.
+        Where the manifest's index is 'auto', one is chosen (index.py). Raises ValueError for no
+        places, lengths, sessions or dimensions that disagree, an unknown index kind, or too few
+        places for the kind.
         """
         count = len(descriptors)
         if count == 0:
@@ -132,8 +145,10 @@ class PlaceMap:
         centred, means = _centre(descriptors, sessions, len(manifest.sessions))
         digests = np.array([np.frombuffer(hashlib.sha256(jpeg).digest(), np.uint8)
                             for jpeg in thumbnails]).reshape(-1, 32) if thumbnails else None
-        return cls(make_index(centred, manifest.index), np.asarray(stamps, np.int64),
-                   checked(poses), np.asarray(sessions, np.int32), means, manifest,
+        index, kind, recall = fit_index(centred, manifest.index)
+        return cls(index, np.asarray(stamps, np.int64), checked(poses),
+                   np.asarray(sessions, np.int32), means,
+                   replace(manifest, index=kind, recall=recall),
                    thumbnails, digests)
 
     @property
@@ -168,7 +183,8 @@ class PlaceMap:
         index = faiss.IndexFlatIP(self.index.d)
         index.add(self.vectors(places))
         return replace(self, index=index, stamps=self.stamps[places], poses=self.poses[places],
-                       sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None)
+                       sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None,
+                       manifest=replace(self.manifest, index='flat', recall=1.0))
 
     def calibrated(self, calibration: Calibration) -> PlaceMap:
         """Return the same map with another calibration."""
@@ -202,7 +218,13 @@ class PlaceMap:
         """
         with whole_directory(path, MANIFEST, overwrite=overwrite) as part:
             # FAISS's own writer does not notice a disk that is full at the last block.
-            (part / _INDEX).write_bytes(faiss.serialize_index(self.index).data)
+            index = self.index
+            spots = {}
+            if isinstance(index, Reranked):
+                save_vectors(index, part / _VECTORS)
+                spots[_VECTORS] = spot_sha256(part / _VECTORS)
+                index = index.codes
+            (part / _INDEX).write_bytes(faiss.serialize_index(index).data)
             arrays: dict[str, NDArray[Any]] = {
                 'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
                 'means': self.means}
@@ -213,18 +235,21 @@ class PlaceMap:
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
             manifest = {'format': FORMAT, **asdict(self.manifest), 'places': len(self),
-                        'sha256': {name: sha256(part / name) for name in (_INDEX, _PLACES)}}
+                        'sha256': {name: sha256(part / name)
+                                   for name in (_INDEX, _PLACES, *spots)}, 'spots': spots}
             manifest['sessions'] = [asdict(session) for session in self.manifest.sessions]
             (part / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False,
                                                          allow_unicode=True))
 
     @classmethod
-    def load(cls, path: str | Path, encoder: Encoder | None = None) -> PlaceMap:
+    def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
+             ) -> PlaceMap:
         """Read a map, checking its digests, counts and dimensions.
 
-        With an encoder, also checks that its model made the map. Raises FileNotFoundError when
-        there is no such directory, MapError when it is no whole map of this format, and
-        ModelMismatchError when another model made it.
+        Of vectors that stay on disk, which may be gigabytes, only the size and spots all over the
+        file are checked, and with `verify` every byte. With an encoder, also checks that its model
+        made the map. Raises FileNotFoundError when there is no such directory, MapError when it is
+        no whole map of this format, and ModelMismatchError when another model made it.
         """
         path = Path(path)
         if not path.is_dir():
@@ -236,8 +261,10 @@ class PlaceMap:
                 sessions=tuple(Session(**session) for session in raw['sessions']),
                 frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
                 spacing=float(raw['spacing']), index=str(raw['index']),
-                calibration=dict(raw['calibration']))
+                calibration=dict(raw['calibration']),
+                recall=None if raw.get('recall') is None else float(raw['recall']))
             count, digests = int(raw['places']), dict(raw['sha256'])
+            spots = dict(raw.get('spots', {}))
             Calibration(**manifest.calibration)
             if not 0 <= manifest.spacing < math.inf:
                 raise ValueError(f'spacing {manifest.spacing}')
@@ -250,10 +277,17 @@ class PlaceMap:
                 f'{manifest.model.sha256[:12]}, not with {encoder.path} {encoder.digest[:12]}: '
                 'use that model, or rebuild the map with '
                 f'`vpr build-map SOURCE --model {encoder.path} --output {path} --overwrite`')
+        on_disk = manifest.index == 'rerank'
         for name in (_INDEX, _PLACES):
-            _check_file(path, name, digests.get(name))
+            _check_file(path, name, digests.get(name), sha256)
+        if on_disk:
+            _check_file(path, _VECTORS, spots.get(_VECTORS), spot_sha256)
+            if verify:
+                _check_file(path, _VECTORS, digests.get(_VECTORS), sha256)
         try:
-            index = faiss.read_index(str(path / _INDEX))
+            index: Any = faiss.read_index(str(path / _INDEX))
+            if on_disk:
+                index = open_vectors(index, path / _VECTORS)
             with np.load(path / _PLACES, allow_pickle=False) as places:
                 arrays = {name: places[name] for name in places.files}
             stamps, poses = arrays['stamps'], checked(arrays['poses'])
@@ -305,42 +339,6 @@ def _centre(descriptors: NDArray[np.float32], sessions: NDArray[np.int32], count
     return centred, means
 
 
-def make_index(vectors: NDArray[np.float32], kind: str) -> Any:
-    """Return a trained FAISS index (inner product) of `kind` that holds `vectors` (N,D).
-
-    Raises ValueError for an unknown kind, or one that needs more places to learn from.
-    """
-    count, dimension = vectors.shape
-    if kind not in defaults.INDEX_KINDS:
-        raise ValueError(f"index '{kind}' is not known; use one of "
-                         f'{", ".join(defaults.INDEX_KINDS)}')
-    # FAISS reads beyond its memory when it learns an OPQ rotation from fewer vectors than D.
-    fewest = max(_PQ_CENTROIDS, dimension) if kind == 'opq' else _PQ_CENTROIDS
-    if kind in _QUANTISED and count < fewest:
-        raise ValueError(f"index '{kind}' needs at least {fewest} places to learn from, "
-                         f"not {count}: use 'flat'")
-    lists = max(1, math.isqrt(count))
-    parts = max((m for m in range(1, dimension // 8 + 1) if dimension % m == 0), default=1)
-    # np: no polysemous training, which takes seconds a part and serves a search not used here.
-    index: Any = faiss.index_factory(dimension, {
-        'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}np', 'hnsw': 'HNSW32',
-        'opq': f'OPQ{parts},PQ{parts}np',
-        'ivfpq': f'IVF{lists},PQ{parts}np'}[kind], faiss.METRIC_INNER_PRODUCT)
-    if kind in _QUANTISED:
-        # A small map is no mistake: FAISS would print a warning for each of its k-means.
-        quantiser: Any = faiss.downcast_index(index.index) if kind == 'opq' else index
-        for clustering in (quantiser.pq.cp, *([index.cp] if kind == 'ivfpq' else [])):
-            clustering.min_points_per_centroid = 1
-    index.train(vectors)
-    index.add(vectors)
-    if kind == 'hnsw':
-        index.hnsw.efSearch = 64
-    elif kind == 'ivfpq':
-        index.nprobe = max(8, lists // 8)
-        index.make_direct_map()
-    return index
-
-
 def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MapError(f'{path.parent} is not a map: it has no {MANIFEST}')
@@ -350,19 +348,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise MapError(f'{path} is damaged: build the map again') from error
     if not isinstance(raw, dict) or 'format' not in raw:
         raise MapError(f'{path} is damaged: build the map again')
-    if raw['format'] != FORMAT:
+    if raw['format'] not in (FORMAT, *_OLDER):
         raise MapError(f'{path} has format {raw["format"]}, this version reads {FORMAT}: '
                        'build the map again')
     return raw
 
 
-def _check_file(path: Path, name: str, digest: str | None) -> None:
+def _check_file(path: Path, name: str, digest: str | None, digest_of: Callable[[Path], str]
+                ) -> None:
     file = path / name
     if not file.is_file():
         raise MapError(f'{path} is not whole: {name} is missing; build the map again')
     if file.resolve().parent != path.resolve():
         raise MapError(f'{file} leads out of the map: a map holds its own files')
-    if sha256(file) != digest:
+    if digest_of(file) != digest:
         raise MapError(f'{file} is truncated or was changed after the map was written: '
                        'build the map again')
 

@@ -27,8 +27,9 @@ def add_build_map(commands: Commands) -> None:
     parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
     parser.add_argument('--spacing', type=number(float, 0), default=defaults.SPACING, metavar='M',
                         help='metres between places')
-    parser.add_argument('--index', default='flat',
-                        choices=defaults.INDEX_KINDS, help='kind of index')
+    parser.add_argument('--index', default=defaults.INDEX,
+                        choices=('auto', *defaults.INDEX_KINDS),
+                        help="kind of index; 'auto' chooses by the map's size")
     parser.add_argument('--condition', action='append', default=[], metavar='NAME',
                         help="a source's season or light, in the order of the sources")
     parser.add_argument('--image-topic', help='the first image topic if left out')
@@ -101,9 +102,11 @@ def add_inspect(commands: Commands) -> None:
     """Add `vpr inspect`."""
     parser = command(commands, 'inspect', _run_inspect, 'show what a map, a model or a bag holds')
     parser.add_argument('path', metavar='MAP|MODEL|BAG')
+    parser.add_argument('--verify', action='store_true',
+                        help='also read every byte of a map that is too large to check at start')
 
 
 def _run_inspect(options: argparse.Namespace) -> None:
     from vpr_ros.offline.inspect import inspect
-    for name, value in inspect(options.path):
+    for name, value in inspect(options.path, verify=options.verify):
         print(f'{name:>16}  {value}')

@@ -71,7 +71,8 @@ class Places:
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
-              index: str = 'flat', thumbnails: bool = True, rehearse: bool = True, jobs: int = 1
+              index: str = defaults.INDEX, thumbnails: bool = True, rehearse: bool = True,
+              jobs: int = 1
               ) -> PlaceMap:
     """Make a map of all sources, each a session, with a place every `spacing` metres.
 

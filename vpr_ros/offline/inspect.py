@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def inspect(path: str | Path) -> Iterator[tuple[str, object]]:
+def inspect(path: str | Path, *, verify: bool = False) -> Iterator[tuple[str, object]]:
     """Yield what there is to say, as pairs of a name and a value.
 
+    With `verify` every byte of a map is checked first, whatever its size.
     Raises FileNotFoundError, or what Encoder, PlaceMap or Bag raise for what `path` seems to be.
     """
     path = Path(path)
@@ -26,7 +27,7 @@ def inspect(path: str | Path) -> Iterator[tuple[str, object]]:
     if path.suffix == '.onnx':
         return _model(path)
     if (path / 'map.yaml').exists():
-        return _map(path)
+        return _map(path, verify)
     return _bag(path)
 
 
@@ -40,8 +41,8 @@ def _model(path: Path) -> Iterator[tuple[str, object]]:
     yield from sorted(encoder.metadata.items())
 
 
-def _map(path: Path) -> Iterator[tuple[str, object]]:
-    place_map = PlaceMap.load(path)
+def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
+    place_map = PlaceMap.load(path, verify=verify)
     manifest = place_map.manifest
     low, high = place_map.poses[:, :3].min(axis=0), place_map.poses[:, :3].max(axis=0)
     steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
@@ -51,7 +52,9 @@ def _map(path: Path) -> Iterator[tuple[str, object]]:
     yield 'extent', ' x '.join(f'{side:.1f}' for side in high - low) + ' m'
     if len(steps):
         yield 'spacing', f'{manifest.spacing} m asked, {np.median(steps):.2f} m median'
-    yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions'
+    recall = '' if manifest.index == 'flat' or manifest.recall is None else (
+        f', finds the exact best for {manifest.recall:.1%} of queries')
+    yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions{recall}'
     yield 'model', f'{manifest.model.name} {manifest.model.sha256}'
     for number, session in enumerate(manifest.sessions):
         count = int((place_map.sessions == number).sum())
