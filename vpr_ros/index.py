@@ -30,14 +30,14 @@ RECALL = 0.99
 RERANKED = 256
 """Places that `rerank` compares exactly with each query: those whose codes are most similar."""
 
-LIKENESS = 0.5
+LIKENESS = 0.4
 """Cosine similarity of the queries that an index is tried with to the places they come from: that
 of the middle one of frames of another season, centred, to their place (docs/maps.md)."""
 
 _SURPLUS = 0.996  # what is measured on a sample must hold for all
 _QUERIES = 1024
 _ROWS = 1 << 14
-_MOST_LISTS = 2048
+_MOST_LISTS = 1024
 _QUANTISED = ('pq', 'opq', 'ivfpq', 'rerank')
 _PQ_CENTROIDS = 256
 _LEARNED_FROM = 128  # vectors for each centroid; more do not move it
@@ -96,20 +96,23 @@ def make_index(vectors: Floats, kind: str) -> Any:
                          f"not {count}: use 'flat'")
     lists = max(1, math.isqrt(count))
     if kind == 'rerank':
-        lists = min(_MOST_LISTS, 1 << lists.bit_length())
+        lists = min(_MOST_LISTS, 1 << (lists.bit_length() - 1))
     parts = max((m for m in range(1, dimension // 8 + 1) if dimension % m == 0), default=1)
     # np: no polysemous training, which takes seconds a part and serves a search not used here.
-    clustered = f'IVF{lists},PQ{parts}np'
+    # RR: a random rotation gives all parts of a vector the same share of what tells places apart.
     index: Any = faiss.index_factory(dimension, {
         'flat': 'Flat', 'sq8': 'SQ8', 'pq': f'PQ{parts}np', 'hnsw': 'HNSW32',
         'opq': f'OPQ{parts},PQ{parts}np',
-        'ivfpq': clustered, 'rerank': clustered}[kind], faiss.METRIC_INNER_PRODUCT)
+        'ivfpq': f'IVF{lists},PQ{parts}np',
+        'rerank': f'RR{dimension},IVF{lists},PQ{dimension // 2 or 1}x4fs'}[kind],
+        faiss.METRIC_INNER_PRODUCT)
     sample = vectors
     if kind in _QUANTISED:
         # A small map is no mistake: FAISS would print a warning for each of its k-means.
-        quantiser: Any = faiss.downcast_index(index.index) if kind == 'opq' else index
-        for clustering in (quantiser.pq.cp, *([index.cp] if 'IVF' in type(index).__name__
-                                              else [])):
+        quantiser: Any = index if kind in ('pq', 'ivfpq') else faiss.downcast_index(index.index)
+        clusterings = [quantiser.pq.cp, *([quantiser.cp] if 'ivf' in kind or kind == 'rerank'
+                                          else [])]
+        for clustering in clusterings:
             clustering.min_points_per_centroid = 1
         most = _LEARNED_FROM * max(lists, _PQ_CENTROIDS)
         if kind == 'rerank' and count > most:
@@ -122,7 +125,7 @@ def make_index(vectors: Floats, kind: str) -> Any:
         index.nprobe = max(8, lists // 8)
         index.make_direct_map()
     elif kind == 'rerank':
-        index.nprobe = max(8, lists // 64)
+        faiss.extract_index_ivf(index).nprobe = max(1, lists // 8)
         return Reranked(index, vectors.astype(np.float16))
     return index
 
@@ -146,9 +149,9 @@ def fit_index(vectors: Floats, kind: str, exact_bytes: int = EXACT_BYTES
     best = _most_similar(vectors, queries)
     recall = _recall(index, vectors, queries, best)
     if isinstance(index, Reranked):
-        widest = max(index.codes.nprobe, index.codes.nlist // 4)
-        while recall < _SURPLUS and index.codes.nprobe < widest:
-            index.codes.nprobe = min(2 * index.codes.nprobe, widest)
+        lists = faiss.extract_index_ivf(index.codes)
+        while recall < _SURPLUS and lists.nprobe < lists.nlist:
+            lists.nprobe = min(2 * lists.nprobe, lists.nlist)
             recall = _recall(index, vectors, queries, best)
         if wanted == 'auto' and recall < RECALL:
             return make_index(vectors, 'flat'), 'flat', 1.0
