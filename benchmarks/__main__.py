@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import plots
 from benchmarks import tables
+from benchmarks.belief_speed import belief_speed
 from benchmarks.compression import compression
 from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
@@ -23,6 +24,7 @@ from benchmarks.encoder_speed import encoder_speed
 from benchmarks.gpu import gpu
 from benchmarks.map_load import map_load
 from benchmarks.map_memory import map_memory
+from benchmarks.map_scaling import map_scaling
 from benchmarks.map_speed import map_speed
 from benchmarks.mining_speed import mining_speed
 from benchmarks.node_operation import node_operation
@@ -34,6 +36,7 @@ from benchmarks.replay_speed import replay_speed
 from benchmarks.replay_vs_node import replay_vs_node
 from benchmarks.resize import resize
 from benchmarks.scaling import scaling
+from benchmarks.search_speed import search_speed
 from benchmarks.street_recall import street_recall
 from benchmarks.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.street_speed import street_speed
@@ -59,6 +62,11 @@ def main() -> int:
         'map_memory': lambda o: map_memory(o.model, 400 if o.quick else 20_000),
         'replay_speed': lambda o: replay_speed(o.model, *((32, 1) if o.quick else (256, 7))),
         'scaling': lambda o: scaling(o.model, 1 if o.quick else 9),
+        'search_speed': lambda o: search_speed(10_000 if o.quick else 100_000),
+        'belief_speed': lambda o: belief_speed(o.model, (1_000,) if o.quick else
+                                               (1_000, 10_000, 100_000)),
+        'map_scaling': lambda o: map_scaling((1_000, 20_000) if o.quick else
+                                             (1_000, 10_000, 100_000, 1_000_000)),
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),
         'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),

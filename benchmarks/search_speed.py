@@ -1,0 +1,128 @@
+"""How long it takes to find a frame on a map, against what else one would take for that.
+
+Peers are a Python loop over SciPy's cosine distance, numpy (one product, argpartition),
+scikit-learn's brute force, a bare FAISS flat index, and hnswlib where it is installed. All are
+asked for one query at a time, as a robot does, in turns. Descriptors are made up as those of a
+long drive (drive_vectors.py); recall is the share of queries whose best place all agree on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks import tables
+from benchmarks.drive_vectors import drive_vectors
+from benchmarks.drive_vectors import later_drive
+import faiss
+import numpy as np
+from scipy.spatial.distance import cosine
+from vpr_ros.index import fit_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+CANDIDATES = 256
+"""What the localiser asks for; the peers are asked for as many, where they can be."""
+
+LIKENESS = 0.4
+"""Of a frame to its place in another season: the middle of six sets of real pictures."""
+
+SKLEARN, LOOP, RECALL = 20.0, 500.0, 0.99
+_LOOPED = 2000  # places that the loop is timed on: its time is in proportion
+
+
+def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto',
+                 queries: int = 200) -> dict[str, Any]:
+    """Time searches in made-up descriptors; return milliseconds, recalls and ratios."""
+    vectors = drive_vectors(places, dimension)
+    asked = later_drive(vectors, queries, LIKENESS)
+    begin = time.perf_counter()
+    ours, kind, recall = fit_index(vectors, index)
+    built = time.perf_counter() - begin
+    exact = np.stack([np.argmax(vectors @ query) for query in asked])
+    number = iter(range(1 << 30))
+
+    def of(search: Callable[[NDArray[np.float32]], Any]) -> Callable[[], Any]:
+        return lambda: search(asked[next(number) % queries])
+
+    peers = _peers(vectors)
+    ways = {f'vpr_ros {kind}': lambda query: ours.search(query[None], CANDIDATES)[1][0], **peers}
+    seconds = tables.in_turns({name: of(way) for name, way in ways.items()}, min(queries, 50),
+                              pause=0.01)
+    few = max(1, min(places, _LOOPED))
+    looped = tables.in_turns({'loop': of(lambda query: [
+        cosine(query, row) for row in vectors[:few]])}, 3)['loop']
+    seconds['Python loop over SciPy'] = [value * places / few for value in looped]
+    name = f'vpr_ros {kind}'
+    best = tables.median_ms(seconds[name])
+    rows = []
+    for way, times in seconds.items():
+        low, high = 1e3 * np.quantile(times, (0.1, 0.9))
+        agreed = float(np.mean([ways[way](query)[0] == found for query, found
+                                in zip(asked, exact, strict=True)])) if way in ways else 1.0
+        rows.append((way, tables.median_ms(times), float(low), float(high),
+                     tables.median_ms(times) / best, agreed))
+    tables.show(f'One query in {places} places x {dimension}, {CANDIDATES} candidates',
+                ('way', 'p50 ms', 'p10', 'p90', 'times ours', 'recall@1'), rows)
+    ratios = {row[0]: row[4] for row in rows}
+    lines = [tables.verdict(f'{ratios[peer]:.0f} times as fast as {peer} (target {target:g})',
+                            reached=ratios[peer] >= target)
+             for peer, target in (('scikit-learn brute', SKLEARN),
+                                  ('Python loop over SciPy', LOOP)) if peer in ratios]
+    lines.append(tables.verdict(f'recall@1 {rows[0][5]:.3f} of the exact answer (target {RECALL})',
+                                reached=rows[0][5] >= RECALL))
+    return {'places': places, 'dimension': dimension, 'index': kind, 'recall': recall,
+            'built_s': built, 'header': ('way', 'p50 ms', 'p10', 'p90', 'ratio', 'recall'),
+            'rows': rows, 'verdicts': lines}
+
+
+def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float32]], Any]]:
+    """Return ways to find the numbers of the most similar vectors, best first."""
+    wanted = min(CANDIDATES, len(vectors))
+    flat = faiss.IndexFlatIP(vectors.shape[1])
+    flat.add(vectors)
+
+    def partitioned(query: NDArray[np.float32]) -> NDArray[np.int64]:
+        similarity = vectors @ query
+        some = np.argpartition(-similarity, wanted - 1)[:wanted]
+        return np.asarray(some[np.argsort(-similarity[some])])
+
+    ways: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+        'numpy argpartition': partitioned,
+        'FAISS flat': lambda query: flat.search(query[None], wanted)[1][0]}
+    if importlib.util.find_spec('sklearn'):
+        from sklearn.neighbors import NearestNeighbors
+        brute = NearestNeighbors(n_neighbors=wanted, algorithm='brute', metric='cosine')
+        brute.fit(vectors)
+        ways['scikit-learn brute'] = lambda query: brute.kneighbors(
+            query[None], return_distance=False)[0]
+    if importlib.util.find_spec('hnswlib'):
+        import hnswlib
+        graph = hnswlib.Index('ip', vectors.shape[1])
+        graph.init_index(len(vectors), ef_construction=100, M=16)
+        graph.add_items(vectors)
+        graph.set_ef(max(wanted, 256))
+        ways['hnswlib'] = lambda query: graph.knn_query(query[None], wanted)[0][0]
+    return ways
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--places', type=int, default=100_000)
+    parser.add_argument('--dimension', type=int, default=256)
+    parser.add_argument('--index', default='auto')
+    parser.add_argument('--queries', type=int, default=200)
+    options = parser.parse_args()
+    return tables.answer(options, lambda: search_speed(
+        options.places, options.dimension, options.index, options.queries))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
