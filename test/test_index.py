@@ -49,7 +49,7 @@ def test_a_large_map_gets_codes_that_find_what_an_exact_search_finds() -> None:
     index, kind, recall = fit_index(vectors, 'auto', exact_bytes=100_000)
     assert kind == 'rerank'
     assert recall >= RECALL
-    queries = other_views(vectors, 0.6, np.random.default_rng(7), 300)
+    queries = other_views(vectors, 0.5, 0.7, np.random.default_rng(7), 300)
     exact = queries @ vectors.T
     similarity, places = index.search(queries, 5)
     assert (places[:, 0] == exact.argmax(axis=1)).mean() >= 0.98
@@ -71,7 +71,7 @@ def test_the_recall_of_a_rough_index_is_measured_to_be_low() -> None:
 
 def test_other_views_are_as_like_their_place_as_asked() -> None:
     vectors = _drive(1000)
-    queries = other_views(vectors, 0.5, np.random.default_rng(1), 400)
+    queries = other_views(vectors, 0.5, 0.5, np.random.default_rng(1), 400)
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-5)
     assert np.median((queries @ vectors.T).max(axis=1)) == pytest.approx(0.6, abs=0.12)
 

@@ -30,12 +30,13 @@ RECALL = 0.99
 RERANKED = 256
 """Places that `rerank` compares exactly with each query: those whose codes are most similar."""
 
-LIKENESS = 0.4
-"""Cosine similarity of the queries that an index is tried with to the places they come from: that
-of the middle one of frames of another season, centred, to their place (docs/maps.md)."""
+LIKENESS = (0.3, 0.6)
+"""Cosine similarities, the least and the most, to the places they come from of the queries that an
+index is tried with: those of frames of another season, centred (docs/maps.md)."""
 
-_SURPLUS = 0.996  # what is measured on a sample must hold for all
+_SURPLUS = 0.994  # what is measured on a sample must hold for all
 _QUERIES = 1024
+_BY_LISTS = 15
 _ROWS = 1 << 14
 _MOST_LISTS = 1024
 _QUANTISED = ('pq', 'opq', 'ivfpq', 'rerank')
@@ -54,6 +55,10 @@ class Reranked:
 
     def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
         self.codes = codes
+        # FAISS divides a batch among its threads; this divides the lists of a single query, too.
+        lists = faiss.downcast_index(faiss.downcast_index(codes.index))
+        if hasattr(lists, 'implem'):
+            lists.implem = _BY_LISTS
         self.rows = vectors
         self.d, self.ntotal = int(codes.d), int(codes.ntotal)
 
@@ -145,25 +150,25 @@ def fit_index(vectors: Floats, kind: str, exact_bytes: int = EXACT_BYTES
     index = make_index(vectors, kind)
     if kind == 'flat':
         return index, kind, 1.0
-    queries = other_views(vectors, LIKENESS, np.random.default_rng(0))
+    queries = other_views(vectors, *LIKENESS, np.random.default_rng(0))
     best = _most_similar(vectors, queries)
     recall = _recall(index, vectors, queries, best)
     if isinstance(index, Reranked):
         lists = faiss.extract_index_ivf(index.codes)
         while recall < _SURPLUS and lists.nprobe < lists.nlist:
-            lists.nprobe = min(2 * lists.nprobe, lists.nlist)
+            lists.nprobe = min(lists.nprobe + max(1, lists.nlist // 8), lists.nlist)
             recall = _recall(index, vectors, queries, best)
         if wanted == 'auto' and recall < RECALL:
             return make_index(vectors, 'flat'), 'flat', 1.0
     return index, kind, recall
 
 
-def other_views(vectors: Floats, likeness: float, rng: np.random.Generator,
+def other_views(vectors: Floats, least: float, most: float, rng: np.random.Generator,
                 count: int = _QUERIES) -> Floats:
     """Return queries float32 (count,D) as another season would give of some of the vectors (N,D).
 
     Each is a vector and a disturbance that is random, yet made as the vectors differ among
-    themselves; its cosine similarity to the vector is about `likeness`. White noise would leave
+    themselves; its cosine similarity to the vector is about `least` to `most`. White noise would leave
     the dimensions in which places differ almost as they were, and be too easy.
     """
     chosen = vectors[rng.integers(0, len(vectors), count)]
@@ -172,7 +177,8 @@ def other_views(vectors: Floats, likeness: float, rng: np.random.Generator,
                                                                            - others.mean(axis=0))
     norms = np.linalg.norm(disturbance, axis=1, keepdims=True)
     disturbance /= np.maximum(norms, 1e-6)
-    queries = likeness * chosen + math.sqrt(1 - likeness ** 2) * disturbance
+    likeness = rng.uniform(least, most, (count, 1)).astype(np.float32)
+    queries = likeness * chosen + np.sqrt(1 - likeness ** 2) * disturbance
     norms = np.linalg.norm(queries, axis=1, keepdims=True)
     return np.asarray(queries / np.maximum(norms, 1e-6), np.float32)
 
