@@ -36,7 +36,8 @@ index is tried with: those of frames of another season, centred (docs/maps.md)."
 
 _SURPLUS = 0.994  # what is measured on a sample must hold for all
 _QUERIES = 1024
-_BY_LISTS = 15
+_ONE_CORE = 32 << 20  # bytes of codes that one core looks through soon enough
+_BY_LISTS = 15  # FAISS divides a batch among its threads; this divides a single query's lists, too
 _ROWS = 1 << 14
 _MOST_LISTS = 1024
 _QUANTISED = ('pq', 'opq', 'ivfpq', 'rerank')
@@ -55,12 +56,11 @@ class Reranked:
 
     def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
         self.codes = codes
-        # FAISS divides a batch among its threads; this divides the lists of a single query, too.
+        self.d, self.ntotal = int(codes.d), int(codes.ntotal)
         lists = faiss.downcast_index(faiss.downcast_index(codes.index))
-        if hasattr(lists, 'implem'):
+        if lists.code_size * self.ntotal > _ONE_CORE and hasattr(lists, 'implem'):
             lists.implem = _BY_LISTS
         self.rows = vectors
-        self.d, self.ntotal = int(codes.d), int(codes.ntotal)
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
         """Return similarities float32 (Q,k) and numbers int64 (Q,k), best first.
@@ -168,8 +168,8 @@ def other_views(vectors: Floats, least: float, most: float, rng: np.random.Gener
     """Return queries float32 (count,D) as another season would give of some of the vectors (N,D).
 
     Each is a vector and a disturbance that is random, yet made as the vectors differ among
-    themselves; its cosine similarity to the vector is about `least` to `most`. White noise would leave
-    the dimensions in which places differ almost as they were, and be too easy.
+    themselves; its cosine similarity to the vector is about `least` to `most`. White noise would
+    leave the dimensions in which places differ almost as they were, and be too easy.
     """
     chosen = vectors[rng.integers(0, len(vectors), count)]
     others = vectors[rng.permutation(len(vectors))[:4 * vectors.shape[1]]]
