@@ -57,7 +57,7 @@ class Reranked:
     def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
         self.codes = codes
         self.d, self.ntotal = int(codes.d), int(codes.ntotal)
-        lists = faiss.downcast_index(faiss.downcast_index(codes.index))
+        lists: Any = faiss.downcast_index(faiss.downcast_index(codes.index))
         if lists.code_size * self.ntotal > _ONE_CORE and hasattr(lists, 'implem'):
             lists.implem = _BY_LISTS
         self.rows = vectors
