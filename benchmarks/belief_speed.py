@@ -71,7 +71,12 @@ def belief_speed(model: str | None = None, sizes: Sequence[int] = (1_000, 10_000
                              slowest <= TARGETS[size]))
     tables.show('One frame: predict and update', ('places', 'way', 'p50 ms', 'p99 ms',
                                                   'of the encoder'), rows)
-    return {'header': ('places', 'way', 'p50 ms', 'p99 ms', 'of the encoder'), 'rows': rows,
+    points: dict[str, list[tuple[float, float]]] = {}
+    for size, way, median, *_ in rows:
+        points.setdefault(way, []).append((size, median))
+    return {'figures': [tables.lines('One frame: predict and update', 'places of the map',
+                                     'ms', points, logarithmic=True)],
+            'header': ('places', 'way', 'p50 ms', 'p99 ms', 'of the encoder'), 'rows': rows,
             'verdicts': [tables.verdict(what, reached=reached) for what, reached in verdicts]}
 
 

@@ -53,24 +53,16 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
     peer = _torch(fitting, encoder.dimension, threads)
     if peer is not None:
         timed[f'torch eager, same network, {size}'] = peer
-    seconds = tables.in_turns(timed, rounds, PAUSE)
-    medians = {name: tables.median_ms(times) for name, times in seconds.items()}
-    tables.show(
-        f'Encoder: {encoder.path.name} on {encoder.provider}, {rounds} rounds in turns, '
-        f'threads: {threads or "as each library likes"}',
-        ('what', 'median ms', 'p99 ms', f'ratio to {bare}'),
-        [(name, medians[name], 1e3 * float(np.percentile(times, 99)),
-          medians[name] / medians[bare]) for name, times in seconds.items()])
+    race = tables.race(
+        f'Encoder: {encoder.path.name} on {encoder.provider}, threads: '
+        f'{threads or "as each library likes"}', timed, bare, rounds, pause=PAUSE)
     if peer is None:
         print('  torch not installed: not compared with it')
-    # Round by round: what slows one of the two down mostly slows the other.
-    added = float(np.median(np.array(seconds[f'Encoder.encode, {size}'])
-                            / np.array(seconds[bare])))
+    added = race['ratio'][f'Encoder.encode, {size}']
     line = tables.verdict(f'Encoder.encode takes at most {GOAL:g} x as long as its engine: '
                           f'{added:.3f} x', reached=added <= GOAL)
-    return {'model': encoder.digest, 'provider': encoder.provider, 'threads': threads,
-            'rounds': rounds, 'median_ms': medians, 'overhead': added, 'verdict': line,
-            'ratio': {name: value / medians[bare] for name, value in medians.items()}}
+    return {**race, 'model': encoder.digest, 'provider': encoder.provider, 'threads': threads,
+            'overhead': added, 'verdict': line}
 
 
 def _bound(session: onnxruntime.InferenceSession, batch: NDArray[np.uint8], dimension: int

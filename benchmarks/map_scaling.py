@@ -78,7 +78,10 @@ def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dime
                                         ('s to open', row[5], OPEN_S)):
                 lines.append(tables.verdict(f'{value:.2f} {what} at {LARGE} places (target '
                                             f'{target:g})', reached=value <= target))
-    return {'header': header, 'rows': rows, 'exponents': exponents, 'verdicts': lines}
+    points = {header[column]: [(row[0], row[column]) for row in rows] for column in (3, 5, 6, 8)}
+    return {'header': header, 'rows': rows, 'exponents': exponents, 'verdicts': lines,
+            'figures': [tables.lines(f'Maps of {dimension} dimensions', 'places of the map',
+                                     'see the names', points, logarithmic=True)]}
 
 
 def _map_of(vectors: NDArray[np.float32], index: str) -> PlaceMap:

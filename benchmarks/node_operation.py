@@ -111,8 +111,13 @@ def _told(ready: list[float], resumed: list[float], swap: dict[str, Any],
             f'{soaked["least poses"]:.0%} of the frames in the worst minute',
             reached=soaked['growth MB'] < GROWTH and soaked['diagnostics missed'] == 0
             and soaked['least poses'] > 0))
+    timed = {'start to active': ready, 'deactivate, activate': resumed,
+             'kill -9 to a right pose': seconds}
     return {'ready_s': ready, 'resumed_s': resumed, 'swap': swap, 'localised_s': seconds,
-            'soak': soaked, 'verdicts': lines}
+            'soak': soaked, 'verdicts': lines, 'figures': [tables.bars(
+                'The node in operation', 'median, best to worst of the rounds, s', {
+                    name: float(np.median(took)) for name, took in timed.items()}, {
+                        name: (min(took), max(took)) for name, took in timed.items()})]}
 
 
 def _ready(start: Callable[[], Any]) -> float:

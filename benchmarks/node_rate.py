@@ -105,7 +105,12 @@ def node_rate(model: str | None = None, seconds: float = 60.0, rate: float = RAT
             f'{name}: memory of its own {run["own_early_mb"]:.0f} -> {run["own_end_mb"]:.0f} MB '
             f'(target: no more than {FLAT - 1:.0%} on top)',
             reached=run['own_end_mb'] <= FLAT * run['own_early_mb']))
-    return {'seconds': seconds, 'runs': runs, 'verdicts': lines}
+    return {'seconds': seconds, 'runs': runs, 'verdicts': lines, 'figures': [
+        tables.bars('Latency of the node, callback to answer', 'p50, up to p99, ms', {
+            name: run['total_p50_ms'] for name, run in runs.items()}, {
+                name: (run['total_p50_ms'], run['total_p99_ms']) for name, run in runs.items()}),
+        tables.lines("The node's own memory", 'seconds', 'MB', {
+            name: [(at, own) for at, _, own in run['memory']] for name, run in runs.items()})]}
 
 
 def _slow_encoder(encoder: Encoder, picture: NDArray[np.uint8], rate: float, path: Path

@@ -99,6 +99,9 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
                 first = next(iter(encoders.values()))
                 result['recall'] = _recall(
                     data, {**encoders, NOISE: _Noisy(first.path, 'cpu', threads)})
+    result['figures'] = [tables.bars(f'A frame to a descriptor, input {size}',
+                                     'times as fast as PyTorch eager', gain)
+                         for size, gain in result['gain'].items()]
     result['verdicts'] = _verdicts(result['gain'][size], result.get('recall', {}))
     return result
 

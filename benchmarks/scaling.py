@@ -1,7 +1,7 @@
 """How time and memory grow with the camera's picture, the batch and the descriptor.
 
 Each as a power law: an exponent of 1 is a cost that grows as the work does. How they grow with the
-map is in search_speed.py.
+map is in map_scaling.py.
 """
 
 from __future__ import annotations

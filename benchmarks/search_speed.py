@@ -79,7 +79,9 @@ def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto
                                 reached=rows[0][5] >= RECALL))
     return {'places': places, 'dimension': dimension, 'index': kind, 'recall': recall,
             'built_s': built, 'header': ('way', 'p50 ms', 'p10', 'p90', 'ratio', 'recall'),
-            'rows': rows, 'verdicts': lines}
+            'rows': rows, 'verdicts': lines, 'figures': [tables.bars(
+                f'One query in {places} places x {dimension}', f'time, as a multiple of: {name}',
+                ratios, {row[0]: [value / best for value in row[2:4]] for row in rows})]}
 
 
 def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float32]], Any]]:
