@@ -153,6 +153,53 @@ def test_odometry_that_comes_and_goes_keeps_the_belief() -> None:
     assert abs(int(belief.places.argmax()) - 60) <= 1
 
 
+def test_an_update_is_bayes_rule_for_each_place() -> None:
+    belief = Belief(street(300))
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        places = rng.integers(0, 300, 40)  # some of them twice: the last one counts
+        ratios = rng.uniform(0.05, 20.0, 40)
+        before, nowhere = belief.places.copy(), belief.nowhere
+        likelihood = np.full(300, 0.2)
+        likelihood[places] = ratios
+        belief.update(places, ratios, 0.2, weight=0.7, novelty=0.5)
+        scaled = before * likelihood ** 0.7
+        total_mass = scaled.sum() + nowhere
+        np.testing.assert_allclose(belief.places, scaled / total_mass, rtol=1e-9)
+        assert belief.nowhere == pytest.approx(nowhere / total_mass)
+        belief.predict(0.2, None if number % 2 else np.array([2.0, 0.0, 0.0]), 15.0)
+        assert total(belief) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_support_of_some_places_is_that_of_all() -> None:
+    belief = Belief(street(100))
+    for place in range(20, 60, 2):
+        seen(belief, place)
+        belief.predict(0.2, None, 15.0)
+    some = np.array([58, 3, 60])
+    np.testing.assert_allclose(belief.support_of(some), belief.support[some], rtol=1e-12)
+
+
+def test_places_within_a_radius_are_found_in_their_order() -> None:
+    rng = np.random.default_rng(0)
+    place_poses = poses.planar(rng.uniform(0, 50, 400), rng.uniform(0, 50, 400), np.zeros(400))
+    belief = Belief(place_poses)
+    for place in range(0, 400, 37):
+        expected = np.flatnonzero(poses.distance(place_poses, place_poses[place]) <= 5.0)
+        np.testing.assert_array_equal(belief.within(place, 5.0), expected)
+
+
+def test_turns_are_the_same_whichever_way_headings_are_counted() -> None:
+    x, heading = np.arange(60.0), np.linspace(2.8, 3.6, 60)  # through pi
+    beliefs = [Belief(poses.planar(np.cos(turned) * x, np.sin(turned) * x, heading + turned))
+               for turned in (0.0, 2.0)]
+    for belief in beliefs:
+        for place in range(20, 40, 2):
+            seen(belief, place)
+            belief.predict(0.2, None, 15.0)
+    np.testing.assert_allclose(beliefs[0].places, beliefs[1].places, atol=1e-9)
+
+
 def test_driving_off_the_end_of_the_map_leads_nowhere() -> None:
     belief = Belief(street(50))
     for _ in range(3):
