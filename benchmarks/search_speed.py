@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 from scipy.spatial.distance import cosine
 from vpr_ros.index import fit_index
+from vpr_ros.index import search as our_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,8 @@ def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto
         return lambda: search(asked[next(number) % queries])
 
     peers = _peers(vectors)
-    ways = {f'vpr_ros {kind}': lambda query: ours.search(query[None], CANDIDATES)[1][0], **peers}
+    ways = {f'vpr_ros {kind}': lambda query: our_search(ours, query[None], CANDIDATES)[1][0],
+            **peers}
     seconds = tables.in_turns({name: of(way) for name, way in ways.items()}, min(queries, 50),
                               pause=0.01)
     few = max(1, min(places, _LOOPED))

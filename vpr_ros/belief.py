@@ -61,7 +61,8 @@ _NEGLIGIBLE = 1e-6
 """Share of the likeliest state's mass below which that of another need not be moved."""
 
 _BLOCK = 1 << 15
-"""States that are worked on at a time: more leave the processor's cache between two operations."""
+"""States that are worked on at a time: more leave the processor's cache between two operations,
+and make BLAS wait for other cores."""
 
 _STRAY = 0.01
 """The weight of 'nowhere' against a place that odometry leads to exactly (3 sigma off weighs so

@@ -58,7 +58,7 @@ class Reranked:
         self.codes = codes
         self.d, self.ntotal = int(codes.d), int(codes.ntotal)
         lists: Any = faiss.downcast_index(faiss.downcast_index(codes.index))
-        if lists.code_size * self.ntotal > _ONE_CORE and hasattr(lists, 'implem'):
+        if codes.sa_code_size() * self.ntotal > _ONE_CORE and hasattr(lists, 'implem'):
             lists.implem = _BY_LISTS
         self.rows = vectors
 
@@ -72,7 +72,8 @@ class Reranked:
         numbers = np.full((len(queries), k), -1, np.int64)
         for row, query in enumerate(queries):
             some = np.sort(found[row][found[row] >= 0])  # the order in which they lie on disk
-            exact = self.rows[some].astype(np.float32) @ query
+            # Not BLAS, which divides even so little among threads.
+            exact = np.einsum('nd,d->n', self.rows[some].astype(np.float32), query)
             # Who changes a file that was loaded gets wrong answers, but no others than numbers.
             exact = np.where(np.abs(exact) <= 1.01, exact, np.float32(-1))
             best = np.argsort(-exact, kind='stable')[:k]
@@ -83,6 +84,23 @@ class Reranked:
     def reconstruct_batch(self, numbers: NDArray[np.int64]) -> Floats:
         """Return the vectors float32 (M,D) with these numbers."""
         return np.asarray(self.rows[numbers], np.float32)
+
+
+def search(index: Any, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Return similarities float32 (Q,k) and numbers int64 (Q,k) of the most similar, best first.
+
+    A single query is answered by one core, unless there are many vectors to look through: to wait
+    for a second core, which the network may keep busy, takes many times as long as the search.
+    """
+    codes = index.codes if isinstance(index, Reranked) else index
+    large = not hasattr(codes, 'hnsw') and codes.sa_code_size() * index.ntotal > _ONE_CORE
+    threads = faiss.omp_get_max_threads()
+    if len(queries) == 1 and not large:
+        faiss.omp_set_num_threads(1)
+    try:
+        return index.search(queries, k)  # type: ignore[no-any-return]
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def make_index(vectors: Floats, kind: str) -> Any:

@@ -32,6 +32,7 @@ from vpr_ros.index import fit_index
 from vpr_ros.index import open_vectors
 from vpr_ros.index import Reranked
 from vpr_ros.index import save_vectors
+from vpr_ros.index import search
 from vpr_ros.poses import checked
 import yaml
 
@@ -165,7 +166,7 @@ class PlaceMap:
         Gives cosine similarities float32 (Q,k) and places int64 (Q,k). k is cut to N; where an
         approximate index finds fewer, place 0 stands in with similarity -1.
         """
-        similarity, places = self.index.search(descriptors, min(k, len(self)))
+        similarity, places = search(self.index, descriptors, min(k, len(self)))
         return np.where(places < 0, np.float32(-1), similarity), np.maximum(places, 0)
 
     def vectors(self, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
