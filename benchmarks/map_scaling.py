@@ -8,6 +8,7 @@ drop at any time are counted apart from the memory that is really taken.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 import subprocess
 import sys
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 LARGE, QUERY_MS, BYTES, OPEN_S = 1_000_000, 2.0, 120.0, 1.0
 _CANDIDATES = 256
 _STREET = 1000
+_SEEN = 10_000  # places of a map whose memory stands out from that of the process
 
 
 def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dimension: int = 256,
@@ -58,8 +60,10 @@ def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dime
                                   str(path), str(asked)], check=True, capture_output=True,
                                  text=True)
             seen = json.loads(run.stdout)
+            memory = [seen[what] / size if size >= _SEEN else math.nan
+                      for what in ('index_bytes', 'map_bytes')]
             rows.append((size, kind, recall, seen['query_ms'], seen['p99_ms'], seen['open_s'],
-                         seen['index_bytes'] / size, seen['map_bytes'] / size, built))
+                         *memory, built))
     header = ('places', 'index', 'recall', 'query ms', 'p99 ms', 'open s', 'index B/place',
               'map B/place', 'build s')
     tables.show(f'Maps of {dimension} dimensions', header, rows)
