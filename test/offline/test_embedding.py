@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+import weakref
+
 import numpy as np
 import pytest
+import small_drive
 from vpr_ros.errors import SourceError
 from vpr_ros.errors import VprError
 from vpr_ros.offline.embedding import centred
@@ -12,6 +16,8 @@ from vpr_ros.offline.embedding import DescribedDrive
 from vpr_ros.offline.embedding import draw_embedding
 from vpr_ros.offline.embedding import embed
 from vpr_ros.offline.embedding import together
+from vpr_ros.offline.embedding import together_in_plane
+from vpr_ros.sources import open_source
 from vpr_ros.sources import Source
 
 DIMENSION = 32
@@ -59,6 +65,50 @@ def test_a_season_that_shifts_a_whole_drive_is_taken_out(views):
     np.testing.assert_allclose(np.linalg.norm(centred(drives), axis=1), 1, atol=1e-5)
 
 
+def test_what_a_map_keeps_is_centred_already(views):
+    maps = [DescribedDrive('winter', views, np.arange(180.0).reshape(60, 3) * 10, {}, True)] * 2
+    found = together(maps, 5)
+    assert found.share is None
+    assert found.centred == 1.0
+    np.testing.assert_array_equal(centred(maps), np.concatenate([views, views]))
+
+
+def test_the_plane_is_judged_as_the_descriptors_are(views):
+    drives = [drive('winter', views), drive('spring', views)]
+    right = np.tile(np.stack([np.arange(60.0), np.zeros(60)], axis=1), (2, 1))
+    assert together_in_plane(drives, right, 5) == 1.0
+    wrong = right.copy()
+    wrong[60:] = wrong[60:][np.random.default_rng(0).permutation(60)]
+    assert together_in_plane(drives, wrong, 5) < 0.1
+
+
+def test_bad_pictures_are_left_out_and_no_more_frames_kept_than_are_looked_at(
+        tmp_path, encoder, caplog):
+    folder = small_drive.write_folder(tmp_path / 'drive', pose_file='poses.csv')
+    small_drive.write_damaged(folder / '003.png')
+    seen = []
+    with open_source(folder) as source:
+        def frames():
+            for frame in source.frames:
+                assert sum(one() is not None for one in seen) < 3
+                copy = replace(frame)
+                seen.append(weakref.ref(copy))
+                yield copy
+                del copy
+        found = describe_drive(replace(source, frames=frames()), encoder, 'winter', 40, 5)
+    assert len(found.descriptors) == len(found.positions) == 39
+    assert 3.0 not in found.positions[:, 0]
+    assert len(found.pictures) == 5
+    assert '1 frames left out' in caplog.text
+
+
+def test_at_most_so_many_frames_are_described(tmp_path, encoder):
+    with open_source(small_drive.write_bag(tmp_path / 'drive')) as source:
+        found = describe_drive(source, encoder, 'winter', 4, 2)
+    assert found.positions[:, 0].tolist() == [0, 13, 26, 39]
+    assert sorted(found.pictures) == [0, 3]
+
+
 def test_what_cannot_be_compared_is_told(views):
     with pytest.raises(VprError, match='one drive alone'):
         together([drive('winter', views)], 5)
@@ -66,7 +116,7 @@ def test_what_cannot_be_compared_is_told(views):
         together([drive('winter', views), drive('spring', views, np.arange(60) + 1e6)], 5)
     with pytest.raises(VprError, match='3 frames are too few'):
         embed(views[:3], 'tsne')
-    with pytest.raises(SourceError, match='empty has no frame'):
+    with pytest.raises(SourceError, match='empty has no frame with a pose and a picture'):
         describe_drive(Source('empty', [], 0), None, 'winter', 10, 1)
 
 
@@ -81,5 +131,6 @@ def test_the_plane_keeps_neighbours_and_comes_out_the_same_again(method, library
     assert trust > 0.9
     again, _ = embed(loop, method, seed=3)
     np.testing.assert_array_equal(points, again)
-    draw_embedding(tmp_path / 'e.png', [drive('a', loop[:40]), drive('b', loop[40:])], points, 't')
+    draw_embedding(tmp_path / 'e.png', [drive('a', loop[:40]), drive('b', loop[40:])], {'raw': points}, 5,
+                   't')
     assert (tmp_path / 'e.png').read_bytes().startswith(b'\x89PNG')

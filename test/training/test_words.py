@@ -10,11 +10,13 @@ import onnxruntime
 import pytest
 from small_drive import picture
 from small_drive import write_bag
+from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
 from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import ModelError
+from vpr_ros.training.words import first_filters
 from vpr_ros.training.words import look_inside
 from vpr_ros.training.words import STRONGEST
 from vpr_ros.training.words import strongest
@@ -35,7 +37,12 @@ def test_words_share_out_each_cell(words):
     np.testing.assert_allclose(words.assignment.sum(axis=1), 1, atol=1e-5)
     assert words.energy.shape == (20, 32)
     assert (words.energy >= 0).all()
-    assert words.filters.shape == (64, 3, 7, 7)
+
+
+def test_the_first_layer_is_seen_where_it_sees_colours(encoder, tmp_path):
+    assert first_filters(encoder).shape == (64, 3, 7, 7)
+    assert first_filters(encoder).std() > 0
+    assert first_filters(Encoder(write_thumbnail_model(tmp_path / 'm.onnx'), 'cpu')) is None
 
 
 def test_the_words_are_those_that_the_descriptor_comes_of(encoder):
@@ -83,6 +90,7 @@ def test_two_seasons_become_a_page(tmp_path, capsys):
     assert main(command) == 0
     figures = json.loads((tmp_path / 'out' / 'figures.json').read_text())
     assert figures['together']['centred'] > 0.9
+    assert figures['tsne']['together']['each drive centred'] > 0.5
     assert figures['words'] == 32
     page = (tmp_path / 'out' / 'index.html').read_text()
     files = {file.stem for file in (tmp_path / 'out').glob('*.png')}
@@ -100,3 +108,17 @@ def test_one_drive_of_a_model_without_words_still_has_its_descriptors(tmp_path, 
     assert 'no pictures of the visual words' in capsys.readouterr().out
     assert (tmp_path / 'out' / 'tsne.png').is_file()
     assert not (tmp_path / 'out' / 'words.png').exists()
+
+
+def test_a_map_is_looked_at_beside_a_bag(tmp_path, capsys):
+    small = write_thumbnail_model(tmp_path / 'm.onnx')
+    places = write_map(tmp_path / 'map', small)
+    bag = write_bag(tmp_path / 'spring', noise=2)
+    command = ['visualize', str(places), str(bag), '--model', str(small), '--output',
+               str(tmp_path / 'out'), '--radius', '0.5', '--condition', 'spring']
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert '100% of the frames' in said
+    assert 'before each drive is centred' not in said  # a map does not know
+    assert main([*command, '--condition', 'winter', '--overwrite']) == 1
+    assert '2 conditions for 1 bags and folders' in capsys.readouterr().err

@@ -44,13 +44,11 @@ class Words:
 
     `assignment` float32 (N,K,h,w): how much of each cell's local descriptor goes to each word, in
     all 1; `energy` float32 (N,K): the squared length of what each word sums up, before words are
-    brought to the same length (intra-normalisation); `filters` float32 (F,3,a,b): the weights of
-    the first layer.
+    brought to the same length (intra-normalisation).
     """
 
     assignment: NDArray[np.float32]
     energy: NDArray[np.float32]
-    filters: NDArray[np.float32]
 
     @property
     def unused(self) -> NDArray[np.int64]:
@@ -71,33 +69,45 @@ def look_inside(encoder: Encoder, pictures: Pictures) -> Words:
     def before(node: onnx.NodeProto | None, kind: str) -> onnx.NodeProto | None:
         own = made_by.get(node.input[0]) if node is not None else None
         return own if own is not None and own.op_type == kind else None
-    first = next((node for node in model.graph.node if node.op_type == 'Conv'), None)
     residual = next((node for node in model.graph.node if node.op_type == 'Sub'
                      and before(before(node, 'MatMul'), 'Softmax') is not None), None)
     soft = before(before(residual, 'MatMul'), 'Softmax')
     shaped = before(soft, 'Reshape')
-    if first is None or residual is None or soft is None or shaped is None:
+    if residual is None or soft is None or shaped is None:
         raise ModelError(f'{encoder.path} has no visual words: its aggregation is not NetVLAD in '
                          'fp32 or fp16')
-    grid, filters = shaped.input[0], first.input[1]
-    stored = {one.name: one for one in model.graph.initializer}
-    wanted = [soft.output[0], grid, residual.output[0]]
-    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in (
-        wanted if filters in stored else [*wanted, filters]))
-    session = onnxruntime.InferenceSession(model.SerializeToString(),
-                                           providers=['CPUExecutionProvider'])
+    wanted = [soft.output[0], shaped.input[0], residual.output[0]]
+    session = _opened(model, wanted)
     resized = np.stack([images.resize(picture, encoder.height, encoder.width)
                         for picture in pictures])
     assignments, energies = [], []
     for begin in range(0, len(resized), _BATCH):
-        name = session.get_inputs()[0].name
-        assignment, cells, left = session.run(wanted, {name: resized[begin:begin + _BATCH]})
+        assignment, cells, left = session.run(wanted, {'image': resized[begin:begin + _BATCH]})
         assignments.append(assignment.reshape(cells.shape))
         energies.append(np.square(left, dtype=np.float32).sum(axis=2))
-    weights = (numpy_helper.to_array(stored[filters]) if filters in stored
-               else session.run([filters], {name: resized[:1]})[0])
-    return Words(np.concatenate(assignments).astype(np.float32), np.concatenate(energies),
-                 np.asarray(weights, np.float32))
+    return Words(np.concatenate(assignments).astype(np.float32), np.concatenate(energies))
+
+
+def first_filters(encoder: Encoder) -> NDArray[np.float32] | None:
+    """Return the weights (F,3,a,b) of a model's first layer; None where it sees no colours."""
+    model = onnx.load(str(encoder.path), load_external_data=False)
+    first = next((node.input[1] for node in model.graph.node if node.op_type == 'Conv'), '')
+    if not first:
+        return None
+    stored = {one.name: one for one in model.graph.initializer}
+    if first in stored:
+        weights = numpy_helper.to_array(stored[first])
+    else:  # kept in fewer bits, and converted in the graph
+        blank = np.zeros((1, encoder.height, encoder.width, 3), np.uint8)
+        weights = _opened(model, [first]).run([first], {'image': blank})[0]
+    return np.asarray(weights, np.float32) if weights.shape[1] == 3 else None
+
+
+def _opened(model: onnx.ModelProto, wanted: Sequence[str]) -> onnxruntime.InferenceSession:
+    """Return a session of a model that also gives some of its inner values."""
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
+    return onnxruntime.InferenceSession(model.SerializeToString(),
+                                        providers=['CPUExecutionProvider'])
 
 
 def strongest(words: Words, word: int) -> list[tuple[int, int, int]]:
@@ -150,10 +160,10 @@ def draw_assignment(path: str | Path, words: Words, pictures: Pictures, labels: 
     _save(figure, path)
 
 
-def draw_filters(path: str | Path, words: Words) -> None:
-    """Draw the filters of the first layer, each from its least to its greatest weight."""
+def draw_filters(path: str | Path, weights: NDArray[np.float32]) -> None:
+    """Draw first-layer filters (F,3,a,b), each from its least to its greatest weight."""
     from matplotlib.figure import Figure
-    filters = words.filters.transpose(0, 2, 3, 1)
+    filters = weights.transpose(0, 2, 3, 1)
     low = filters.min(axis=(1, 2, 3), keepdims=True)
     shown = (filters - low) / np.maximum(np.ptp(filters, axis=(1, 2, 3), keepdims=True), 1e-9)
     columns = 16
@@ -161,7 +171,7 @@ def draw_filters(path: str | Path, words: Words) -> None:
     figure = Figure(figsize=(0.6 * columns, 0.62 * rows), layout='constrained')
     for axes, one in zip(np.ravel(figure.subplots(rows, columns, squeeze=False)), shown,
                          strict=False):
-        axes.imshow(one if one.shape[2] == 3 else one.mean(axis=2), cmap='gray')
+        axes.imshow(one)
     _save(figure, path)
 
 
