@@ -131,6 +131,6 @@ def test_the_plane_keeps_neighbours_and_comes_out_the_same_again(method, library
     assert trust > 0.9
     again, _ = embed(loop, method, seed=3)
     np.testing.assert_array_equal(points, again)
-    draw_embedding(tmp_path / 'e.png', [drive('a', loop[:40]), drive('b', loop[40:])], {'raw': points}, 5,
-                   't')
+    draw_embedding(tmp_path / 'e.png', [drive('a', loop[:40]), drive('b', loop[40:])],
+                   {'raw': points}, 5, 't')
     assert (tmp_path / 'e.png').read_bytes().startswith(b'\x89PNG')
