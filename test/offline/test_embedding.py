@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-import weakref
-
 import numpy as np
 import pytest
 import small_drive
@@ -80,26 +77,6 @@ def test_the_plane_is_judged_as_the_descriptors_are(views):
     wrong = right.copy()
     wrong[60:] = wrong[60:][np.random.default_rng(0).permutation(60)]
     assert together_in_plane(drives, wrong, 5) < 0.1
-
-
-def test_bad_pictures_are_left_out_and_no_more_frames_kept_than_are_looked_at(
-        tmp_path, encoder, caplog):
-    folder = small_drive.write_folder(tmp_path / 'drive', pose_file='poses.csv')
-    small_drive.write_damaged(folder / '003.png')
-    seen = []
-    with open_source(folder) as source:
-        def frames():
-            for frame in source.frames:
-                assert sum(one() is not None for one in seen) < 3
-                copy = replace(frame)
-                seen.append(weakref.ref(copy))
-                yield copy
-                del copy
-        found = describe_drive(replace(source, frames=frames()), encoder, 'winter', 40, 5)
-    assert len(found.descriptors) == len(found.positions) == 39
-    assert 3.0 not in found.positions[:, 0]
-    assert len(found.pictures) == 5
-    assert '1 frames left out' in caplog.text
 
 
 def test_at_most_so_many_frames_are_described(tmp_path, encoder):

@@ -74,6 +74,16 @@ def test_two_sessions_over_the_same_ground_are_seen_and_make_no_gap():
     assert not any('one condition' in line for line in report['advice'])
 
 
+def test_one_condition_is_told_and_so_is_none():
+    def advice(*conditions):
+        x, sessions = np.tile(np.arange(20), len(conditions)), np.arange(len(conditions))
+        return report_of(site(x, views(len(x)), np.repeat(sessions, 20), conditions))['advice']
+    assert any("seen in one condition ('winter')" in line for line in advice('winter', 'winter'))
+    unknown = advice('unknown', 'unknown')
+    assert any('nothing says in which seasons' in line for line in unknown)
+    assert not any('one condition' in line for line in unknown)
+
+
 def test_places_too_close_together_are_redundant():
     report = report_of(site(np.arange(100) / 4, views(100)))
     assert report['redundant'] > 0.9

@@ -5,6 +5,8 @@ Those of files are kept for the next time. What is done with them is the callers
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 import hashlib
 import logging
 import time
@@ -15,12 +17,15 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros import images
 from vpr_ros.ahead import ahead
+from vpr_ros.errors import ImageError
+from vpr_ros.errors import SourceError
 from vpr_ros.files import user_cache
 from vpr_ros.files import whole_file
 from vpr_ros.ros import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Container
     from collections.abc import Iterable
     from collections.abc import Iterator
     from collections.abc import Sequence
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoder import Encoder
+    from vpr_ros.sources import Frame
+    from vpr_ros.sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,8 @@ BATCH = 8
 
 NETWORKS = 2
 """Calls of the network at once: the parts of it that use one core leave the rest to the other."""
+
+_KEPT_HEIGHT = 240
 
 
 def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder, name: str,
@@ -101,6 +110,59 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
     for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4), depth=4,
                                          threads=NETWORKS):
         yield stamp, future
+
+
+def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | None = None
+                    ) -> tuple[list[Frame], NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
+
+    Only the frames of `wanted` numbers, if given. Frames whose picture is bad are left out,
+    counted and logged. What would keep raw pixels in memory gives a JPEG of _KEPT_HEIGHT instead.
+    Raises SourceError when no frame is left.
+    """
+    kept: list[Frame] = []
+    parts: list[NDArray[np.float32]] = []
+    decoding: list[float] = []
+    encoding: list[float] = []
+    batch: list[NDArray[np.uint8]] = []
+    bad = 0
+
+    def encode() -> None:
+        begin = time.perf_counter()
+        parts.append(encoder.encode_batch(batch))
+        encoding.extend([(time.perf_counter() - begin) / len(batch)] * len(batch))
+        batch.clear()
+
+    some = (frame for number, frame in enumerate(tqdm(
+        source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
+        if wanted is None or number in wanted)
+    for frame, future in ahead(lambda frame: _timed(frame.load), some):
+        try:
+            picture, seconds = future.result()
+        except ImageError as error:
+            bad += 1
+            log.debug('%s: %s', frame.name, error)
+            continue
+        kept.append(_light(frame, picture) if frame.raw else frame)
+        batch.append(picture)
+        decoding.append(seconds)
+        if len(batch) == BATCH:
+            encode()
+    if batch:
+        encode()
+    if bad:
+        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
+                    source.name, bad)
+    if not kept:
+        raise SourceError(f'{source.name} has no frame with a pose and a picture')
+    return kept, np.concatenate(parts), {'decode': np.array(decoding),
+                                         'encode': np.array(encoding)}
+
+
+def _light(frame: Frame, picture: NDArray[np.uint8]) -> Frame:
+    small = images.to_height(picture, min(_KEPT_HEIGHT, len(picture)))
+    jpeg = images.encode_jpeg(small)
+    return replace(frame, load=partial(images.decode, jpeg, frame.name), raw=False)
 
 
 def _timed(load: Callable[[], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], float]:

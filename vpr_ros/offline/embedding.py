@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
-from tqdm import tqdm
-from vpr_ros import images
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import SourceError
 from vpr_ros.errors import VprError
 from vpr_ros.files import whole_file
-from vpr_ros.offline.build_map import BATCH
+from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.place_map import centre
 
 if TYPE_CHECKING:
@@ -42,7 +38,6 @@ COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F
 
 _MARKERS = 'osD^vP*X'
 _NEIGHBOURS = 15
-_KEPT_HEIGHT = 240
 
 
 @dataclass(frozen=True)
@@ -79,41 +74,11 @@ def describe_drive(source: Source, encoder: Encoder, label: str, most: int, pict
                    ) -> DescribedDrive:
     """Describe at most `most` frames of a source, evenly; keep that many of their pictures.
 
-    Frames whose picture is bad are left out, counted and logged. Raises SourceError when no
-    frame is left.
+    Raises SourceError when it has none.
     """
-    wanted = set(np.linspace(0, source.count - 1, most).astype(int).tolist())
-    vectors: list[Vectors] = []
-    batch: list[NDArray[np.uint8]] = []
-    seen: list[NDArray[np.uint8]] = []
-    positions: list[Floats] = []
-    bad = 0
-    # One frame after the other: a bag's frames, kept, would be the whole bag in memory.
-    for number, frame in enumerate(tqdm(source.frames, total=source.count, desc=source.name,
-                                        unit='frame', disable=None)):
-        if number not in wanted:
-            continue
-        try:
-            picture = frame.load()
-        except ImageError as error:
-            bad += 1
-            log.debug('%s: %s', frame.name, error)
-            continue
-        positions.append(frame.pose[:3])
-        seen.append(images.to_height(picture, min(_KEPT_HEIGHT, len(picture))))
-        batch.append(picture)
-        if len(batch) == BATCH:
-            vectors.append(encoder.encode_batch(batch))
-            batch = []
-    if batch:
-        vectors.append(encoder.encode_batch(batch))
-    if bad:
-        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
-                    source.name, bad)
-    if not vectors:
-        raise SourceError(f'{source.name} has no frame with a pose and a picture')
-    return DescribedDrive(label, np.concatenate(vectors), np.array(positions),
-                          {n: seen[n] for n in _evenly(len(seen), pictures)})
+    frames, descriptors, _ = describe_frames(source, encoder, set(_evenly(source.count, most)))
+    return DescribedDrive(label, descriptors, np.array([frame.pose[:3] for frame in frames]),
+                          {n: frames[n].load() for n in _evenly(len(frames), pictures)})
 
 
 def describe_map(place_map: PlaceMap, most: int, pictures: int) -> list[DescribedDrive]:

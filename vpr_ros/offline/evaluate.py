@@ -25,6 +25,7 @@ from vpr_ros.errors import SourceError
 from vpr_ros.localizer import Localizer
 from vpr_ros.metrics import RECALLS
 from vpr_ros.offline.descriptors import describe
+from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.offline.replay import ESTIMATES
@@ -122,11 +123,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
     if source.frame_id != place_map.manifest.frame_id:
         raise SourceError(f"{source.name}: its poses are in '{source.frame_id}', the map's in "
                           f"'{place_map.manifest.frame_id}'")
-    frames = list(source.frames)
-    if not frames:
-        raise SourceError(f'{source.name} has no frame with a pose')
-    loads = [frame.load for frame in frames]
-    descriptors, seconds = describe(loads, encoder, source.name)
+    frames, descriptors, seconds = describe_frames(source, encoder)
     localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
                           filter=filter, min_confidence=min_confidence, correct_radius=tolerance,
                           max_speed=max_speed)
@@ -139,7 +136,8 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
     return _evaluation(
         [frame.name for frame in frames], estimates, true, own, right, place_map,
         [f'place {number}' for number in range(len(place_map))],
-        lambda query: loads[query](), place_map.thumbnail, tolerance=_words(tolerance, degrees),
+        lambda query: frames[query].load(), place_map.thumbnail,
+        tolerance=_words(tolerance, degrees),
         min_confidence=min_confidence, filtered=filter, seconds={**seconds, 'locate': located},
         about={'map': f'{len(place_map)} places', 'drive': source.name, 'model': encoder.digest,
                'compensate': str(compensate)})

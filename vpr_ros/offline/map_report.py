@@ -149,7 +149,10 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
         yield (f'{report["redundant"]:.0%} of the places are within half a spacing of another: a '
                'smaller map does as well (--spacing)')
     conditions = {session['condition'] for session in report['sessions']}
-    if len(conditions) == 1:
+    if conditions == {'unknown'}:
+        yield ('nothing says in which seasons or light it was seen: build it with --condition '
+               'to know what is missing')
+    elif len(conditions) == 1:
         yield (f"all of it was seen in one condition ('{conditions.pop()}'): add a drive in "
                'another one, if the robot drives in others')
     if report['calibration'].startswith(('none', 'the map alone')):
