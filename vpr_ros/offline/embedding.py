@@ -218,9 +218,10 @@ def draw_embedding(path: str | Path, drives: Sequence[DescribedDrive],
                              marker=marker, s=14, label=f'{drive.label} ({mine.sum()})',
                              alpha=0.7, linewidths=0)
         figure.colorbar(shown, ax=by_place, label='metres along the first drive')
-        by_place.set_title(f'{done}, by place: neighbours should have one colour', fontsize=10)
-        by_drive.set_title(f'{done}, by drive: colours should be mixed'
-                           + (', lines (one place) short' if len(joined) else ''), fontsize=10)
+        by_place.set_ylabel(done, fontsize=11)
+        by_place.set_title('by place: neighbours should have one colour', fontsize=10)
+        by_drive.set_title('by drive: colours should mix' + (
+            ', lines from place to place be short' if len(joined) else ''), fontsize=10)
         by_drive.legend(fontsize=9)
         for axes in (by_place, by_drive):
             axes.set_xticks([])
