@@ -6,9 +6,11 @@ What the work is, is the callers'. Threads that overlap the stages of one work a
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 import multiprocessing
 from multiprocessing.connection import wait
 import signal
+import threading
 from typing import Any
 from typing import TYPE_CHECKING
 from typing import TypeVar
@@ -17,6 +19,7 @@ from vpr_ros.errors import VprError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Iterator
     from collections.abc import Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
@@ -46,9 +49,10 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
                 number, item = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_run, args=(theirs, work, item), daemon=True)
-                _start(process)
+                with _undisturbed():
+                    process.start()
+                    running[ours] = number, process
                 theirs.close()  # else its end would not be seen here
-                running[ours] = number, process
             for ready in wait(list(running)):
                 number, process = running[ready]  # type: ignore[index]  # only ours were asked
                 kind, value = _received(ready, process, items[number])
@@ -69,13 +73,27 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
     return [results[number] for number in range(len(items))]
 
 
-def _start(process: SpawnProcess) -> None:
-    """Start a process that a Ctrl-C does not reach: the terminal sends it to all of them."""
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put a Ctrl-C off, and keep it from processes that are started meanwhile.
+
+    The terminal sends it to all of them. Blocked here it may still reach another thread, and would
+    then be raised in the middle of what this one does: so it is only noted.
+    """
+    came: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.getsignal(signal.SIGINT)
+    noted = handler is not None and threading.current_thread() is threading.main_thread()
+    if noted:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
-        process.start()
+        yield
     finally:
+        if noted:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _received(pipe: Any, process: SpawnProcess, item: object) -> tuple[str, Any]:
