@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from thumbnail_model import HEIGHT
+from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros import engines
 from vpr_ros.encoder import Encoder
@@ -213,6 +216,26 @@ def test_without_a_cache_to_write_the_engine_runs_and_is_not_kept(
     assert engine.folder is None
     assert engine.cosine == pytest.approx(1, abs=1e-6)
     assert any('is not kept' in line and 'engine_cache' in line for line in told)
+
+
+@pytest.mark.filterwarnings('ignore:Specified provider')
+def test_what_does_not_serve_leaves_nothing_in_the_cache(request_: Request) -> None:
+    if PROVIDERS['tensorrt'] in onnxruntime.get_available_providers():
+        pytest.skip('TensorRT is there')
+    half = variants('tensorrt', threads=1, int8=False, bf16=False)[0]
+    with pytest.raises(engines.NotServingError, match='tensorrt does not load here'):
+        engines.prepared('tensorrt', request_, half)
+    assert list(request_.cache.iterdir()) == []
+
+
+def test_tensorrt_gets_a_size_for_every_axis_that_the_graph_leaves_open(request_: Request) -> None:
+    assert engines.open_axes(request_) == {'N': 1}
+    model = onnx.load(str(request_.path))
+    for axis in (1, 2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f'side{axis}'
+    onnx.save(model, str(request_.path))
+    assert engines.open_axes(replace(request_, batch=32)) == {
+        'N': 32, 'side1': HEIGHT, 'side2': WIDTH}
 
 
 def test_openvino_runs_the_model_where_it_is_installed(request_: Request, told: list[str]) -> None:

@@ -292,7 +292,7 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
     if name == 'tensorrt':
         # With static shapes the engine is built here and not at the first frame.
-        for axis, size in _open_axes(request).items():
+        for axis, size in open_axes(request).items():
             settings.add_free_dimension_override_by_name(axis, size)
     # Without a fallback of its own, which would hide why a provider fails, at run time too.
     session = onnxruntime.InferenceSession(str(request.path), settings, enable_fallback=0,
@@ -328,7 +328,7 @@ def _facts(request: Request) -> dict[str, str]:
     return dict(_plain(request).get_modelmeta().custom_metadata_map)
 
 
-def _open_axes(request: Request) -> dict[str, int]:
+def open_axes(request: Request) -> dict[str, int]:
     """Return the size of each axis of the input that the graph leaves open, by its name."""
     session = _plain(request)
     sizes = (request.batch, *input_size(session))
