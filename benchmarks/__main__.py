@@ -21,6 +21,7 @@ from benchmarks.confidence import confidence
 from benchmarks.confidence import TOWNS
 from benchmarks.ekf_fusion import ekf_fusion
 from benchmarks.encoder_speed import encoder_speed
+from benchmarks.evaluation import evaluation
 from benchmarks.gpu import gpu
 from benchmarks.map_load import map_load
 from benchmarks.map_memory import map_memory
@@ -78,6 +79,7 @@ def main() -> int:
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
+        'real_evaluation': lambda o: evaluation(o.data, o.model),
         'compression': lambda o: compression(
             o.data, o.model, str(o.results / 'compression.png') if PLOTS else None),
     }
