@@ -79,7 +79,7 @@ def main() -> int:
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
-        'real_evaluation': lambda o: evaluation(o.data, o.model),
+        'evaluation': lambda o: evaluation(o.data, o.model),
         'compression': lambda o: compression(
             o.data, o.model, str(o.results / 'compression.png') if PLOTS else None),
     }
@@ -108,7 +108,7 @@ def main() -> int:
     o.results.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name in names or benchmarks:
-        if (name.startswith('real_') or name == 'compression') and not o.data:
+        if (name.startswith('real_') or name in ('compression', 'evaluation')) and not o.data:
             continue
         try:
             machine = tables.surroundings()
