@@ -97,9 +97,18 @@ def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float
         some = np.argpartition(-similarity, wanted - 1)[:wanted]
         return np.asarray(some[np.argsort(-similarity[some])])
 
+    def on_one_core(query: NDArray[np.float32]) -> Any:
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            return flat.search(query[None], wanted)[1][0]
+        finally:
+            faiss.omp_set_num_threads(threads)
+
     ways: dict[str, Callable[[NDArray[np.float32]], Any]] = {
         'numpy argpartition': partitioned,
-        'FAISS flat': lambda query: flat.search(query[None], wanted)[1][0]}
+        'FAISS flat': lambda query: flat.search(query[None], wanted)[1][0],
+        'FAISS flat, one core': on_one_core}
     if importlib.util.find_spec('sklearn'):
         from sklearn.neighbors import NearestNeighbors
         brute = NearestNeighbors(n_neighbors=wanted, algorithm='brute', metric='cosine')
