@@ -6,6 +6,8 @@ and headings: nothing here knows labels. How batches are put together is in samp
 
 from __future__ import annotations
 
+from abc import ABC
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +80,7 @@ def hard_pairs(similarities: Tensor, positive: Tensor, negative: Tensor, epsilon
     return (*hard_positive.nonzero(as_tuple=True), *hard_negative.nonzero(as_tuple=True))
 
 
-class PairLoss(nn.Module):
+class PairLoss(nn.Module, ABC):
     """What the losses share: descriptors (B,D) of unit norm and masks bool (B,B) -> a scalar.
 
     Computed in float32 or better, under autocast too: with bfloat16 distances would have two
@@ -100,9 +102,9 @@ class PairLoss(nn.Module):
             x = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             return self.of_batch(x, positive, negative) + 0.0 * x.sum()
 
+    @abstractmethod
     def of_batch(self, x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         """Return the loss; `positive` has no diagonal here."""
-        raise NotImplementedError
 
 
 class TripletLoss(PairLoss):
