@@ -132,6 +132,10 @@ def test_any_town_gives_whole_batches_as_long_as_promised(seed, n, m, l, replica
     fit = [place for place in fit if sum(area[other] == area[place] for other in fit) >= m]
     groups = sum(-(-count // m) for count in Counter(area[fit]).values())
     batches = []
+    if groups < n * replicas:
+        with pytest.raises(ValueError, match='too few pictures'):
+            sampler((places, area, session), n=n, m=m, l=l, replicas=replicas)
+        return
     for rank in range(replicas):
         one = sampler((places, area, session), n=n, m=m, l=l, seed=seed, rank=rank,
                       replicas=replicas)
