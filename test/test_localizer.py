@@ -223,7 +223,7 @@ def test_modes_are_where_the_belief_is(encoder: Encoder) -> None:
     estimate = _first(encoder, place_map, view, top_k=4)
     modes = estimate.modes
     assert modes.places[:2].tolist() == [0, 2]  # place 1 belongs to the first of them
-    assert len(modes.places) == 4
+    assert 2 <= len(modes.places) <= 4  # those that hold next to nothing are none
     assert modes.probability[0] == pytest.approx(estimate.mass)
     assert (np.diff(modes.probability) <= 0).all()
     assert modes.probability.sum() <= 1

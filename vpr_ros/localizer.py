@@ -43,6 +43,9 @@ _TURN = 0.1
 
 _NEGLIGIBLE = 1e-9
 
+_FAINT = 1e-3
+"""Share of the likeliest place's belief below which a place is no mode."""
+
 _UNKNOWN = np.full(7, np.nan), 0
 
 _FINE = 2.0
@@ -331,10 +334,13 @@ class Localizer:
                         self._modes(query, belief), mass, support, reason)
 
     def _modes(self, query: NDArray[np.float32], belief: NDArray[np.float64]) -> Candidates:
-        """Return the belief's modes: places that hold the most of it within `correct_radius`."""
-        heavy = np.arange(len(belief))
+        """Return the belief's modes: places that hold the most of it within `correct_radius`.
+
+        Without those that hold next to nothing.
+        """
+        heavy = np.flatnonzero(belief >= _FAINT * belief.max())
         if len(heavy) > _WEIGHED:
-            heavy = np.argpartition(belief, -_WEIGHED)[-_WEIGHED:]
+            heavy = heavy[np.argpartition(belief[heavy], -_WEIGHED)[-_WEIGHED:]]
         heavy = heavy[np.argsort(-belief[heavy], kind='stable')]
         positions, mass = self.place_map.poses[heavy, :3], belief[heavy]
         chosen: list[int] = []
