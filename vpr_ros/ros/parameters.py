@@ -78,8 +78,8 @@ PARAMETERS = (
               'variance.'),
     Parameter('non_negative_covariance', False, 'Publish no negative covariance, which nav2 '
               'refuses: variances grow by as much.'),
-    Parameter('initialpose_topic', '', 'Topic that gets the first trusted pose after each activation '
-              'and after each ~/relocalize (for AMCL); empty for none.'),
+    Parameter('initialpose_topic', '', 'Topic that gets the first trusted pose after each '
+              'activation and after each ~/relocalize (for AMCL); empty for none.'),
     Parameter('publish_tf', False, 'Publish the transform from the map to the frame of odom; '
               'needs odom, and nobody else who does.'),
     Parameter('state_file', '', 'File that keeps the drive over a restart or a crash of the '
