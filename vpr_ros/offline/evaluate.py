@@ -5,6 +5,7 @@ Each function makes an Evaluation (evaluation.py); `summary` makes figures of it
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 import csv
 from dataclasses import dataclass
 from functools import partial
@@ -258,14 +259,16 @@ def _pictures(references: Sequence[Path], files: Sequence[Path], truth: Sequence
     step = float(np.median(poses.distance(where[1:], where[:-1]))) if count > 1 else 1.0
     spread = [np.ptp(where[own, :2], axis=0).max() / 2 for own in map(list, truth) if own]
     radius = float(np.median(spread)) + step / 2
-    place_map = place_map.calibrated(rehearsed(
-        place_map, encoder, ways=('filter' if filter else 'single',), correct_radius=radius,
-        max_speed=FASTEST * step))
+    with ThreadPoolExecutor(1) as pool:  # the network leaves some of the processor idle
+        calibration = pool.submit(
+            rehearsed, place_map, encoder, ways=('filter' if filter else 'single',),
+            correct_radius=radius, max_speed=FASTEST * step)
+        queries, seconds = describe([partial(images.read, file) for file in files], encoder,
+                                    files[0].parent.name, files if cache else None)
+    place_map = place_map.calibrated(calibration.result())
     localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
                           filter=filter, min_confidence=min_confidence, correct_radius=radius,
                           max_speed=FASTEST * step)
-    queries, seconds = describe([partial(images.read, file) for file in files], encoder,
-                                files[0].parent.name, files if cache else None)
     estimates, located = _locate(localizer, queries,
                                  [number * _SECOND for number in range(len(files))],
                                  files[0].parent.name)
