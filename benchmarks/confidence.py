@@ -26,6 +26,7 @@ from vpr_ros.encoder import bundled_model
 from vpr_ros.encoder import Encoder
 from vpr_ros.localizer import Localizer
 from vpr_ros.metrics import calibration_error
+from vpr_ros.metrics import reliability
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive
@@ -55,6 +56,8 @@ CARRIED_AFTER = 150
 """Frames on the main streets after which the robot is on the others."""
 
 METRES_A_FRAME = 1.2
+FEW = 20
+"""Frames in a bin below which its share is left out of the plot."""
 
 
 class Frames(NamedTuple):
@@ -98,7 +101,8 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
     print('  ECE: expected calibration error. NEES: squared error of x and y over its covariance, '
           'over what is expected (1), where confidence is 0.9 or more and the pose right')
     return {'header': header[3:], 'rows': {', '.join(row[:3]): [
-        None if np.isnan(v) else float(v) for v in row[3:]] for row in rows}}
+        None if np.isnan(v) else float(v) for v in row[3:]] for row in rows},
+        'figures': [_reliability(came, fitted) for fitted in ('map alone', 'calibrated')]}
 
 
 def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str, Any]:
@@ -150,6 +154,20 @@ def _show_carried(came: dict[tuple[str, str, str], list[NDArray[np.float64]]]) -
                 for one, part in zip(given, after, strict=True))])
     tables.show('carried to another street, the worst town', [
         'map', 'way', 'metres until right', 'until published', 'wrong poses'], rows)
+
+
+def _reliability(came: dict[tuple[str, str, str], list[NDArray[np.float64]]], fitted: str
+                 ) -> dict[str, Any]:
+    """Describe a plot of how often it was right against how sure it was, all drives together."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for way in WAYS:
+        sure, right, _ = np.concatenate([part for name in DRIVES
+                                         for part in came[fitted, name, way]]).T
+        points[way] = [(mean, share) for count, mean, share in reliability(sure, right > 0)
+                       if count >= FEW]
+    points['honest'] = [(0.0, 0.0), (1.0, 1.0)]
+    return tables.lines(f'Is the confidence honest? {fitted}, all drives, on and off the map',
+                        'confidence', 'share that is right', points)
 
 
 def _first(yes: NDArray[np.bool_]) -> int:
