@@ -70,6 +70,19 @@ def test_mass_moves_with_odometry() -> None:
     assert belief.places[37:44].sum() > 0.9
 
 
+def test_worse_odometry_leaves_more_doubt() -> None:
+    spread = []
+    for error in (0.01, 0.1, 0.5):
+        belief = Belief(street(200))
+        belief.expect(poses.planar(50.0, 0.0, 0.0), 1.0)
+        for _ in range(20):
+            belief.predict(0.3, np.array([3.0, 0.0, 0.0]), 15.0, error)
+        mean = (belief.places @ np.arange(200)) / belief.places.sum()
+        assert abs(mean - 110) < 2
+        spread.append(belief.places[108:113].sum())
+    assert spread[0] > spread[1] > spread[2]
+
+
 def test_a_long_step_is_followed_as_well_as_many_short_ones() -> None:
     belief = Belief(street(200))
     for _ in range(3):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
+from vpr_ros import defaults
 from vpr_ros import poses
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ PRIOR_NOWHERE = 0.5
 PRIOR_NOWHERE_EXPECTED = 0.02
 """The same when somebody said where the robot is."""
 
-# Odometry: its error in metres per metre, and the heading's in radians.
-ODOMETRY_ERROR = 0.1
 HEADING_ERROR = 0.25
+"""Radians by which the heading of odometry, or of a place, is off (1 sigma)."""
 
 CURVATURE = 0.2
 """Radians per metre that a robot without odometry is thought to turn at most (1 sigma)."""
@@ -150,13 +150,15 @@ class Belief:
         self._start((told + 1e-9) * scale)
         self._evidence[0] = told * scale * TOLD
 
-    def predict(self, seconds: float, motion: Floats | None, max_speed: float) -> None:
+    def predict(self, seconds: float, motion: Floats | None, max_speed: float,
+                odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
         """Let time pass while the robot moves.
 
         With `motion` float64 (3,) (metres ahead, metres to the left, radians turned: odometry's
-        increment), mass moves to the places that agree with it; without, it moves ahead at speeds
-        up to `max_speed`, which change now and then. A little goes to 'nowhere', comes back, or
-        lands anywhere. Raises ValueError for a time below zero.
+        increment, off by `odometry_error` metres per metre), mass moves to the places that agree
+        with it; without, it moves ahead at speeds up to `max_speed`, which change now and then. A
+        little goes to 'nowhere', comes back, or lands anywhere. Raises ValueError for a time below
+        zero.
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
@@ -171,7 +173,8 @@ class Belief:
             -seconds * np.array([TO_NOWHERE, FROM_NOWHERE, CARRIED]))
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
         steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
-        stray = sum(self._move(length / steps, None if motion is None else motion / steps)
+        stray = sum(self._move(length / steps, None if motion is None else motion / steps,
+                               odometry_error)
                     for _ in range(steps))
         self.nowhere += stray
         self._mapped -= stray
@@ -249,7 +252,7 @@ class Belief:
             self._mass[:, block] = change @ self._mass[:, block]
             self._evidence[:, block] = change @ self._evidence[:, block]
 
-    def _move(self, length: float, motion: Floats | None) -> float:
+    def _move(self, length: float, motion: Floats | None, odometry_error: float) -> float:
         """Move the mass of each state to those of its place's neighbours that one step leads to.
 
         `length` is that of the motion or, without one, that of the fastest. Returns the mass that
@@ -270,7 +273,7 @@ class Belief:
                       / (self.spacing / 2 + gap / 4) ** 2
                       + (turn / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
         else:
-            error = self.spacing / 2 + ODOMETRY_ERROR * length
+            error = self.spacing / 2 + odometry_error * length
             square = (((ahead - motion[0]) ** 2 + (aside - motion[1]) ** 2) / error ** 2
                       + (_wrapped(turn - motion[2]) / HEADING_ERROR) ** 2)
         weights = np.exp(-0.5 * square)

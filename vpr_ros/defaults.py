@@ -12,6 +12,9 @@ CORRECT_RADIUS = 5.0
 MAX_SPEED = 15.0
 """Fastest that a robot drives, in m/s."""
 
+ODOMETRY_ERROR = 0.1
+"""Error of odometry, in metres per metre driven (1 sigma)."""
+
 SPACING = 1.0
 """Metres between the places of a map."""
 

@@ -106,7 +106,8 @@ class Localizer:
     `top_k` candidates are reported; `min_confidence` is the confidence from which an estimate is
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
     descriptor on the drive's running mean; `filter` carries the belief from frame to frame, where
-    without odometry the robot is thought to drive at most at `max_speed` (m/s). All of these may
+    without odometry the robot is thought to drive at most at `max_speed` (m/s), and odometry to be
+    off by `odometry_error` metres per metre. All of these may
     be changed between frames.
     """
 
@@ -114,7 +115,8 @@ class Localizer:
                  min_confidence: float = defaults.MIN_CONFIDENCE,
                  correct_radius: float = defaults.CORRECT_RADIUS,
                  compensate: bool = True, filter: bool = True,  # noqa: A002 (the node's name)
-                 max_speed: float = defaults.MAX_SPEED) -> None:
+                 max_speed: float = defaults.MAX_SPEED,
+                 odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
         self.encoder = encoder
         self.place_map = place_map
         self.top_k = top_k
@@ -123,6 +125,7 @@ class Localizer:
         self.compensate = compensate
         self.filter = filter
         self.max_speed = max_speed
+        self.odometry_error = odometry_error
         self.calibration = Calibration(**place_map.manifest.calibration)
         self._belief = Belief(place_map.poses, place_map.manifest.spacing)
         self._mean = DriveMean(place_map.mean)
@@ -294,7 +297,8 @@ class Localizer:
         elif np.hypot(*motion[:2]) < self._belief.spacing and abs(motion[2]) < _TURN:
             return
         if self._pending_seconds > 0:
-            self._belief.predict(self._pending_seconds, motion, self.max_speed)
+            self._belief.predict(self._pending_seconds, motion, self.max_speed,
+                                 self.odometry_error)
         self._pending = np.zeros(3)
         self._pending_seconds = 0.0
 

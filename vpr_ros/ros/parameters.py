@@ -74,6 +74,8 @@ PARAMETERS = (
               'each frame for itself.', live=True),
     Parameter('max_speed', defaults.MAX_SPEED, 'Fastest that the robot drives, in m/s.',
               (0.01, 1000), live=True),
+    Parameter('odometry_error', defaults.ODOMETRY_ERROR, 'Error of odometry, in metres per metre '
+              'driven (1 sigma).', (0.001, 1), live=True),
     Parameter('flat', False, 'For robots on the ground: z, roll and pitch are zero, with a small '
               'variance.'),
     Parameter('non_negative_covariance', False, 'Publish no negative covariance, which nav2 '
