@@ -107,8 +107,7 @@ class Localizer:
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
     descriptor on the drive's running mean; `filter` carries the belief from frame to frame, where
     without odometry the robot is thought to drive at most at `max_speed` (m/s), and odometry to be
-    off by `odometry_error` metres per metre. All of these may
-    be changed between frames.
+    off by `odometry_error` metres per metre. All of these may be changed between frames.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = defaults.TOP_K,

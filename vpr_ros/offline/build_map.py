@@ -72,8 +72,7 @@ class Places:
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
               index: str = defaults.INDEX, thumbnails: bool = True, rehearse: bool = True,
-              jobs: int = 1
-              ) -> PlaceMap:
+              jobs: int = 1) -> PlaceMap:
     """Make a map of all sources, each a session, with a place every `spacing` metres.
 
     Its confidence is fitted by rehearsing on the map itself (calibrate.py), unless `rehearse` is

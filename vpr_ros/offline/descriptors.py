@@ -66,30 +66,16 @@ def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder,
                 return descriptors, {}
         except (OSError, ValueError) as error:
             log.warning('%s is damaged (%s): made anew', kept, error)
-    parts: list[NDArray[np.float32]] = []
-    decoding: list[float] = []
-    encoding: list[float] = []
-    batch: list[NDArray[np.uint8]] = []
-    bar = tqdm(total=len(loads), desc=name, unit='picture', disable=None)
-    for number, (_, future) in enumerate(ahead(_timed, loads)):
-        picture, seconds = future.result()
-        batch.append(picture)
-        decoding.append(seconds)
-        if len(batch) == BATCH or number == len(loads) - 1:
-            begin = time.perf_counter()
-            parts.append(encoder.encode_batch(batch))
-            encoding += [(time.perf_counter() - begin) / len(batch)] * len(batch)
-            bar.update(len(batch))
-            batch = []
-    bar.close()
-    descriptors = np.concatenate(parts)
+    bar = tqdm(loads, desc=name, unit='picture', disable=None)
+    descriptors, seconds = _in_batches(
+        (future.result() for _, future in ahead(_timed, bar)), encoder)
     if kept is not None:
         try:
             with whole_file(kept) as part, part.open('wb') as file:
                 np.save(file, descriptors, allow_pickle=False)
         except OSError as error:
             log.warning('descriptors are not kept: %s', error)
-    return descriptors, {'decode': np.array(decoding), 'encode': np.array(encoding)}
+    return descriptors, seconds
 
 
 def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
@@ -121,11 +107,39 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
     Raises SourceError when no frame is left.
     """
     kept: list[Frame] = []
+    bad = 0
+    some = (frame for number, frame in enumerate(tqdm(
+        source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
+        if wanted is None or number in wanted)
+
+    def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
+        nonlocal bad
+        for frame, future in ahead(lambda frame: _timed(frame.load), some):
+            try:
+                picture, seconds = future.result()
+            except ImageError as error:
+                bad += 1
+                log.debug('%s: %s', frame.name, error)
+                continue
+            kept.append(_light(frame, picture) if frame.raw else frame)
+            yield picture, seconds
+
+    descriptors, seconds = _in_batches(readable(), encoder)
+    if bad:
+        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
+                    source.name, bad)
+    if not kept:
+        raise SourceError(f'{source.name} has no frame with a pose and a picture')
+    return kept, descriptors, seconds
+
+
+def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: Encoder
+                ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+    """Return the descriptors (N,D) of pictures that come with their seconds, and all seconds."""
     parts: list[NDArray[np.float32]] = []
     decoding: list[float] = []
     encoding: list[float] = []
     batch: list[NDArray[np.uint8]] = []
-    bad = 0
 
     def encode() -> None:
         begin = time.perf_counter()
@@ -133,30 +147,15 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
         encoding.extend([(time.perf_counter() - begin) / len(batch)] * len(batch))
         batch.clear()
 
-    some = (frame for number, frame in enumerate(tqdm(
-        source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
-        if wanted is None or number in wanted)
-    for frame, future in ahead(lambda frame: _timed(frame.load), some):
-        try:
-            picture, seconds = future.result()
-        except ImageError as error:
-            bad += 1
-            log.debug('%s: %s', frame.name, error)
-            continue
-        kept.append(_light(frame, picture) if frame.raw else frame)
+    for picture, seconds in pictures:
         batch.append(picture)
         decoding.append(seconds)
         if len(batch) == BATCH:
             encode()
     if batch:
         encode()
-    if bad:
-        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
-                    source.name, bad)
-    if not kept:
-        raise SourceError(f'{source.name} has no frame with a pose and a picture')
-    return kept, np.concatenate(parts), {'decode': np.array(decoding),
-                                         'encode': np.array(encoding)}
+    return (np.concatenate(parts) if parts else np.empty((0, 0), np.float32),
+            {'decode': np.array(decoding), 'encode': np.array(encoding)})
 
 
 def _light(frame: Frame, picture: NDArray[np.uint8]) -> Frame:

@@ -7,7 +7,6 @@ network is in training/words.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-import logging
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Vectors = NDArray[np.float32]
-
-log = logging.getLogger(__name__)
 
 COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')
 """One for each drive: those that the colour-blind can tell apart (Okabe and Ito 2008)."""
