@@ -72,7 +72,7 @@ def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:
     localizer = Localizer(encoder, place_map)
     with Bag(path) as bag:
         for stamp, message in bag.images(long_drive.IMAGES):
-            localizer.localize(messages.rgb(message), stamp)
+            localizer.localize(messages.rgb(message, encoder.size), stamp)
 
 
 def main() -> int:

@@ -1,5 +1,7 @@
 """What halving large pictures first gains, and what it does to descriptors, beside area at once.
 
+And the same of JPEGs, which are decoded at half their size where they would be halved.
+
 Pictures of the street are rendered at their size; photographs below it are scaled up, and smooth.
 """
 
@@ -24,6 +26,8 @@ from vpr_ros.street import Town
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Pictures = dict[str, list[NDArray[np.uint8]]]
+
 SIZES = ((640, 480), (1280, 720), (1280, 960), (1920, 1080))
 STREET = (('spring', 3), ('night', 4))
 EACH = 8
@@ -44,7 +48,7 @@ def resize(data: str | None = None, model: str | None = None, rounds: int = 60) 
         return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA),
                           np.uint8)
     cv2.setNumThreads(1)
-    rows, worst = [], 1.0
+    rows, of_jpegs, worst = [], [], 1.0
     photographs = _photographs(data) if data else []
     for size in SIZES:
         some = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
@@ -52,29 +56,43 @@ def resize(data: str | None = None, model: str | None = None, rounds: int = 60) 
             'at once': lambda some=some: at_once(some),
             'ours': lambda some=some: images.resize(some, height, width)}, rounds)
         took = {name: tables.median_ms(times) for name, times in seconds.items()}
-        cosines = {
-            'street': _cosines(encoder, at_once, _street(*size)),
-            'photographs': _cosines(encoder, at_once, [
-                cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
-                for picture in photographs])}
-        known = [value for values in cosines.values() for value in values]
-        worst = min([worst, *known])
-        rows.append((f'{size[0]}x{size[1]}', took['at once'], took['ours'],
-                     took['at once'] / took['ours'],
-                     *(min(values, default=float('nan')) for values in cosines.values()),
-                     float(np.mean(known))))
-    tables.show(f'To {width}x{height}, {rounds} rounds in turns',
-                ('from', 'area at once, ms', 'images.resize, ms', 'times as fast',
-                 'worst cosine, street', 'worst cosine, photographs', 'mean cosine'),
-                [(*row[:4], *(f'{value:.5f}' for value in row[4:])) for row in rows])
+        pictures = {'street': _street(*size), 'photographs': [
+            cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC) for picture in photographs]}
+        whole = {name: [at_once(picture) for picture in some] for name, some in pictures.items()}
+        rows.append(_row(encoder, size, took, pictures, whole))
+        jpegs = {name: [images.encode_jpeg(picture) for picture in some]
+                 for name, some in pictures.items()}
+        one = jpegs['street'][0]
+        seconds = tables.in_turns({
+            'at once': lambda one=one: at_once(images.decode(one)),
+            'ours': lambda one=one: images.resize(
+                images.decode(one, enough=encoder.size), height, width)}, rounds)
+        took = {name: tables.median_ms(times) for name, times in seconds.items()}
+        smaller, whole = (
+            {name: [scale(jpeg) for jpeg in some] for name, some in jpegs.items()}
+            for scale in (lambda jpeg: images.decode(jpeg, enough=encoder.size),
+                          lambda jpeg: at_once(images.decode(jpeg))))
+        of_jpegs.append(_row(encoder, size, took, smaller, whole))
+        worst = min([worst, *rows[-1][4:], *of_jpegs[-1][4:]])
+    for name, one_way in (('', rows), ('JPEG to pixels, ', of_jpegs)):
+        tables.show(f'{name}To {width}x{height}, {rounds} rounds in turns',
+                    ('from', 'area at once, ms', 'images, ms', 'times as fast',
+                     'worst cosine, street', 'worst cosine, photographs', 'mean cosine'),
+                    [(*row[:4], *(f'{value:.5f}' for value in row[4:])) for row in one_way])
     line = tables.verdict(f'descriptors keep a cosine of {GOAL:g} to those of area at once: '
                           f'{worst:.5f}', reached=worst >= GOAL)
-    return {'model': encoder.digest, 'rows': rows, 'verdict': line}
+    return {'model': encoder.digest, 'rows': rows, 'jpegs': of_jpegs, 'verdict': line}
 
 
-def _cosines(encoder: Encoder, at_once: Any, pictures: list[NDArray[np.uint8]]) -> list[float]:
-    return [float(encoder.encode(at_once(picture)) @ encoder.encode(picture))
-            for picture in pictures]
+def _row(encoder: Encoder, size: tuple[int, int], took: dict[str, float], ours: Pictures,
+         at_once: Pictures) -> tuple[Any, ...]:
+    """Return a line of a table: what it took, and how like the descriptors are."""
+    cosines = [[float(encoder.encode(one) @ encoder.encode(other)) for one, other in zip(
+        ours[name], at_once[name], strict=True)] for name in ours]
+    return (f'{size[0]}x{size[1]}', took['at once'], took['ours'],
+            took['at once'] / took['ours'],
+            *(min(values, default=float('nan')) for values in cosines),
+            float(np.mean([value for values in cosines for value in values])))
 
 
 def _street(width: int, height: int) -> list[NDArray[np.uint8]]:

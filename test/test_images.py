@@ -225,6 +225,10 @@ def _padded(pixels: np.ndarray, padding: int) -> tuple[bytes, int]:
     return data.tobytes(), data.shape[1]
 
 
+def _smooth(height: int, width: int) -> np.ndarray:
+    return cv2.resize(_noise(30, 40), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def _png(pixels: np.ndarray) -> bytes:
     return bytes(cv2.imencode('.png', pixels)[1])
 
@@ -265,11 +269,37 @@ def test_a_picture_of_another_kind_is_not_scaled_into_the_given_one(picture: np.
 
 @pytest.mark.parametrize('size', [(480, 640), (720, 1280), (1080, 1920), (1081, 1921)])
 def test_a_large_picture_is_scaled_almost_as_by_area_at_once(size: tuple[int, int]) -> None:
-    picture = cv2.resize(_noise(30, 40), size[::-1], interpolation=cv2.INTER_CUBIC)
+    picture = _smooth(*size)
     at_once = cv2.resize(picture, (160, 128), interpolation=cv2.INTER_AREA)
     difference = np.abs(images.resize(picture, 128, 160).astype(int) - at_once)
     assert difference.mean() < 1.5
     assert difference.max() < 16
+
+
+@pytest.mark.parametrize(('size', 'enough', 'expected'), [
+    ((480, 640), (120, 160), (240, 320)),
+    ((480, 640), (240, 320), (480, 640)),
+    ((482, 642), (120, 160), (241, 321)),
+    ((481, 640), (120, 160), (481, 640)),
+    ((960, 1280), (120, 160), (480, 640)),
+    ((480, 640), None, (480, 640)),
+])
+def test_a_jpeg_that_would_be_halved_is_decoded_at_half_its_size(
+        size: tuple[int, int], enough: tuple[int, int] | None, expected: tuple[int, int]) -> None:
+    jpeg = images.encode_jpeg(_smooth(*size))
+    assert images.decode(jpeg, enough=enough).shape == (*expected, 3)
+
+
+def test_a_jpeg_decoded_smaller_is_almost_that_which_was_halved() -> None:
+    jpeg = images.encode_jpeg(_smooth(480, 640), 95)
+    smaller, whole = images.decode(jpeg, enough=(120, 160)), images.decode(jpeg)
+    off = images.resize(smaller, 120, 160).astype(int) - images.resize(whole, 120, 160)
+    assert np.abs(off).max() <= 8
+    assert np.abs(off).mean() < 1
+
+
+def test_a_png_is_decoded_whole() -> None:
+    assert images.decode(_png(_smooth(480, 640)), enough=(120, 160)).shape == (480, 640, 3)
 
 
 def test_what_is_a_little_larger_is_scaled_by_area_exactly() -> None:

@@ -72,6 +72,11 @@ class Encoder:
             self._session.get_modelmeta().custom_metadata_map)
         self.height, self.width, self.dimension = self._check_contract()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.height, self.width
+
     def encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture.
 

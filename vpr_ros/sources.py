@@ -46,12 +46,14 @@ _POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
 class Frame:
     """One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
 
-    `raw` says that its pixels wait in memory uncompressed for as long as the frame is kept.
+    `load(enough)` gives them uint8 (H,W,3), smaller where that is quicker and `enough` (height,
+    width) of them are left; whole without (see images.decode). `raw` says that its pixels wait in
+    memory uncompressed for as long as the frame is kept.
     """
 
     stamp: int
     pose: NDArray[np.float64]
-    load: Callable[[], NDArray[np.uint8]]
+    load: Callable[..., NDArray[np.uint8]]
     name: str
     raw: bool = False
 

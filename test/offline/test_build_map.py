@@ -192,7 +192,7 @@ def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
         nonlocal alive
         alive -= 1
 
-    def load(number):
+    def load(number, enough):
         nonlocal alive, most
         view = np.random.default_rng(number).integers(
             0, 256, (encoder.height, encoder.width, 3), np.uint8)
@@ -218,7 +218,7 @@ def test_the_network_runs_while_the_next_pictures_are_read(model_path):
             assert read.wait(10)
             return super().encode_batch(pictures)
 
-    def load(number):
+    def load(number, enough):
         if number >= BATCH:
             read.set()
         return picture(number)

@@ -170,19 +170,20 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
     """Yield batches of frames `spacing` metres apart."""
     batch = _Batch()
     last: NDArray[np.float64] | None = None
+    enough = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
     bad = 0
     for frame in frames:
         if not is_new_place(frame.pose, last, spacing):
             continue
         try:
-            picture = frame.load()
+            picture = frame.load(enough=enough)
         except ImageError as error:
             bad += 1
             log.debug('%s: %s', frame.name, error)
             continue
         batch.stamps.append(frame.stamp)
         batch.poses.append(frame.pose)
-        batch.pictures.append(images.resize(picture, encoder.height, encoder.width))
+        batch.pictures.append(images.resize(picture, *encoder.size))
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(picture, _THUMBNAIL_HEIGHT), 80))

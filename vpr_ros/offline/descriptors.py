@@ -48,7 +48,7 @@ NETWORKS = 2
 _KEPT_HEIGHT = 240
 
 
-def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder, name: str,
+def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder, name: str,
              files: Sequence[Path] | None = None
              ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """Return the descriptors (N,D) of N pictures, and the seconds of each, (N,), by stage.
@@ -68,7 +68,7 @@ def describe(loads: Sequence[Callable[[], NDArray[np.uint8]]], encoder: Encoder,
             log.warning('%s is damaged (%s): made anew', kept, error)
     bar = tqdm(loads, desc=name, unit='picture', disable=None)
     descriptors, seconds = _in_batches(
-        (future.result() for _, future in ahead(_timed, bar)), encoder)
+        (future.result() for _, future in ahead(partial(_timed, encoder.size), bar)), encoder)
     if kept is not None:
         try:
             with whole_file(kept) as part, part.open('wb') as file:
@@ -87,7 +87,7 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
     descriptors are its own. `result()` raises ImageError for a bad frame.
     """
     def fitting(frame: tuple[int, Any]) -> NDArray[np.uint8]:
-        return images.resize(messages.rgb(frame[1]), encoder.height, encoder.width)
+        return images.resize(messages.rgb(frame[1], encoder.size), *encoder.size)
 
     def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
         return encoder.encode(decoded[1].result())
@@ -114,7 +114,7 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
 
     def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
         nonlocal bad
-        for frame, future in ahead(lambda frame: _timed(frame.load), some):
+        for frame, future in ahead(lambda frame: _timed(encoder.size, frame.load), some):
             try:
                 picture, seconds = future.result()
             except ImageError as error:
@@ -164,9 +164,10 @@ def _light(frame: Frame, picture: NDArray[np.uint8]) -> Frame:
     return replace(frame, load=partial(images.decode, jpeg, frame.name), raw=False)
 
 
-def _timed(load: Callable[[], NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], float]:
+def _timed(enough: tuple[int, int], load: Callable[..., NDArray[np.uint8]]
+           ) -> tuple[NDArray[np.uint8], float]:
     begin = time.perf_counter()
-    return load(), time.perf_counter() - begin
+    return load(enough=enough), time.perf_counter() - begin
 
 
 def _kept(files: Sequence[Path], encoder: Encoder) -> Path:

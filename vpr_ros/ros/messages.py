@@ -77,14 +77,15 @@ def float32(types: Types, value: float) -> Any:
     return types('std_msgs/msg/Float32')(data=float(value))
 
 
-def rgb(message: Any) -> NDArray[np.uint8]:
+def rgb(message: Any, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
 
-    Raises ImageError when it cannot be converted.
+    A JPEG much larger than `enough` (height, width) comes smaller: see images.decode. Raises
+    ImageError when it cannot be converted.
     """
     if hasattr(message, 'encoding'):
         return rgb_from_image(message)
-    return rgb_from_compressed(message)
+    return rgb_from_compressed(message, enough)
 
 
 def rgb_from_image(message: Any) -> NDArray[np.uint8]:
@@ -100,7 +101,8 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
                            message.step, big_endian=bool(message.is_bigendian))
 
 
-def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
+def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
+                        ) -> NDArray[np.uint8]:
     """Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
 
     Raises ImageError when it is a depth picture, damaged, or of a format OpenCV cannot decode.
@@ -108,7 +110,8 @@ def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     if 'compressedDepth' in message.format:
         raise ImageError(f"format '{message.format}' is a depth picture: choose the topic of a "
                          'colour or grey camera')
-    return images.decode(message.data, f"compressed image ({message.format or 'no format'})")
+    return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
+                         enough)
 
 
 def pose_of(message: Any) -> Floats:

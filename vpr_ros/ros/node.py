@@ -258,14 +258,14 @@ class LocalizerNode(LifecycleNode):
 
     def _localize(self, message: Any, received: float) -> None:
         begin = time.perf_counter()
-        picture = messages.rgb(message)
         stamp = messages.stamp_ns(message.header)
-        converted = time.perf_counter()
-        odometry = self._odometry.at(stamp)
-        ready = time.perf_counter()
         localizer, outputs = self._localizer, self._outputs
         if localizer is None or outputs is None:
             return
+        picture = messages.rgb(message, localizer.encoder.size)
+        converted = time.perf_counter()
+        odometry = self._odometry.at(stamp)
+        ready = time.perf_counter()
         descriptor = self._encoded(localizer, picture)
         encoded = time.perf_counter()
         with self._turn:  # not held while the network runs: callbacks wait for it
