@@ -49,7 +49,7 @@ TOWNS = (21, 22, 23, 24)
 DRIVES = ('spring', 'rain', 'night', 'unmapped', 'carried')
 WAYS = ('single frame', 'filter', 'filter, odometry')
 THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
-FITTED_ON = (31, 32, 33, 34)
+FITTED_ON = tuple(range(31, 41))
 """Seeds of towns that `--fit` fits the default curves to."""
 
 CARRIED_AFTER = 150

@@ -31,10 +31,12 @@ MOST_STEPS = 20
 SPEEDS = (np.arange(8) / 7) ** 2
 """Speeds that are told apart without odometry, as shares of the fastest; finer where slow."""
 
-# Per second: how a robot gets off the map, back on it, is carried elsewhere, changes its speed to
-# one nearby, to any (it brakes or starts within a second or two).
-TO_NOWHERE = 0.01
-FROM_NOWHERE = 0.05
+# Per metre: how a robot gets off the map, and back on it.
+TO_NOWHERE = 0.0017
+FROM_NOWHERE = 0.008
+
+# Per second: how it is carried elsewhere, changes its speed to one nearby, to any (it brakes or
+# starts within a second or two).
 CARRIED = 0.001
 CHANGED_SPEED = 0.02
 NEW_SPEED = 0.02
@@ -49,8 +51,9 @@ HEADING_ERROR = 0.25
 CURVATURE = 0.2
 """Radians per metre that a robot without odometry is thought to turn at most (1 sigma)."""
 
-WINDOW = 15.0
-"""Wholly new frames over which `support` is a mean; older ones fade."""
+WINDOW = 30.0
+"""Wholly new frames over which `support` is a mean; older ones fade. A corner on no map may look
+like a mapped one for a dozen."""
 
 TOLD = 5.0
 """The support that a place has when somebody said the robot is there: that of a clear stretch."""
@@ -169,9 +172,10 @@ class Belief:
         elif len(self._mass) > 1:
             self._mass = self._mass.sum(axis=0, keepdims=True)
             self._evidence = self._evidence.sum(axis=0, keepdims=True)
-        lost, found, carried = -np.expm1(
-            -seconds * np.array([TO_NOWHERE, FROM_NOWHERE, CARRIED]))
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
+        driven = length if motion is not None else length * float(SPEEDS.mean())
+        lost, found, carried = -np.expm1(
+            [-driven * TO_NOWHERE, -driven * FROM_NOWHERE, -seconds * CARRIED])
         steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
         stray = sum(self._move(length / steps, None if motion is None else motion / steps,
                                odometry_error)

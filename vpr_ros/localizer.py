@@ -39,6 +39,9 @@ _SAMPLE = 512
 _WEIGHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
+_WORSE = 2 / 3
+"""Standard deviations by which the latest frame may fall short of what was lately seen."""
+
 _TURN = 0.1
 
 _NEGLIGIBLE = 1e-9
@@ -233,8 +236,8 @@ class Localizer:
         self._agreement += novelty * (self._agreed(places, ratios, near) - self._agreement)
         support = self._agreement
         if self.filter:
-            # Who was carried off sees so at once: one frame may be a sigma worse than the others.
-            support = min(support + self.calibration.separation,
+            # Who was carried off sees so at once: one frame may be a little worse than the others.
+            support = min(support + _WORSE * self.calibration.separation,
                           float(mass @ self._belief.support_of(near)) / mass.sum())
         estimate = self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp,
                                   curve, near, mass, support)

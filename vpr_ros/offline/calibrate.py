@@ -48,8 +48,6 @@ _SPELT = {'odometry': 'with odometry', 'filter': 'without odometry', 'single': '
 
 _PARTS = 3
 _FOLDS = 5
-_LAWS = ((3.0, 0.05), (2.5, 0.1), (2.0, 0.1), (1.5, 0.2))
-_WEIGHTS = (0.2, 0.3, 0.5)
 
 _INDEPENDENT = 0.1
 """What a frame counts for in the fit: neighbouring ones go right or wrong together."""
@@ -131,12 +129,6 @@ class Examples:
             confidence[own] = curve.confidence(self.mass[own], self.support[own])
         return confidence
 
-    def loss(self, prior: Curve) -> float:
-        """Return the cross-validated logarithmic loss per frame of the best curve."""
-        p = np.clip(self.held_out(prior), 1e-4, 1 - 1e-4)
-        losses = -np.where(self.right, np.log(p), np.log1p(-p))
-        return float(np.average(losses, weights=self.counts))
-
 
 @dataclass(frozen=True)
 class Fit:
@@ -201,46 +193,27 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
 def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive], *,
               correct_radius: float = defaults.CORRECT_RADIUS,
               max_speed: float = defaults.MAX_SPEED) -> Fit:
-    """Fit the calibration of a map to drives through it, in all that a drive can tell.
+    """Fit the calibration of a map to drives through it: its curves, and its deviation.
 
-    The law of similarity and the weight of a frame are those, of a few, with the smallest
-    cross-validated loss; then the curves; then how far the robot drives beside the map's track.
     Each drive is also held against the map without the stretch it drives through: every pose that
-    this gives is wrong.
+    this gives is wrong. The curves are drawn to the defaults, not to what was there.
     """
     runs = [(place_map, drive) for drive in drives]
     ways = [way for way in WAYS if way != 'odometry' or any(d.has_odometry for d in drives)]
     current = Calibration(**place_map.manifest.calibration)
-    bar = tqdm(total=len(_LAWS) + (len(_WEIGHTS) + 1) * (len(ways) - 1) + 1, desc='calibrate',
-               unit='run', disable=None)
-
-    def examples(calibration: Calibration, way: str) -> Examples:
-        bar.update()
-        return gather(runs, encoder, calibration, way, correct_radius, max_speed)
-
-    def loss(calibration: Calibration, way: str) -> float:
-        return examples(calibration, way).loss(_start(calibration, way))
-
-    laws = [replace(Calibration(), separation=separation, outliers=outliers)
-            for separation, outliers in _LAWS]
-    best = min(laws, key=lambda law: loss(law, ways[0]))
-    for way in ways[:-1]:  # a single frame always counts as one
-        best = min((_with_curve(best, way, replace(_start(best, way), weight=weight))
-                    for weight in _WEIGHTS), key=lambda law: loss(law, way))
-    found = {way: examples(best, way) for way in ways}
-    bar.close()
-    before = {way: current.curves[way].confidence(own.mass, own.support) if (
-        current.curves[way].weight == best.curves[way].weight
-        and current.separation == best.separation) else _confidence(gather(
-            runs, encoder, current, way, correct_radius, max_speed), current.curves[way])
-        for way, own in found.items()}
+    law = replace(current, curves=DEFAULT_CURVES)
+    found = {way: gather(runs, encoder, law, way, correct_radius, max_speed)
+             for way in tqdm(ways, desc='calibrate', unit='way', disable=None)}
     frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
-    curves = {way: own.fit(_start(best, way)) for way, own in found.items()}
     calibration = replace(
-        best, curves={**best.curves, **curves}, deviation=_deviation(found[ways[0]], len(drives)),
+        law, curves={way: own.fit(DEFAULT_CURVES[way])
+                     for way, own in found.items()},
+        deviation=_deviation(found[ways[0]], len(drives)),
         fitted_on=', '.join(drive.name for drive in drives) + f': {frames} frames')
-    held_out = {way: own.held_out(_start(best, way)) for way, own in found.items()}
-    return Fit(calibration, found, held_out, before)
+    return Fit(calibration, found,
+               {way: own.held_out(DEFAULT_CURVES[way]) for way, own in found.items()},
+               {way: current.curves[way].confidence(own.mass, own.support)
+                for way, own in found.items()})
 
 
 def report(fit: Fit) -> Iterator[str]:
@@ -315,19 +288,6 @@ def _without(place_map: PlaceMap, stretch: KnownDrive) -> PlaceMap | None:
         return None
     near = np.array([poses.distance(true, pose).min() <= AWAY for pose in place_map.poses])
     return place_map.select(np.flatnonzero(~near)) if (~near).sum() >= FEWEST else None
-
-
-def _start(calibration: Calibration, way: str) -> Curve:
-    """Return where the fit of a way's curve starts and is drawn to: not to what was there."""
-    return replace(DEFAULT_CURVES[way], weight=calibration.curves[way].weight)
-
-
-def _with_curve(calibration: Calibration, way: str, curve: Curve) -> Calibration:
-    return replace(calibration, curves={**calibration.curves, way: curve})
-
-
-def _confidence(examples: Examples, curve: Curve) -> Floats:
-    return curve.confidence(examples.mass, examples.support)
 
 
 def _deviation(examples: Examples, drives: int) -> tuple[float, float, float]:
