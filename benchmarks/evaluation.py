@@ -16,6 +16,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from benchmarks import tables
+from benchmarks.long_drive import encode_all
 from benchmarks.sets import find_sets
 import numpy as np
 from vpr_ros import images
@@ -41,7 +42,7 @@ ROUNDS = 3
 
 def evaluation(data: str, model: str | None = None) -> dict[str, Any]:
     """Measure on the sets in `data`; return the figures."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model or bundled_model(), throughput=True)
     sets = {one.name: (one.database, one.queries, one.ground_truth)
             for one in find_sets(data) if one.has_queries}
     rows, largest = [], max(sets, key=lambda name: len(images.list_folder(sets[name][0])))
@@ -90,8 +91,8 @@ def _throughput(database: Path, queries: Path, truth: Path, encoder: Encoder) ->
                 for file in images.list_folder(folder)]
 
     def encode() -> None:
-        for i in range(0, len(pictures), BATCH):
-            encoder.encode_batch(pictures[i:i + BATCH])
+        encode_all(encoder, encoder.encode_batch,
+                   (pictures[i:i + BATCH] for i in range(0, len(pictures), BATCH)))
     taken = tables.in_turns({
         'the encoder alone': encode,
         'vpr evaluate': lambda: summary(evaluate_set(database, queries, truth, encoder,

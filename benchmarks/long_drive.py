@@ -1,6 +1,7 @@
-"""Bags of a camera's drive for the benchmarks of throughput: pictures of the street, in turns.
+"""Bags of a camera's drive for the benchmarks of throughput, and the network alone, their peer.
 
-Every frame is a new place, so that none is left out. Nothing is measured here.
+The bags show pictures of the street in turns. Every frame is a new place, so that none is left
+out. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from typing import TYPE_CHECKING
 
 from benchmarks import street_map
 import numpy as np
+from vpr_ros.ahead import ahead
 from vpr_ros.poses import planar
 from vpr_ros.ros import messages
 from vpr_ros.ros.bag import BagWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterable
     from pathlib import Path
+    from typing import Any
 
     from numpy.typing import NDArray
+    from vpr_ros.encoder import Encoder
 
 IMAGES, POSES = '/camera/image_raw', '/ground_truth/pose'
 STEP = 100_000_000
@@ -46,3 +52,9 @@ def write(path: Path, views: list[NDArray[np.uint8]], count: int, *, compressed:
             message.header = messages.header(bag.types, stamp, 'camera')
             bag.write(IMAGES, message, stamp)
     return path
+
+
+def encode_all(encoder: Encoder, call: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """Call a method of an encoder with each of the items, as many at once as suits it."""
+    for _, future in ahead(call, items, depth=encoder.at_once, threads=encoder.at_once):
+        future.result()

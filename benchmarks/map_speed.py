@@ -1,7 +1,8 @@
 """How close the building of a map comes to the network alone, from bags of 640x480.
 
-The peer is `Encoder.encode_batch` on the same pictures, which lie decoded in memory. What reading
-ahead gains shows beside the same steps one after another.
+The peer is `Encoder.encode_batch` on the same pictures, which lie decoded in memory: a call for
+each core, as maps are built, and beside it all cores for each call. What reading ahead gains shows
+beside the same steps one after another.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ TARGET = 0.9
 """Of the encoder's throughput, from a JPEG bag."""
 VIEWS = 32
 PEER = 'encode_batch, pictures in memory'
+TOGETHER = 'the same, all cores for each call'
 
 
 def map_speed(model: str | None = None, frames: int = 256, rounds: int = 5, threads: int = 0,
               jobs: int = 2) -> dict[str, Any]:
     """Race the building of maps of `frames` places; return the figures and what was reached."""
-    encoder = Encoder(model or bundled_model(), threads=threads)
+    path = model or bundled_model()
+    encoder = Encoder(path, threads=threads, throughput=True)
+    together = Encoder(path, threads=threads)
     views = long_drive.pictures(VIEWS)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -50,9 +54,10 @@ def map_speed(model: str | None = None, frames: int = 256, rounds: int = 5, thre
 
         timed: dict[str, Callable[[], object]] = {
             PEER: lambda: _alone(encoder, views, frames),
+            TOGETHER: lambda: _alone(together, views, frames),
             'map from a JPEG bag': lambda: built(jpeg),
             'map from a raw bag': lambda: built(raw),
-            'JPEG bag, one step after another': lambda: _in_line(encoder, jpeg)}
+            'JPEG bag, one step after another': lambda: _in_line(together, jpeg)}
         one = tables.race(f'Maps of {frames} places, ms a frame, {encoder.provider}', timed, PEER,
                           rounds, units=frames, target=1 / TARGET)
         result: dict[str, Any] = {
@@ -78,9 +83,9 @@ def map_speed(model: str | None = None, frames: int = 256, rounds: int = 5, thre
 
 
 def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
-    for begin in range(0, frames, BATCH):
-        encoder.encode_batch([views[number % len(views)]
-                              for number in range(begin, min(begin + BATCH, frames))])
+    batches = ([views[number % len(views)] for number in range(begin, min(begin + BATCH, frames))]
+               for begin in range(0, frames, BATCH))
+    long_drive.encode_all(encoder, encoder.encode_batch, batches)
 
 
 def _in_line(encoder: Encoder, path: Path) -> list[bytes]:

@@ -1,7 +1,8 @@
 """How close `vpr replay` of a 640x480 bag comes to the network alone.
 
-The peer is `Encoder.encode` on the same pictures, which lie decoded in memory. What reading and
-decoding ahead gains shows beside the same steps one after another.
+The peer is `Encoder.encode` on the same pictures, which lie decoded in memory: a call for each
+core, as bags are replayed, and beside it all cores for each call. What reading and decoding ahead
+gains shows beside the same steps one after another.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 TARGET = 0.85
 VIEWS = 32
 PEER = 'Encoder.encode, pictures in memory'
+TOGETHER = 'the same, all cores for each call'
 
 
 def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, threads: int = 0
                  ) -> dict[str, Any]:
     """Race replays of `frames` frames on a map of as many places; return the figures."""
-    encoder = Encoder(model or bundled_model(), threads=threads)
+    path = model or bundled_model()
+    encoder = Encoder(path, threads=threads, throughput=True)
+    together = Encoder(path, threads=threads)
     views = long_drive.pictures(VIEWS)
     with tempfile.TemporaryDirectory() as scratch:
         bags = {name: long_drive.write(Path(scratch) / name, views, frames,
@@ -47,10 +51,11 @@ def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, t
         place_map = build_map([open_source(bags['JPEG'])], encoder, rehearse=False)
         timed: dict[str, Callable[[], object]] = {
             PEER: lambda: _alone(encoder, views, frames),
+            TOGETHER: lambda: _alone(together, views, frames),
             **{f'replay of a {name} bag': lambda bag=bag: replay(bag, Localizer(
                 encoder, place_map)) for name, bag in bags.items()},
             **{f'{name} bag, one step after another': lambda bag=bag: _in_line(
-                bag, encoder, place_map) for name, bag in bags.items()}}
+                bag, together, place_map) for name, bag in bags.items()}}
         race = tables.race(
             f'Replay on a map of {len(place_map)} places, ms a frame, {encoder.provider}', timed,
             PEER, rounds, units=frames, target=1 / TARGET)
@@ -64,8 +69,8 @@ def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, t
 
 
 def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
-    for number in range(frames):
-        encoder.encode(views[number % len(views)])
+    long_drive.encode_all(encoder, encoder.encode,
+                          (views[number % len(views)] for number in range(frames)))
 
 
 def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros import images
+from vpr_ros import machine
 from vpr_ros.engines import input_size
 from vpr_ros.engines import open_engine
 from vpr_ros.engines import Request
@@ -44,27 +45,34 @@ class Encoder:
     """Turns pictures into descriptors; any number of threads may call it at once.
 
     Attributes: `path`; `digest`, the file's SHA-256, which is the model's identity; `provider`,
-    the short name of the execution provider that serves; `height`, `width` of the input in
-    pixels; `dimension` D of the descriptor; `metadata`, the model's own properties.
+    the short name of the execution provider that serves; `at_once`, the calls in flight that keep
+    the machine busy; `height`, `width` of the input in pixels; `dimension` D of the descriptor;
+    `metadata`, the model's own properties.
     """
 
     def __init__(self, path: str | Path, provider: str | Sequence[str] = 'auto', threads: int = 0,
-                 *, engine_cache: str | Path | None = None,
+                 *, throughput: bool = False, engine_cache: str | Path | None = None,
                  report: Callable[[str], None] | None = None) -> None:
         """Load a model; `provider` is 'auto', a key of PROVIDERS, or several, with commas.
 
         The first that loads and runs the model serves; if none does, that is an error. `threads`
-        is for the CPU, 0 for all cores. Engines that have to be built are kept in `engine_cache`,
-        the user's cache directory if left out; `report` is told, in a line each, before and after
-        what may take minutes (the log if left out). Raises FileNotFoundError, or ModelError for a
-        file that is not a model of the contract, ValueError for an unknown provider.
+        is for the CPU, 0 for all cores: they share each call, so that one picture is done soonest,
+        or with `throughput` each has a call of its own, so that many are. Engines that have to be
+        built are kept in `engine_cache`, the user's cache directory if left out; `report` is told,
+        in a line each, before and after what may take minutes (the log if left out). Raises
+        FileNotFoundError, or ModelError for a file that is not a model of the contract, ValueError
+        for an unknown provider.
         """
         self.path = Path(path)
         self.digest = check_model_file(self.path)
         cache = Path(engine_cache) if engine_cache else user_cache() / 'engines'
-        request = Request(self.path, self.digest, threads, cache, report or log.info)
+        request = Request(self.path, self.digest, threads, cache, report or log.info, throughput)
         self.engine = open_engine(provider, request)
         self.provider = self.engine.provider
+        # What of a call uses one core only, or none, leaves the rest to another.
+        self.at_once = 2
+        if throughput and self.provider == 'cpu':
+            self.at_once = threads or machine.cores()
         self._session = self.engine.session
         self._largest = self.engine.largest or LARGEST_BATCH
         self._own = threading.local()

@@ -57,8 +57,9 @@ class Request:
     """What is to run, and how.
 
     `digest` is the SHA-256 of the file; `threads` is for a CPU, 0 for all cores; `cache` is the
-    folder of engines; `report` is told what takes long; `batch` is how many pictures TensorRT's
-    engine takes, no more and no fewer.
+    folder of engines; `report` is told what takes long; `throughput`: a call keeps to one of those
+    threads, for there are as many calls at once (CPU alone); `batch` is how many pictures
+    TensorRT's engine takes, no more and no fewer.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Request:
     threads: int
     cache: Path
     report: Callable[[str], None]
+    throughput: bool = False
     batch: int = 1
 
 
@@ -286,7 +288,8 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     """Open a session. Raises NotServingError when the provider leaves the model to another."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # a provider that fails to load says so by its absence
-    settings.intra_op_num_threads = request.threads or machine.cores()
+    alone = request.throughput and name == 'cpu'
+    settings.intra_op_num_threads = 1 if alone else request.threads or machine.cores()
     # Threads that spin while they wait take the cores from the rest of the robot: images that
     # arrive meanwhile are lost.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')

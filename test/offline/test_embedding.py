@@ -86,7 +86,7 @@ def test_at_most_so_many_frames_are_described(tmp_path, encoder):
     assert sorted(found.pictures) == [0, 3]
 
 
-def test_what_cannot_be_compared_is_told(views):
+def test_what_cannot_be_compared_is_told(encoder, views):
     with pytest.raises(VprError, match='one drive alone'):
         together([drive('winter', views)], 5)
     with pytest.raises(VprError, match='no drive comes within 5 m of another'):
@@ -94,7 +94,7 @@ def test_what_cannot_be_compared_is_told(views):
     with pytest.raises(VprError, match='3 frames are too few'):
         embed(views[:3], 'tsne')
     with pytest.raises(SourceError, match='empty has no frame with a pose and a picture'):
-        describe_drive(Source('empty', [], 0), None, 'winter', 10, 1)
+        describe_drive(Source('empty', [], 0), encoder, 'winter', 10, 1)
 
 
 @pytest.mark.parametrize(('method', 'library'), [('tsne', 'sklearn'), ('umap', 'umap')])

@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from dataclasses import field
 from functools import partial
 import logging
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 from vpr_ros import defaults
 from vpr_ros import images
+from vpr_ros import machine
 from vpr_ros.ahead import ahead
 from vpr_ros.encoder import Encoder
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.offline.descriptors import BATCH
-from vpr_ros.offline.descriptors import NETWORKS
 from vpr_ros.offline.processes import in_processes
 from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.place_map import Manifest
@@ -111,7 +110,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
                  spacing: float, jobs: int, *, thumbnails: bool) -> list[Places]:
     jobs = min(jobs, len(sources))
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = max(1, machine.cores() // jobs)
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
                    spacing=spacing, thumbnails=thumbnails)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:
@@ -120,7 +119,8 @@ def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Enc
 
 def _places_in_process(opened: AbstractContextManager[Source], report: Callable[[int], object], *,
                        model: tuple[Path, str, int], spacing: float, thumbnails: bool) -> Places:
-    return _places(opened, Encoder(*model), spacing, thumbnails=thumbnails, report=report)
+    return _places(opened, Encoder(*model, throughput=True), spacing, thumbnails=thumbnails,
+                   report=report)
 
 
 def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: float, *,
@@ -144,7 +144,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
         # Reading and decoding go on here while the network is at the batches before.
         for batch, future in ahead(lambda batch: encoder.encode_batch(batch.pictures), batches,
-                                   depth=3, threads=NETWORKS):
+                                   depth=encoder.at_once + 1, threads=encoder.at_once):
             descriptors.append(future.result())
             stamps += batch.stamps
             places += batch.poses

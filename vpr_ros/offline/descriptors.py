@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 BATCH = 8
 """Pictures in one call of the network."""
 
-NETWORKS = 2
-"""Calls of the network at once: the parts of it that use one core leave the rest to the other."""
-
 _KEPT_HEIGHT = 240
 
 
@@ -93,8 +90,8 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
         return encoder.encode(decoded[1].result())
 
     # The frames behind the Futures may be raw pictures: few of them are held.
-    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4), depth=4,
-                                         threads=NETWORKS):
+    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4),
+                                         depth=encoder.at_once + 2, threads=encoder.at_once):
         yield stamp, future
 
 
@@ -139,21 +136,27 @@ def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: En
     parts: list[NDArray[np.float32]] = []
     decoding: list[float] = []
     encoding: list[float] = []
-    batch: list[NDArray[np.uint8]] = []
 
-    def encode() -> None:
+    def batches() -> Iterator[list[NDArray[np.uint8]]]:
+        batch = []
+        for picture, seconds in pictures:
+            batch.append(images.resize(picture, *encoder.size))  # less to hold while it waits
+            decoding.append(seconds)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def encode(batch: list[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
         begin = time.perf_counter()
-        parts.append(encoder.encode_batch(batch))
-        encoding.extend([(time.perf_counter() - begin) / len(batch)] * len(batch))
-        batch.clear()
+        return encoder.encode_batch(batch), time.perf_counter() - begin
 
-    for picture, seconds in pictures:
-        batch.append(picture)
-        decoding.append(seconds)
-        if len(batch) == BATCH:
-            encode()
-    if batch:
-        encode()
+    for batch, future in ahead(encode, batches(), depth=encoder.at_once + 1,
+                               threads=encoder.at_once):
+        descriptors, seconds = future.result()
+        parts.append(descriptors)
+        encoding += [seconds / len(batch)] * len(batch)
     return (np.concatenate(parts) if parts else np.empty((0, 0), np.float32),
             {'decode': np.array(decoding), 'encode': np.array(encoding)})
 
