@@ -64,9 +64,9 @@ def compression(data: str, model: str | None = None, plot: str | None = None) ->
 
 def bytes_per_place(kind: str, dimension: int) -> float:
     """Return what a place more costs in the index; codebooks and coarse clusters not counted."""
-    return float({'flat': 4 * dimension, 'sq8': dimension, 'hnsw': 4 * dimension + 4 * 64,
-                  'pq': dimension // 8, 'opq': dimension // 8, 'ivfpq': dimension // 8 + 8,
-                  'rerank': dimension // 8 + 8}[kind])
+    return float({'flat': 4 * dimension, 'fp16': 2 * dimension, 'sq8': dimension,
+                  'hnsw': 4 * dimension + 4 * 64, 'pq': dimension // 8, 'opq': dimension // 8,
+                  'ivfpq': dimension // 8 + 8, 'rerank': dimension // 8 + 8}[kind])
 
 
 def _recall(kind: str, database: NDArray[np.float32], queries: NDArray[np.float32],

@@ -125,6 +125,7 @@ def _run(parameters: dict[str, Any], folder: Path, rate: float, seconds: float) 
     """Run one node under a camera of `rate`; return its figures."""
     from vpr_ros.ros import live
     os.environ.update(live.isolated_environment())
+    parameters = {**parameters, 'min_confidence': 0.0}  # every frame has its pose sent
     node_log, camera_log, report = (folder / name for name in ('node.log', 'camera.log', 'sent'))
     with live.Recorder() as recorder, live.process(
             'vpr_ros.ros.run', *live.node_arguments(parameters, TOPIC), log=node_log) as node:

@@ -38,10 +38,20 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / 'town'
 
 
-def test_a_small_map_is_searched_exactly() -> None:
+def test_every_vector_of_a_small_map_is_compared_in_half_precision() -> None:
     index, kind, recall = fit_index(_drive(300), 'auto')
-    assert (kind, recall) == ('flat', 1.0)
+    assert kind == 'fp16'
+    assert recall > 0.995
     assert not isinstance(index, Reranked)
+
+
+def test_where_half_precision_does_not_tell_places_apart_auto_is_exact() -> None:
+    vectors = np.ones((300, DIMENSION), np.float32)
+    vectors[:, 0] += np.linspace(0, 1e-3, 300, dtype=np.float32)  # less than a rounding apart
+    vectors[:, 1] += np.random.default_rng(0).normal(0, 1e-4, 300).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert fit_index(vectors, 'fp16')[2] < RECALL
+    assert fit_index(vectors, 'auto')[1:] == ('flat', 1.0)
 
 
 def test_a_large_map_gets_codes_that_find_what_an_exact_search_finds() -> None:

@@ -21,10 +21,11 @@ SPACING = 1.0
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
 """What can run a model, in the order in which 'auto' tries them."""
 
-INDEX_KINDS = ('flat', 'sq8', 'pq', 'opq', 'hnsw', 'ivfpq', 'rerank')
-"""flat: exact. sq8: a byte per dimension. pq: D/8 bytes a place. opq: pq after a learned rotation.
-hnsw: exact vectors in a graph. ivfpq: pq within clusters, of which the nearest are searched.
-rerank: ivfpq, whose best 256 are compared again with vectors that stay on disk."""
+INDEX_KINDS = ('flat', 'fp16', 'sq8', 'pq', 'opq', 'hnsw', 'ivfpq', 'rerank')
+"""flat: exact. fp16: exact but for rounding, in half the memory. sq8: a byte per dimension. pq:
+D/8 bytes a place. opq: pq after a learned rotation. hnsw: exact vectors in a graph. ivfpq: pq
+within clusters, of which the nearest are searched. rerank: ivfpq, whose best 256 are compared
+again with vectors that stay on disk."""
 
 INDEX = 'auto'
 """The kind of index of a new map: what its size asks for, if not one of INDEX_KINDS."""

@@ -28,7 +28,8 @@ def test_a_map(tmp_path, model):
     assert told['frames'] == 'base_link in map'
     assert told['extent'] == '39.0 x 0.0 x 0.0 m'
     assert told['spacing'] == '1.0 m asked, 1.00 m median'
-    assert told['index'] == f'flat, {DIMENSION} dimensions'
+    assert told['index'] == (f'fp16, {DIMENSION} dimensions, finds the exact best for 100.0% of '
+                             'queries')
     assert told['model'] == f'm.onnx {sha256(model)}'
     assert told['session 0'] == f'map-drive (unknown), {COUNT} places'
     assert told['thumbnails'] == 'yes'

@@ -73,12 +73,30 @@ class Outputs:
         """Publish the next trusted pose on `initialpose_topic`, too."""
         self._told = False
 
-    def publish(self, estimate: Estimate, localizer: Localizer, picture: NDArray[np.uint8],
-                odometry: tuple[str, NDArray[np.float64]] | None) -> None:
-        """Publish what came of a frame; `odometry` is its frame and its pose (7,) at the stamp."""
+    def publish_pose(self, estimate: Estimate, localizer: Localizer,
+                     odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+        """Publish the pose of a frame; `odometry` is its frame and its pose (7,) at the stamp."""
         frame_id = localizer.place_map.manifest.frame_id
-        if estimate.trusted:
-            self._publish_pose(estimate, frame_id, odometry)
+        pose, covariance = estimate.pose, estimate.covariance
+        if self._flat:
+            pose, covariance = poses.flattened(pose, covariance)
+        if self._non_negative:
+            covariance = poses.non_negative(covariance)
+        message = messages.pose_with_covariance(rclpy_types, estimate.stamp, frame_id, pose,
+                                                covariance)
+        self._pose.publish(message)
+        if self._initial is not None and not self._told:
+            self._initial.publish(message)
+            self._told = True
+        if self._broadcaster is not None and odometry is not None:
+            odom, at = odometry
+            self._broadcaster.sendTransform(messages.transform(
+                rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, at)))
+
+    def publish_rest(self, estimate: Estimate, localizer: Localizer, picture: NDArray[np.uint8]
+                     ) -> None:
+        """Publish what else came of a frame, with a pose or without."""
+        frame_id = localizer.place_map.manifest.frame_id
         self._confidence.publish(messages.float32(rclpy_types, estimate.confidence))
         modes = estimate.modes
         x, y, z = modes.poses[:, :3].T
@@ -98,24 +116,6 @@ class Outputs:
         self._map.publish(messages.cloud(
             rclpy_types, self._node.get_clock().now().nanoseconds, place_map.manifest.frame_id,
             {'x': x, 'y': y, 'z': z, 'session': place_map.sessions}))
-
-    def _publish_pose(self, estimate: Estimate, frame_id: str,
-                      odometry: tuple[str, NDArray[np.float64]] | None) -> None:
-        pose, covariance = estimate.pose, estimate.covariance
-        if self._flat:
-            pose, covariance = poses.flattened(pose, covariance)
-        if self._non_negative:
-            covariance = poses.non_negative(covariance)
-        message = messages.pose_with_covariance(rclpy_types, estimate.stamp, frame_id, pose,
-                                                covariance)
-        self._pose.publish(message)
-        if self._initial is not None and not self._told:
-            self._initial.publish(message)
-            self._told = True
-        if self._broadcaster is not None and odometry is not None:
-            odom, at = odometry
-            self._broadcaster.sendTransform(messages.transform(
-                rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, at)))
 
     def _publish_debug(self, estimate: Estimate, localizer: Localizer,
                        picture: NDArray[np.uint8]) -> None:
