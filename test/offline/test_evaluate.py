@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+import json
 import math
 from pathlib import Path
 import re
@@ -15,6 +16,7 @@ from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
 from vpr_ros import images
+from vpr_ros.cli import main
 from vpr_ros.errors import ImageError
 from vpr_ros.errors import SourceError
 from vpr_ros.localizer import Localizer
@@ -254,6 +256,25 @@ def test_a_drive_is_held_against_a_map(tmp_path, encoder):
     assert found.place_picture(0).ndim == 3
     with open_source(bag) as source, pytest.raises(SourceError, match=r'its poses are in'):
         evaluate.evaluate_drive(place_map, replace(source, frame_id='elsewhere'), encoder)
+
+
+@pytest.mark.parametrize('way', ['--filter', '--no-filter'])
+def test_a_drive_that_is_nowhere_on_the_map_has_no_recall(tmp_path, encoder, way, capsys):
+    bag = write_bag(tmp_path / 'drive')
+    place_map = build_map([open_source(bag)], encoder, spacing=0.5)
+    away = place_map.poses.copy()
+    away[:, 0] += 1000
+    replace(place_map, poses=away).save(tmp_path / 'map')
+    arguments = ['evaluate', '--map', str(tmp_path / 'map'), '--drive', str(bag), '--model',
+                 str(encoder.path), '--json', str(tmp_path / 'out.json'), '--html',
+                 str(tmp_path / 'out.html'), way]
+    assert main(arguments) == 0
+    assert 'nothing of it is on the map: there is no recall' in capsys.readouterr().out
+    result = json.loads((tmp_path / 'out.json').read_text())
+    assert result['evaluated'] == 0
+    assert result['recall']['1'] is None
+    assert result['false_accepts'] == result['answered']
+    assert 'Recall@1 of single frames' not in (tmp_path / 'out.html').read_text()
 
 
 def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder):

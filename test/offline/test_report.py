@@ -122,6 +122,14 @@ def test_a_set_without_metres_shows_its_order(evaluation, browser, tmp_path):
     page.close()
 
 
+def test_a_drive_that_is_nowhere_on_the_map_is_shown(evaluation, browser, tmp_path):
+    write_report(replace(evaluation, true_place=np.full(COUNT, -1), right=np.zeros(COUNT, bool)),
+                 tmp_path / 'report.html')
+    page, errors = opened(browser, tmp_path / 'report.html')
+    assert 'of the queries that are not on the map got a pose' in page.inner_text('body')
+    assert not errors
+
+
 def test_many_pictures_are_made_small(evaluation, tmp_path):
     count = 600
     many = np.arange(count) % COUNT

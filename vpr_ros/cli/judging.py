@@ -170,16 +170,18 @@ def _map_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    recalls = ', '.join(
-        f'R@{n} {share:.3f}' for n, share in result['recall'].items())
-    low, high = result['recall_interval']['1']
-    lines = [f'{recalls}  (R@1 {low:.3f} to {high:.3f} at 95 %; {result["evaluated"]} queries, '
-             f'{result["unmapped"]} without an answer, {result["places"]} places; tolerance '
-             f'{result["tolerance"]})']
-    at = result['recall_at_precision']
-    filtered = f'filtered R@1 {result["filtered"]:.3f}, ' if 'filtered' in result else ''
-    lines.append(f'{filtered}AUC-PR {result["auc_pr"]:.3f}, recall {at["0.99"]:.3f} at 99 % '
-                 f'precision, {at["1.0"]:.3f} at 100 %')
+    asked = (f'{result["evaluated"]} queries, {result["unmapped"]} without an answer, '
+             f'{result["places"]} places; tolerance {result["tolerance"]}')
+    if result['evaluated']:
+        recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
+        low, high = result['recall_interval']['1']
+        at = result['recall_at_precision']
+        filtered = f'filtered R@1 {result["filtered"]:.3f}, ' if 'filtered' in result else ''
+        lines = [f'{recalls}  (R@1 {low:.3f} to {high:.3f} at 95 %; {asked})',
+                 f'{filtered}AUC-PR {result["auc_pr"]:.3f}, recall {at["0.99"]:.3f} at 99 % '
+                 f'precision, {at["1.0"]:.3f} at 100 %']
+    else:
+        lines = [f'nothing of it is on the map: there is no recall ({asked})']
     right, false = result['answered_right'], result['false_accepts']
     lines.append(
         f'answered at confidence {result["min_confidence"]:g}: {result["answered"]:.1%}'

@@ -190,12 +190,12 @@ def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.Pose
 def summary(evaluation: Evaluation) -> dict[str, Any]:
     """Return the figures of an evaluation, as `vpr evaluate --json` writes them (docs/metrics.md).
 
-    What cannot be said (no unmapped query, no metric poses, no covariance) is None.
+    What cannot be said (no mapped or no unmapped query, no metric poses, no covariance) is None.
     """
     e, mapped = evaluation, evaluation.mapped
     given = np.array([not reason for reason in e.reasons])
     known = int(mapped.sum())
-    shares = metrics.recall(e.rank[mapped])
+    shares = metrics.recall(e.rank[mapped]) if known else dict.fromkeys(RECALLS, math.nan)
     counted = [n for n in RECALLS if n <= max(e.candidates.shape[1], 1)]
     errors = poses.distance(e.estimated, e.truth) if e.metric else np.zeros(0)
     errors = errors[given & np.isfinite(errors)] if e.metric else errors
@@ -206,7 +206,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         'min_confidence': e.min_confidence,
         'recall': {str(n): shares[n] for n in counted},
         'recall_interval': {str(n): metrics.wilson(shares[n], known) for n in counted},
-        **({'filtered': float(e.right[mapped].mean())} if e.filtered else {}),
+        **({'filtered': _share(e.right[mapped])} if e.filtered else {}),
         'auc_pr': metrics.average_precision(e.confidence, e.right),
         'recall_at_precision': {
             str(p): metrics.recall_at_precision(e.confidence, e.right, p, known)

@@ -103,21 +103,24 @@ def _cards(figures: dict[str, Any]) -> list[tuple[str, str]]:
     def share(value: float | None) -> str:
         return '-' if value is None else f'{value:.1%}'
 
-    low, high = figures['recall_interval']['1']
     cards = [
         (share(figures['answered']), 'of the queries got a pose at confidence '
                                      f'{figures["min_confidence"]:g}'),
         (share(figures['answered_right']), f'of these are right ({figures["tolerance"]})'),
-        (f'{figures["recall"]["1"]:.3f}', f'Recall@1 of single frames ({low:.3f} to {high:.3f})'),
-        (f'{figures["recall_at_precision"]["0.99"]:.3f}', 'recall at 99 % precision'),
         (f'{figures["ece"]:.3f}', 'calibration error: 0 is honest')]
+    if figures['evaluated']:
+        low, high = figures['recall_interval']['1']
+        cards[2:2] = [
+            (f'{figures["recall"]["1"]:.3f}',
+             f'Recall@1 of single frames ({low:.3f} to {high:.3f})'),
+            (f'{figures["recall_at_precision"]["0.99"]:.3f}', 'recall at 99 % precision')]
+        if 'filtered' in figures:
+            cards.append((f'{figures["filtered"]:.3f}', 'of best guesses right, with the filter'))
     if figures['false_accepts'] is not None:
         cards.append((share(figures['false_accepts']),
                       'of the queries that are not on the map got a pose'))
     if figures['pose_error']:
         cards.append((f'{figures["pose_error"]["p50"]:.2f} m', 'median error of the poses'))
-    if 'filtered' in figures:
-        cards.append((f'{figures["filtered"]:.3f}', 'of best guesses right, with the filter'))
     return cards
 
 
