@@ -30,6 +30,7 @@ from benchmarks.map_speed import map_speed
 from benchmarks.mining_speed import mining_speed
 from benchmarks.node_operation import node_operation
 from benchmarks.node_rate import node_rate
+from benchmarks.real_drives import real_drives
 from benchmarks.real_node import real_node
 from benchmarks.real_sets import NO_DATA
 from benchmarks.real_sets import real_sets
@@ -70,7 +71,7 @@ def main() -> int:
                                              (1_000, 10_000, 100_000, 1_000_000)),
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda _: street_speed(20 if o.quick else 100),
-        'confidence': lambda o: confidence(o.model, (21,) if o.quick else TOWNS),
+        'confidence': lambda o: confidence(o.model, TOWNS[:1] if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
         'node_operation': lambda o: node_operation(o.model),
@@ -78,6 +79,7 @@ def main() -> int:
                                                  (21,) if o.quick else TEST_TOWNS),
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
+        'real_drives': lambda o: real_drives(o.data, o.model),
         'real_node': lambda o: real_node(o.data, model=o.model),
         'evaluation': lambda o: evaluation(o.data, o.model),
         'compression': lambda o: compression(

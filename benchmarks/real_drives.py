@@ -66,7 +66,8 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
     tables.show('Real drives, filter without odometry',
                 ['set', 'places', 'calibrated on', 'queries', *header], rows)
     return {'model': encoder.digest, 'header': header,
-            'rows': {f'{row[0]}, {row[2]}, {row[3]}': row[4:] for row in rows}}
+            'rows': {f'{row[0]}, {row[2]}, {row[3]}': [
+                None if np.isnan(value) else value for value in row[4:]] for row in rows}}
 
 
 def _drive(one: PictureSet, encoder: Encoder) -> tuple[KnownDrive, float] | None:

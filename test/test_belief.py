@@ -223,6 +223,19 @@ def test_driving_off_the_end_of_the_map_leads_nowhere() -> None:
     assert belief.nowhere > 0.8
 
 
+def test_only_who_drives_gets_off_the_map() -> None:
+    nowhere = []
+    for metres, seconds in ((1.0, 10.0), (1.0, 1.0), (16.0, 1.0)):
+        belief = Belief(street(100))
+        for _ in range(5):
+            seen(belief, 50)
+        before = belief.nowhere
+        belief.predict(seconds, np.array([metres, 0.0, 0.0]), 15.0)
+        nowhere.append(belief.nowhere - before)
+    assert nowhere[0] == pytest.approx(nowhere[1], rel=1e-6)
+    assert nowhere[2] > 2 * nowhere[1] > 0
+
+
 def test_a_carried_robot_is_found_again() -> None:
     belief = Belief(street(1000))
     for place in range(20, 60, 2):
