@@ -184,6 +184,25 @@ def test_an_update_is_bayes_rule_for_each_place() -> None:
         assert total(belief) == pytest.approx(1, abs=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), odometry=st.booleans())
+def test_what_is_put_off_is_as_good_as_done(seed: int, odometry: bool) -> None:
+    rng = np.random.default_rng(seed)
+    plain, settled = Belief(street(30)), Belief(street(30))
+    motion = np.array([rng.uniform(0, 3), 0.0, 0.0]) if odometry else None
+    for belief in (plain, settled):
+        belief.predict(5.0, motion, 10.0)  # some of the mass lands anywhere
+    for _ in range(12):
+        places, ratios = rng.permutation(30)[:8], rng.lognormal(0, 3, 8)
+        rest, novelty = rng.uniform(0.01, 2), rng.random()
+        for belief in (plain, settled):
+            belief.update(places, ratios, rest, weight=0.7, novelty=novelty)
+        settled._settle()
+    np.testing.assert_allclose(plain.places, settled.places, atol=1e-12)
+    np.testing.assert_allclose(plain.support, settled.support, atol=1e-6)
+    assert plain.nowhere == pytest.approx(settled.nowhere)
+
+
 def test_the_support_of_some_places_is_that_of_all() -> None:
     belief = Belief(street(100))
     for place in range(20, 60, 2):
@@ -261,6 +280,20 @@ def test_standing_still_leaves_the_belief_where_it_is() -> None:
         seen(belief, 40, 1000.0)
     belief.predict(0.0, np.zeros(3), 15.0)
     assert belief.places.argmax() == 40
+
+
+@pytest.mark.parametrize('moving', [True, False])
+def test_what_is_put_off_is_done_before_numbers_run_over(moving: bool) -> None:
+    # Each frame takes all other places down by a factor of a thousand.
+    belief = Belief(street(40))
+    for _ in range(3000):
+        if moving:
+            belief.predict(0.2, np.array([0.1, 0.0, 0.0]), 15.0)
+        belief.update(np.array([20, 21, 22]), np.array([10.0, 10.0, 10.0]), 0.01)
+    assert total(belief) == pytest.approx(1)
+    assert (belief.places >= 0).all()
+    assert belief.places[20:23].sum() > 0.9
+    np.testing.assert_allclose(belief.support[20:23], np.log(10.0), rtol=0.05)
 
 
 def test_time_cannot_pass_backwards() -> None:

@@ -5,6 +5,8 @@ It knows of poses, likelihoods and time; what a picture or a descriptor is, it d
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
 
@@ -63,6 +65,9 @@ _GAPS = np.gradient(SPEEDS)
 _NEGLIGIBLE = 1e-6
 """Share of the likeliest state's mass below which that of another need not be moved."""
 
+_LEAST = 1e-30
+"""What was put off is done before its factors leave these bounds: numbers would run over."""
+
 _BLOCK = 1 << 15
 """States that are worked on at a time: more leave the processor's cache between two operations,
 and make BLAS wait for other cores."""
@@ -100,11 +105,13 @@ class Belief:
         # One array each, float64 (N,): x, y, heading, cosine and sine of half the heading.
         self._plane = (place_poses[:, 0].copy(), place_poses[:, 1].copy(), headings,
                        np.cos(headings / 2), np.sin(headings / 2))
-        # States are speeds x places. Support times mass: it moves as mass does, and where ways
-        # meet it adds up.
+        # States are speeds x places. Evidence is support times mass: it moves as mass does, and
+        # where ways meet it adds up. These are not the masses themselves: what happens to all
+        # states alike is put off (_Alike), and what landed on all of them alike stays where it is.
         self._mass: Floats = np.zeros((1, self._count))
         self._evidence: Floats = np.zeros((1, self._count))
-        self._landed = 0.0  # mass that each state has besides: a sum over all of them costs time
+        self._alike = _Alike()
+        self._summed: Floats | None = None  # `_mass` over all speeds
         self._mapped = 0.0  # all the mass there is on the map
         self._places: Floats | None = None
         self.forget()
@@ -113,8 +120,9 @@ class Belief:
     def places(self) -> Floats:
         """The probability (N,) of each place."""
         if self._places is None:
-            self._settle()
-            self._places = np.asarray(self._mass.sum(axis=0))
+            landed = len(self._mass) * self._alike.landed
+            # Rounding may leave a hair less than nothing.
+            self._places = np.maximum(self._alike.scale * self._sums() + landed, 0.0)
         return self._places
 
     @property
@@ -124,7 +132,7 @@ class Belief:
 
     def support_of(self, places: NDArray[np.int64]) -> Floats:
         """Return the support (m,) of only some places."""
-        evidence = self._evidence[:, places].sum(axis=0)
+        evidence = self._true_evidence(places).sum(axis=0)
         return np.asarray(evidence / np.maximum(self.places[places], 1e-300))
 
     def within(self, place: int, radius: float) -> NDArray[np.int64]:
@@ -165,11 +173,11 @@ class Belief:
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
-        self._settle()
-        self._places = None
+        self._places = self._summed = None
         if motion is None:
             self._spread_speeds(seconds)
         elif len(self._mass) > 1:
+            self._alike = self._alike.shared(1 / len(self._mass))
             self._mass = self._mass.sum(axis=0, keepdims=True)
             self._evidence = self._evidence.sum(axis=0, keepdims=True)
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
@@ -180,15 +188,13 @@ class Belief:
         stray = sum(self._move(length / steps, None if motion is None else motion / steps,
                                odometry_error)
                     for _ in range(steps))
+        stray *= self._alike.scale
         self.nowhere += stray
         self._mapped -= stray
         stays = (1 - lost) * (1 - carried)
         landed = found * self.nowhere + carried * (1 - lost) * self._mapped
         self.nowhere += lost * self._mapped - found * self.nowhere
-        for block in self._blocks():
-            self._mass[:, block] *= stays
-            self._evidence[:, block] *= stays
-        self._landed = landed / self._mass.size
+        self._alike = self._alike.moved(stays, landed / self._mass.size)
         self._mapped = self._mapped * stays + landed
 
     def update(self, places: NDArray[np.int64], ratios: Floats, rest: float, *,
@@ -196,44 +202,55 @@ class Belief:
         """Take in what was seen: the likelihood ratios (k,) of `places`, `rest` of all others.
 
         A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1. The belief
-        takes it to the power of `weight`, the support counts it as `novelty` of a frame.
+        takes it to the power of `weight`, the support counts it as `novelty` (0 to 1) of a frame.
         """
         if len(places) > 1:  # of a place named twice the last is meant
             places, last = np.unique(places[::-1], return_index=True)
             ratios = ratios[::-1][last]
-        share = min(1.0, novelty / WINDOW)
+        share = min(1.0, novelty) / WINDOW
         logs, log_rest = np.log(np.maximum(ratios, 1e-12)), math.log(max(rest, 1e-12))
         factors, factor = np.exp(weight * logs), math.exp(weight * log_rest)
-        mass = self._mass[:, places] + self._landed
-        evidence = self._evidence[:, places]
+        mass = self._alike.scale * self._mass[:, places] + self._alike.landed
+        evidence = self._true_evidence(places)
         seen = mass.sum(axis=0)
         total = (factor * max(0.0, self._mapped - float(seen.sum())) + float(factors @ seen)
                  + self.nowhere)
         factor, factors = factor / total, factors / total
-        summed = np.empty(self._count)
-        for block in self._blocks():
-            some, sure = self._mass[:, block], self._evidence[:, block]
-            some += self._landed
-            some *= factor
-            sure *= factor * (1 - share)
-            sure += some * (share * log_rest)
-            some.sum(axis=0, out=summed[block])
-        self._mass[:, places] = mass * factors
-        self._evidence[:, places] = (evidence * (1 - share) + mass * (share * logs)) * factors
-        summed[places] = seen * factors
-        self._places, self._mapped, self._landed = summed, float(summed.sum()), 0.0
+        if not self._alike.within_bounds(factor, share):
+            self._settle()
+        sums, self._alike = self._sums(), self._alike.seen(factor, share, log_rest)
+        self._mass[:, places] = own = (mass * factors - self._alike.landed) / self._alike.scale
+        self._evidence[:, places] = self._alike.stored(
+            (evidence * (1 - share) + mass * (share * logs)) * factors, own)
+        sums[places] = own.sum(axis=0)
+        self._places = None
+        self._mapped = float(self.places.sum())
         self.nowhere /= total
 
     def _start(self, mass: Floats) -> None:
         self._mass = mass[None].copy()
         self._evidence = np.zeros_like(self._mass)
-        self._landed, self._mapped, self._places = 0.0, float(mass.sum()), None
+        self._alike, self._summed = _Alike(), None
+        self._mapped, self._places = float(mass.sum()), None
+
+    def _sums(self) -> Floats:
+        """Return `_mass` (N,) over all speeds."""
+        if self._summed is None:
+            self._summed = np.asarray(self._mass.sum(axis=0))
+        return self._summed
+
+    def _true_evidence(self, places: NDArray[np.int64]) -> Floats:
+        """Return the evidence (speeds,m) of some places."""
+        return self._alike.evidence(self._mass[:, places], self._evidence[:, places])
 
     def _settle(self) -> None:
-        """Give each state the mass that it has besides."""
-        if self._landed:
-            self._mass += self._landed
-            self._landed = 0.0
+        """Do to each state what was put off."""
+        for block in self._blocks():
+            mass, evidence = self._mass[:, block], self._evidence[:, block]
+            evidence[:] = self._alike.evidence(mass, evidence)
+            mass *= self._alike.scale
+            mass += self._alike.landed
+        self._alike, self._summed = _Alike(), None
 
     def _blocks(self) -> Iterator[slice]:
         """Yield the places in parts whose states fit the processor's cache."""
@@ -247,6 +264,7 @@ class Belief:
         if len(self._mass) == 1:
             self._mass = np.repeat(self._mass / count, count, axis=0)
             self._evidence = np.repeat(self._evidence / count, count, axis=0)
+            self._alike = self._alike.shared(count)
             return
         nearby, anew = -np.expm1(-seconds * np.array([CHANGED_SPEED, NEW_SPEED]))
         change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
@@ -323,6 +341,49 @@ class Belief:
             tilt = np.copysign(tilt, turn)  # half of an angle that was not wrapped is turned by pi
             chord = np.abs(chord)
         return (cosine * east + sine * north, cosine * north - sine * east, turn, (chord, tilt))
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """What has happened to all states of a belief alike since their numbers were last touched.
+
+    A state whose numbers are m and e has the mass `scale * m + landed`, and the evidence
+    `scale * (fade * e + drift * m) + proven`.
+    """
+
+    scale: float = 1.0
+    landed: float = 0.0
+    fade: float = 1.0
+    drift: float = 0.0
+    proven: float = 0.0
+
+    def evidence(self, mass: Floats, evidence: Floats) -> Floats:
+        """Return the evidence of states from their numbers m and e."""
+        return self.scale * (self.fade * evidence + self.drift * mass) + self.proven
+
+    def stored(self, evidence: Floats, mass: Floats) -> Floats:
+        """Return the numbers e of states that have this evidence, and the number m."""
+        return ((evidence - self.proven) / self.scale - self.drift * mass) / self.fade
+
+    def seen(self, factor: float, share: float, log: float) -> _Alike:
+        """Return it after all masses were multiplied, and a frame's log-likelihood shared."""
+        return _Alike(self.scale * factor, self.landed * factor, self.fade * (1 - share),
+                      self.drift * (1 - share) + share * log,
+                      factor * (self.proven * (1 - share) + share * log * self.landed))
+
+    def moved(self, stays: float, landed: float) -> _Alike:
+        """Return it after a share of all mass went away, and some landed on each state."""
+        return replace(self, scale=self.scale * stays, landed=self.landed * stays + landed,
+                       proven=self.proven * stays)
+
+    def shared(self, count: float) -> _Alike:
+        """Return it after each state became `count` states that share what it has."""
+        return replace(self, landed=self.landed / count, proven=self.proven / count)
+
+    def within_bounds(self, factor: float, share: float) -> bool:
+        """Return whether numbers stay exact after one more frame."""
+        return (_LEAST < self.scale * factor < 1 / _LEAST
+                and self.fade * (1 - share) > _LEAST)
 
 
 def _wrapped(angle: Floats) -> Floats:

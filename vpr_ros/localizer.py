@@ -318,7 +318,8 @@ class Localizer:
     def _agreed(self, places: NDArray[np.int64], ratios: NDArray[np.float64],
                 near: NDArray[np.int64]) -> float:
         """Return the greatest log-likelihood ratio that a frame has at one of some places."""
-        own = ratios[np.isin(places, near)]
+        # `near` is in order: not np.isin, which takes four times as long for so few.
+        own = ratios[near[np.minimum(np.searchsorted(near, places), len(near) - 1)] == places]
         return float(np.log(own.max(initial=self.calibration.outliers)))
 
     def _estimate(self, query: NDArray[np.float32], similarity: NDArray[np.float32],
