@@ -220,15 +220,18 @@ def test_a_robot_may_be_beside_the_track_of_the_map(encoder: Encoder) -> None:
 def test_modes_are_where_the_belief_is(encoder: Encoder) -> None:
     place_map = _crosses(encoder, {0: (0, 0, 0), 1: (2, 0, 0), 2: (FAR, 0, 0)})
     view = 1.1 * _axis(encoder, 0) + 1.05 * _axis(encoder, 1) + _axis(encoder, 2)
-    estimate = _first(encoder, place_map, view, top_k=4)
-    modes = estimate.modes
+    view /= np.linalg.norm(view)
+    localizer = Localizer(encoder, place_map, filter=False, top_k=4)
+    assert len(localizer.modes().places) <= 4  # before the first frame, too
+    estimate = localizer.locate(view.astype(np.float32), NOW)
+    modes = localizer.modes()
     assert modes.places[:2].tolist() == [0, 2]  # place 1 belongs to the first of them
     assert 2 <= len(modes.places) <= 4  # those that hold next to nothing are none
     assert modes.probability[0] == pytest.approx(estimate.mass)
     assert (np.diff(modes.probability) <= 0).all()
     assert modes.probability.sum() <= 1
     np.testing.assert_allclose(modes.similarity, place_map.vectors(modes.places)
-                               @ (view / np.linalg.norm(view)), atol=1e-5)
+                               @ view, atol=1e-5)
     assert estimate.candidates.places[:3].tolist() == [0, 1, 2]
 
 

@@ -82,9 +82,8 @@ class Estimate:
     only when `trusted`; confidence in [0,1], the probability that the pose is within
     `correct_radius` of the truth, which is read off the belief's `mass` there and the `support`
     for it: the mean log-likelihood ratio on the way there (belief.py), unless the latest frame
-    says otherwise; candidates, the places most similar to this one picture; modes, where the
-    belief is: places that hold more of it than any other within `correct_radius`, each with all
-    that is held there; `reason`, why it is not trusted ('' when it is).
+    says otherwise; candidates, the places most similar to this one picture; `reason`, why it is
+    not trusted ('' when it is).
     """
 
     stamp: int
@@ -92,7 +91,6 @@ class Estimate:
     covariance: NDArray[np.float64]
     confidence: float
     candidates: Candidates
-    modes: Candidates
     mass: float
     support: float
     reason: str = ''
@@ -134,6 +132,7 @@ class Localizer:
         sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
         self._sample = place_map.vectors(np.sort(sample))
         self._agreement = 0.0  # the log-likelihood ratio of the latest frame at the belief's mode
+        self._query = np.zeros_like(place_map.mean)
         self._resumable: DriveState | None = None
         self._last_stamp: int | None = None
         self._last_pose = _UNKNOWN
@@ -163,6 +162,35 @@ class Localizer:
     def belief(self) -> NDArray[np.float64]:
         """The probability (N,) of each place of the map."""
         return self._belief.places
+
+    def modes(self) -> Candidates:
+        """Return where the belief is after the latest frame: its modes, at most `top_k`.
+
+        Places that hold more of it than any other within `correct_radius`, each with all that is
+        held there as its probability; without those that hold next to nothing. The similarity is
+        to the latest picture.
+        """
+        belief = self._belief.places
+        heavy = np.flatnonzero(belief >= _FAINT * belief.max())
+        if len(heavy) > _WEIGHED:
+            heavy = heavy[np.argpartition(belief[heavy], -_WEIGHED)[-_WEIGHED:]]
+        heavy = heavy[np.argsort(-belief[heavy], kind='stable')]
+        positions, mass = self.place_map.poses[heavy, :3], belief[heavy]
+        chosen: list[int] = []
+        held: list[float] = []
+        free = np.ones(len(heavy), np.bool_)
+        while free.any() and len(chosen) < self.top_k:
+            top = int(free.argmax())
+            off = positions - positions[top]
+            own = free & (np.einsum('ij,ij->i', off, off) <= self.correct_radius ** 2)
+            chosen.append(top)
+            held.append(float(mass[own].sum()))
+            free &= ~own
+        order = np.argsort(-np.array(held), kind='stable')
+        places = heavy[np.array(chosen)[order]]
+        similarity = self.place_map.vectors(places) @ self._query
+        return Candidates(places, similarity, np.array(held)[order],
+                          self.place_map.poses[places])
 
     def take_over(self, old: Localizer) -> None:
         """Go on with the drive that another localiser followed, on another map of the same model.
@@ -213,7 +241,8 @@ class Localizer:
         standing = self._stands(descriptor, step)
         if self.compensate and not standing:
             self._mean.feed(descriptor)
-        query = centre(descriptor, self._mean.value if self.compensate else self._mean.start)
+        query = self._query = centre(
+            descriptor, self._mean.value if self.compensate else self._mean.start)
         similarity, places = self.place_map.search(query[None], max(self.top_k, _WEIGHED))
         similarity, places = similarity[0], places[0]
         if self.filter:
@@ -239,8 +268,8 @@ class Localizer:
             # Who was carried off sees so at once: one frame may be a little worse than the others.
             support = min(support + _WORSE * self.calibration.separation,
                           float(mass @ self._belief.support_of(near)) / mass.sum())
-        estimate = self._estimate(query, similarity[:self.top_k], places[:self.top_k], stamp,
-                                  curve, near, mass, support)
+        estimate = self._estimate(similarity[:self.top_k], places[:self.top_k], stamp, curve, near,
+                                  mass, support)
         if estimate.trusted:
             self._last_pose = estimate.pose, stamp
         return estimate
@@ -322,9 +351,9 @@ class Localizer:
         own = ratios[near[np.minimum(np.searchsorted(near, places), len(near) - 1)] == places]
         return float(np.log(own.max(initial=self.calibration.outliers)))
 
-    def _estimate(self, query: NDArray[np.float32], similarity: NDArray[np.float32],
-                  places: NDArray[np.int64], stamp: int, curve: Curve, near: NDArray[np.int64],
-                  weights: NDArray[np.float64], support: float) -> Estimate:
+    def _estimate(self, similarity: NDArray[np.float32], places: NDArray[np.int64], stamp: int,
+                  curve: Curve, near: NDArray[np.int64], weights: NDArray[np.float64],
+                  support: float) -> Estimate:
         """Return the pose of the belief's mode: the mean of the places `near` the likeliest."""
         belief, all_poses = self._belief.places, self.place_map.poses
         mass = min(1.0, float(weights.sum()))
@@ -338,33 +367,7 @@ class Localizer:
             reason = ('off the map' if self._belief.nowhere > 0.5 else 'ambiguous')
         return Estimate(stamp, pose, covariance, confidence,
                         Candidates(places, similarity, belief[places], all_poses[places]),
-                        self._modes(query, belief), mass, support, reason)
-
-    def _modes(self, query: NDArray[np.float32], belief: NDArray[np.float64]) -> Candidates:
-        """Return the belief's modes: places that hold the most of it within `correct_radius`.
-
-        Without those that hold next to nothing.
-        """
-        heavy = np.flatnonzero(belief >= _FAINT * belief.max())
-        if len(heavy) > _WEIGHED:
-            heavy = heavy[np.argpartition(belief[heavy], -_WEIGHED)[-_WEIGHED:]]
-        heavy = heavy[np.argsort(-belief[heavy], kind='stable')]
-        positions, mass = self.place_map.poses[heavy, :3], belief[heavy]
-        chosen: list[int] = []
-        held: list[float] = []
-        free = np.ones(len(heavy), np.bool_)
-        while free.any() and len(chosen) < self.top_k:
-            top = int(free.argmax())
-            off = positions - positions[top]
-            own = free & (np.einsum('ij,ij->i', off, off) <= self.correct_radius ** 2)
-            chosen.append(top)
-            held.append(float(mass[own].sum()))
-            free &= ~own
-        order = np.argsort(-np.array(held), kind='stable')
-        places = heavy[np.array(chosen)[order]]
-        similarity = self.place_map.vectors(places) @ query
-        return Candidates(places, similarity, np.array(held)[order],
-                          self.place_map.poses[places])
+                        mass, support, reason)
 
     def _deviation(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the covariance (6,6) of a robot that is at a place, but not exactly there.

@@ -279,7 +279,9 @@ class LocalizerNode(LifecycleNode):
             outputs.publish_pose(estimate, localizer, None if odometry is None else (
                 self._odometry.frame_id, odometry))
         posed = time.perf_counter()
-        outputs.publish_rest(estimate, localizer, picture)
+        with self._turn:
+            modes = localizer.modes()
+        outputs.publish_rest(estimate, modes, localizer, picture)
         done = time.perf_counter()
         self._health.processed(estimate, {
             'wait': begin - received, 'convert': converted - begin,

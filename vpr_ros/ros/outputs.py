@@ -21,6 +21,7 @@ from vpr_ros.ros.messages import rclpy_types
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
+    from vpr_ros.localizer import Candidates
     from vpr_ros.localizer import Estimate
     from vpr_ros.localizer import Localizer
     from vpr_ros.place_map import PlaceMap
@@ -93,12 +94,11 @@ class Outputs:
             self._broadcaster.sendTransform(messages.transform(
                 rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, at)))
 
-    def publish_rest(self, estimate: Estimate, localizer: Localizer, picture: NDArray[np.uint8]
-                     ) -> None:
-        """Publish what else came of a frame, with a pose or without."""
+    def publish_rest(self, estimate: Estimate, modes: Candidates, localizer: Localizer,
+                     picture: NDArray[np.uint8]) -> None:
+        """Publish what else came of a frame, with a pose or without: `modes` of the belief."""
         frame_id = localizer.place_map.manifest.frame_id
         self._confidence.publish(messages.float32(rclpy_types, estimate.confidence))
-        modes = estimate.modes
         x, y, z = modes.poses[:, :3].T
         self._candidates.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id, {
             'x': x, 'y': y, 'z': z, 'probability': modes.probability,
