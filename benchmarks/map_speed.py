@@ -55,7 +55,8 @@ def map_speed(model: str | None = None, frames: int = 256, rounds: int = 5, thre
 
         timed: dict[str, Callable[[], object]] = {
             PEER: lambda: _alone(together, views, frames),
-            MOST: lambda: long_drive.encode_all(*_calls(encoder, views, frames)),
+            MOST: lambda: long_drive.encode_all(encoder, encoder.encode_batch,
+                                                _batches(views, frames)),
             'map from a JPEG bag': lambda: built(jpeg),
             'map from a raw bag': lambda: built(raw),
             'JPEG bag, one step after another': lambda: _in_line(together, jpeg)}
@@ -85,16 +86,14 @@ def map_speed(model: str | None = None, frames: int = 256, rounds: int = 5, thre
 
 
 def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
-    _, call, batches = _calls(encoder, views, frames)
-    for batch in batches:
-        call(batch)
+    for batch in _batches(views, frames):
+        encoder.encode_batch(batch)
 
 
-def _calls(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int
-           ) -> tuple[Encoder, Callable[[Any], Any], Iterator[Any]]:
-    return encoder, encoder.encode_batch, (
-        [views[number % len(views)] for number in range(begin, min(begin + BATCH, frames))]
-        for begin in range(0, frames, BATCH))
+def _batches(views: Sequence[NDArray[np.uint8]], frames: int
+             ) -> Iterator[list[NDArray[np.uint8]]]:
+    for begin in range(0, frames, BATCH):
+        yield [views[number % len(views)] for number in range(begin, min(begin + BATCH, frames))]
 
 
 def _in_line(encoder: Encoder, path: Path) -> list[bytes]:

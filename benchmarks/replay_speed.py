@@ -53,7 +53,7 @@ def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, t
         place_map = build_map([open_source(bags['JPEG'])], encoder, rehearse=False)
         timed: dict[str, Callable[[], object]] = {
             PEER: lambda: _alone(together, views, frames),
-            MOST: lambda: long_drive.encode_all(*_calls(encoder, views, frames)),
+            MOST: lambda: long_drive.encode_all(encoder, encoder.encode, _shown(views, frames)),
             **{f'replay of a {name} bag': lambda bag=bag: replay(bag, Localizer(
                 encoder, place_map)) for name, bag in bags.items()},
             **{f'{name} bag, one step after another': lambda bag=bag: _in_line(
@@ -72,14 +72,12 @@ def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, t
 
 
 def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
-    _, call, pictures = _calls(encoder, views, frames)
-    for picture in pictures:
-        call(picture)
+    for picture in _shown(views, frames):
+        encoder.encode(picture)
 
 
-def _calls(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int
-           ) -> tuple[Encoder, Callable[[Any], Any], Iterator[Any]]:
-    return encoder, encoder.encode, (views[number % len(views)] for number in range(frames))
+def _shown(views: Sequence[NDArray[np.uint8]], frames: int) -> Iterator[NDArray[np.uint8]]:
+    return (views[number % len(views)] for number in range(frames))
 
 
 def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:

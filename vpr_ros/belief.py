@@ -210,7 +210,7 @@ class Belief:
         share = min(1.0, novelty) / WINDOW
         logs, log_rest = np.log(np.maximum(ratios, 1e-12)), math.log(max(rest, 1e-12))
         factors, factor = np.exp(weight * logs), math.exp(weight * log_rest)
-        mass = self._alike.scale * self._mass[:, places] + self._alike.landed
+        mass = self._alike.mass(self._mass[:, places])
         evidence = self._true_evidence(places)
         seen = mass.sum(axis=0)
         total = (factor * max(0.0, self._mapped - float(seen.sum())) + float(factors @ seen)
@@ -248,8 +248,7 @@ class Belief:
         for block in self._blocks():
             mass, evidence = self._mass[:, block], self._evidence[:, block]
             evidence[:] = self._alike.evidence(mass, evidence)
-            mass *= self._alike.scale
-            mass += self._alike.landed
+            mass[:] = self._alike.mass(mass)
         self._alike, self._summed = _Alike(), None
 
     def _blocks(self) -> Iterator[slice]:
@@ -356,6 +355,10 @@ class _Alike:
     fade: float = 1.0
     drift: float = 0.0
     proven: float = 0.0
+
+    def mass(self, mass: Floats) -> Floats:
+        """Return the mass of states from their number m."""
+        return self.scale * mass + self.landed
 
     def evidence(self, mass: Floats, evidence: Floats) -> Floats:
         """Return the evidence of states from their numbers m and e."""

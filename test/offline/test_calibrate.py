@@ -11,6 +11,7 @@ from small_drive import write_bag
 from vpr_ros import poses
 from vpr_ros.calibration import Calibration
 from vpr_ros.errors import SourceError
+from vpr_ros.localizer import Localizer
 from vpr_ros.metrics import calibration_error
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import KnownDrive
@@ -161,3 +162,18 @@ def test_a_drive_without_odometry_is_fitted_without(encoder):
     fit = calibrate(place_map, encoder,
                     [replace(drive, odometry=np.full_like(drive.odometry, np.nan))])
     assert set(fit.examples) == {'filter', 'single'}
+
+
+def test_a_map_with_another_law_is_fitted_anew_and_judged_by_its_own(encoder):
+    descriptors = views(encoder, 60)
+    place_map = site(encoder, descriptors)
+    drive = driven(place_map, descriptors, 1.5)
+    other = Calibration(separation=1.5, outliers=0.2, curves={'filter': {'weight': 0.1}})
+    plain = calibrate(place_map, encoder, [drive])
+    fit = calibrate(place_map.calibrated(other), encoder, [drive])
+    assert fit.calibration == plain.calibration
+    localizer = Localizer(encoder, place_map.calibrated(other))
+    said = [localizer.locate(view, int(at)).confidence
+            for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
+    np.testing.assert_allclose(fit.before['filter'][:50], said[10:], atol=1e-9)
+    assert np.abs(plain.before['filter'][:50] - said[10:]).max() > 0.01

@@ -196,24 +196,27 @@ def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive
     """Fit the calibration of a map to drives through it: its curves, and its deviation.
 
     Each drive is also held against the map without the stretch it drives through: every pose that
-    this gives is wrong. The curves are drawn to the defaults, not to what was there.
+    this gives is wrong. The curves are drawn to the defaults, which hold for the default law of
+    similarity and weights, not to what was there.
     """
     runs = [(place_map, drive) for drive in drives]
     ways = [way for way in WAYS if way != 'odometry' or any(d.has_odometry for d in drives)]
     current = Calibration(**place_map.manifest.calibration)
-    law = replace(current, curves=DEFAULT_CURVES)
+    law = Calibration()
     found = {way: gather(runs, encoder, law, way, correct_radius, max_speed)
              for way in tqdm(ways, desc='calibrate', unit='way', disable=None)}
+    # What was there may have another law, by which other beliefs come of the same drives.
+    before = {way: own if _same_law(current, law, way) else gather(
+        runs, encoder, current, way, correct_radius, max_speed) for way, own in found.items()}
     frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
     calibration = replace(
-        law, curves={way: own.fit(DEFAULT_CURVES[way])
-                     for way, own in found.items()},
+        law, curves={way: own.fit(DEFAULT_CURVES[way]) for way, own in found.items()},
         deviation=_deviation(found[ways[0]], len(drives)),
         fitted_on=', '.join(drive.name for drive in drives) + f': {frames} frames')
     return Fit(calibration, found,
                {way: own.held_out(DEFAULT_CURVES[way]) for way, own in found.items()},
                {way: current.curves[way].confidence(own.mass, own.support)
-                for way, own in found.items()})
+                for way, own in before.items()})
 
 
 def report(fit: Fit) -> Iterator[str]:
@@ -288,6 +291,12 @@ def _without(place_map: PlaceMap, stretch: KnownDrive) -> PlaceMap | None:
         return None
     near = np.array([poses.distance(true, pose).min() <= AWAY for pose in place_map.poses])
     return place_map.select(np.flatnonzero(~near)) if (~near).sum() >= FEWEST else None
+
+
+def _same_law(one: Calibration, other: Calibration, way: str) -> bool:
+    """Return whether two calibrations make the same belief of a drive."""
+    laws = [(c.separation, c.outliers, c.largest, c.curves[way].weight) for c in (one, other)]
+    return laws[0] == laws[1]
 
 
 def _deviation(examples: Examples, drives: int) -> tuple[float, float, float]:
