@@ -14,6 +14,7 @@ from thumbnail_model import HEIGHT
 from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros import engines
+from vpr_ros import machine
 from vpr_ros.encoder import Encoder
 from vpr_ros.engines import engine_folder
 from vpr_ros.engines import engine_key
@@ -165,6 +166,19 @@ def test_descriptors_agree_by_their_worst_cosine() -> None:
     assert engines.agreement(turned, rows) == pytest.approx(0.8)
     turned[2, 0] = np.nan
     assert engines.agreement(turned, rows) == 0
+
+
+@pytest.mark.parametrize(('flags', 'careful'), [((), True), (('avx2', 'avx_vnni'), False)])
+def test_products_of_bytes_are_not_cut_off_on_any_processor(
+        request_: Request, monkeypatch: pytest.MonkeyPatch, flags, careful) -> None:
+    monkeypatch.setattr(machine, 'flags', lambda: frozenset(flags))
+    settings = Encoder(request_.path, 'cpu').engine.session.get_session_options()
+    entry = 'session.x64quantprecision'
+    if careful:
+        assert settings.get_session_config_entry(entry) == '1'
+    else:
+        with pytest.raises(RuntimeError, match=entry):
+            settings.get_session_config_entry(entry)
 
 
 # The way of an engine into the cache and out of it, with the provider that every machine has.

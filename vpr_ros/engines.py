@@ -293,6 +293,9 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     # Threads that spin while they wait take the cores from the rest of the robot: images that
     # arrive meanwhile are lost.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    if not machine.multiplies_bytes():
+        # Slower, and right: pairs of products of 8 bits would be cut off at 16.
+        settings.add_session_config_entry('session.x64quantprecision', '1')
     if name == 'tensorrt':
         # With static shapes the engine is built here and not at the first frame.
         for axis, size in open_axes(request).items():

@@ -16,6 +16,8 @@ _CPUS = Path('/sys/devices/system/cpu')
 _QUOTA = Path('/sys/fs/cgroup/cpu.max')
 _BFLOAT16 = frozenset({'amx_bf16', 'avx512_bf16', 'bf16'})
 """Flags of processors that multiply bfloat16, of Intel and AMD, and of Arm."""
+_BYTES = frozenset({'avx512_vnni', 'avx_vnni', 'amx_int8'})
+"""Flags of x86 processors that multiply bytes and add the products up in 32 bits, in one step."""
 
 
 def cores() -> int:
@@ -48,6 +50,14 @@ def flags() -> frozenset[str]:
 def computes_bf16() -> bool:
     """Tell whether the processor multiplies bfloat16, which is then faster than float32."""
     return bool(flags() & _BFLOAT16)
+
+
+def multiplies_bytes() -> bool:
+    """Tell whether an x86 processor multiplies bytes in one step, without which int8 gains little.
+
+    Those that do not add pairs of products in 16 bits, and cut off what is too large for these.
+    """
+    return bool(flags() & _BYTES)
 
 
 def processor() -> str:

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from vpr_ros.errors import ModelError
 from vpr_ros.training.quantise import fit_weights
-from vpr_ros.training.quantise import SEVEN_BITS
+from vpr_ros.training.quantise import STEPS
 from vpr_ros.training.quantise import store_as_half
 from vpr_ros.training.quantise import to_half
 from vpr_ros.training.quantise import to_int8
@@ -49,7 +49,10 @@ def convolutional(scale: float = 1.0, groups: int = 1) -> onnx.ModelProto:
 
 def run(model: onnx.ModelProto) -> np.ndarray:
     onnx.checker.check_model(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(),
+    settings = onnxruntime.SessionOptions()
+    # As engines.py does where the processor needs it.
+    settings.add_session_config_entry('session.x64quantprecision', '1')
+    session = onnxruntime.InferenceSession(model.SerializeToString(), settings,
                                            providers=['CPUExecutionProvider'])
     return session.run(None, {'image': PICTURES})[0][:, :, 0, 0]
 
@@ -90,7 +93,7 @@ def test_fitted_weights_lie_on_a_grid_and_keep_the_mean(groups):
     fit_weights(fitted, INSIDE, PICTURES)
     weights = {w.name: numpy_helper.to_array(w) for w in fitted.graph.initializer}
     for channel in weights['two']:
-        step = np.abs(channel).max() / SEVEN_BITS
+        step = np.abs(channel).max() / STEPS
         np.testing.assert_allclose(channel / step, np.round(channel / step), atol=1e-3)
 
     def mean_of_second(model: onnx.ModelProto) -> np.ndarray:
@@ -112,6 +115,20 @@ def test_fitted_weights_lie_on_a_grid_and_keep_the_mean(groups):
     assert off < 0.5 * np.abs(mean_of_second(bare) - expected).mean()
 
 
+def test_fitted_kernels_keep_their_sums():
+    fitted = convolutional()
+    weights = {w.name: w for w in fitted.graph.initializer}
+    smooth = np.random.default_rng(0).uniform(-1, 1, (16, 8, 3, 3)).astype(np.float32)
+    weights['two'].CopyFrom(numpy_helper.from_array(smooth, 'two'))
+    fit_weights(fitted, INSIDE, PICTURES)
+    now = numpy_helper.to_array({w.name: w for w in fitted.graph.initializer}['two'])
+    step = np.abs(now).max(axis=(1, 2, 3)) / STEPS
+    missed = np.abs((now - smooth).sum(axis=(2, 3))) / step[:, None]
+    assert missed.max() < 0.51
+    assert np.abs((np.round(smooth / step[:, None, None, None]) * step[:, None, None, None]
+                   - smooth).sum(axis=(2, 3)) / step[:, None]).max() > 1  # rounding alone
+
+
 def test_eight_bits_are_in_the_chosen_nodes_only():
     model = to_int8(convolutional(), INSIDE, PICTURES)
     assert relative_error(model, convolutional()) < 0.05
@@ -119,7 +136,7 @@ def test_eight_bits_are_in_the_chosen_nodes_only():
     quantised = [numpy_helper.to_array(w) for w in weights.values()
                  if w.data_type == TensorProto.INT8 and len(w.dims) == 4]
     assert [values.shape for values in quantised] == [(16, 8, 3, 3)]
-    assert np.abs(quantised[0].astype(int)).max() == SEVEN_BITS
+    assert np.abs(quantised[0].astype(int)).max() == STEPS
     assert weights['one'].data_type == TensorProto.FLOAT  # it sees the picture itself
     mul = next(node for node in model.graph.node if node.name == 'square')
     assert list(mul.input) == ['d', 'd']

@@ -30,6 +30,7 @@ from vpr_ros.training.quantise import store_as_half
 from vpr_ros.training.quantise import to_half
 from vpr_ros.training.quantise import to_int8
 from vpr_ros.training.recall import validate
+from vpr_ros.training.stem import take_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,6 +119,9 @@ def to_precision(network: PlaceNetwork, precision: str, *, height: int, width: i
                  pictures: NDArray[np.uint8] | None = None, dynamic_size: bool = False,
                  half_weights: bool = True) -> onnx.ModelProto:
     """Return the graph of `network` (eval mode, on the CPU), without proof; see `export`."""
+    network = fold_batch_norm(network)
+    if precision == 'int8' and not dynamic_size:
+        take_bytes(network, height, width)
     model, scopes = _to_onnx(network, height, width, dynamic_size)
     backbone = {node for node, scope in scopes.items() if scope == 'backbone'}
     if precision == 'fp16':
@@ -248,7 +252,7 @@ def _to_onnx(network: PlaceNetwork, height: int, width: int, dynamic_size: bool
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             program = torch.onnx.export(
-                fold_batch_norm(network), (example,), input_names=['image'],
+                network, (example,), input_names=['image'],
                 output_names=['descriptor'], opset_version=OPSET, dynamo=True, verbose=False,
                 dynamic_shapes=(free,))
     except torch.onnx.OnnxExporterError as error:

@@ -26,13 +26,14 @@ from vpr_ros.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Collection
     from collections.abc import Iterator
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
 CALIBRATION_BATCH = 8
 PICTURE_CHANNELS = 3
-SEVEN_BITS = 64
-"""Steps to either side of zero: 255 * 64 twice is below 2 ** 15, so that nothing saturates."""
+STEPS = 127
+"""Of a weight, to either side of zero."""
 STORED_AS_HALF = 1024
 """Weights with at least this many values are stored as float16; fewer are not worth a node."""
 KEPT_FLOAT = frozenset({'Cast', 'Constant', 'ConstantOfShape', 'Range', 'Resize'})
@@ -89,34 +90,42 @@ def to_int8(model: onnx.ModelProto, names: Collection[str], pictures: NDArray[np
 
     The ranges of activations are those on `pictures` (M,H,W,3): the mean over batches of their
     extremes, since one odd picture would make the steps coarse for all. Activations are unsigned
-    and weights signed, per channel, which is what x86 multiplies fastest; weights have 7 bits,
-    since processors without VNNI add two products in 16 bits and would saturate in silence with 8.
-    A convolution of the picture itself stays float32, with what follows up to the next one: with
-    three channels it is slower in 8 bits, ResNet's 7x7 as slow as all others together.
+    and weights signed, per channel, which is what x86 multiplies fastest. A convolution of bytes
+    takes them as they are (stem.py); one of a picture of three channels stays float32, with what
+    follows up to the next one: it is slower in 8 bits, ResNet's 7x7 as slow as all others
+    together.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    _pool_before_relu(copied.graph)
     chosen = _worth_eight_bits(copied.graph, names)
+    _pool_before_relu(copied.graph, chosen)
     fit_weights(copied, chosen, pictures)
+    types = _types(copied)
+    casts = {node.output[0]: node.input[0] for node in copied.graph.node
+             if node.op_type == 'Cast' and types.get(node.input[0]) == TensorProto.UINT8}
+    as_it_is = {'scale': np.array(1, np.float32), 'zero_point': np.array(0, np.uint8)}
     add_pre_process_metadata(copied)  # its BatchNorm is folded, which is what that would do
     with tempfile.TemporaryDirectory(prefix='vpr_ros-') as folder:
         path = Path(folder) / 'int8.onnx'
         quantize_static(copied, path, _Calibration(pictures), quant_format=QuantFormat.QDQ,
                         op_types_to_quantize=list(EIGHT_BIT), nodes_to_quantize=chosen,
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                        per_channel=True, reduce_range=True,
-                        extra_options={'CalibMovingAverage': True})
-        return onnx.load(path)
+                        per_channel=True, extra_options={
+                            'CalibMovingAverage': True,
+                            'TensorQuantOverrides': {name: [as_it_is] for name in casts}})
+        quantised = onnx.load(path)
+    _keep_bytes(quantised.graph, casts)
+    return quantised
 
 
 def fit_weights(model: onnx.ModelProto, names: Collection[str], pictures: NDArray[np.uint8]
                 ) -> None:
-    """Put the weights of the convolutions called `names` on the grids that 7 bits can hold.
+    """Put the weights of the convolutions called `names` on the grids that 8 bits can hold.
 
-    Each output channel gets the step with the least squared error, which clips its rarest weights;
-    what that changes in its mean output over `pictures` (M,H,W,3) goes into its bias (Nagel et
-    al., ICCV 2019). Together they about halve what 8 bits cost. Changes `model`.
+    Each output channel gets the step with the least squared error, which clips its rarest weights.
+    Each of its kernels keeps its sum, to half a step: what a convolution sees changes little from
+    tap to tap. What is still changed in the mean output over `pictures` (M,H,W,3) goes into the
+    bias (Nagel et al., ICCV 2019). Changes `model`.
     """
     graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
@@ -162,14 +171,28 @@ def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _pool_before_relu(graph: onnx.GraphProto) -> None:
+def _keep_bytes(graph: onnx.GraphProto, casts: Mapping[str, str]) -> None:
+    """Take bytes from before their cast to float32 where that is only rounded to bytes again."""
+    rounded = {node.output[0]: casts[node.input[0]] for node in graph.node
+               if node.op_type == 'QuantizeLinear' and node.input[0] in casts}
+    nodes = [node for node in graph.node if node.output[0] not in rounded]
+    for node in nodes:
+        node.input[:] = [rounded.get(value, value) for value in node.input]
+    used = {value for node in nodes for value in node.input}
+    _replace_nodes(graph, [node for node in nodes
+                           if node.output[0] not in casts or node.output[0] in used])
+    _drop_unused_weights(graph)
+
+
+def _pool_before_relu(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
     """Let a maximum be taken before the ReLU that feeds it alone, which comes to the same.
 
-    ONNX Runtime moves the step to 8 bits from behind a float32 maximum to before it, where it has
-    only a slow kernel; it does not move it across a ReLU.
+    Of those in float32, not `chosen`: ONNX Runtime moves the step to 8 bits from behind the
+    maximum to before it, where it has only a slow kernel; it does not move it across a ReLU.
     """
     nodes = list(graph.node)
-    for pool in [node for node in nodes if node.op_type == 'MaxPool' and len(node.output) == 1]:
+    for pool in [node for node in nodes if node.op_type == 'MaxPool' and len(node.output) == 1
+                 and node.name not in chosen]:
         readers = [node for node in nodes if pool.input[0] in node.input]
         relu = next((node for node in nodes if node.op_type == 'Relu'
                      and node.output[0] == pool.input[0]), None)
@@ -203,18 +226,24 @@ def _worth_eight_bits(graph: onnx.GraphProto, names: Collection[str]) -> list[st
 
 
 def _on_grid(weight: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Round (O,I,h,w) to SEVEN_BITS steps either side of 0, the best step for each output."""
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    best = np.zeros_like(flat)
-    least = np.full(len(flat), np.inf)
-    largest = np.maximum(np.abs(flat).max(axis=1, keepdims=True), 1e-12)
+    """Round (O,I,h,w) to STEPS either side of 0, the best step for each output."""
+    taps = weight.reshape(*weight.shape[:2], -1).astype(np.float64)  # (O,I,hw)
+    largest = np.maximum(np.abs(taps).max(axis=(1, 2), keepdims=True), 1e-12)
+    step = largest / STEPS
+    least = np.full(largest.shape, np.inf)
     for share in np.linspace(0.4, 1.0, 31):
-        step = share * largest / SEVEN_BITS
-        rounded = np.clip(np.round(flat / step), -SEVEN_BITS, SEVEN_BITS) * step
-        error = np.square(rounded - flat).sum(axis=1)
-        better = error < least
-        best[better], least[better] = rounded[better], error[better]
-    return best.reshape(weight.shape)
+        tried = share * largest / STEPS
+        rounded = np.clip(np.round(taps / tried), -STEPS, STEPS) * tried
+        error = np.square(rounded - taps).sum(axis=(1, 2), keepdims=True)
+        step = np.where(error < least, tried, step)
+        least = np.minimum(error, least)
+    rounded = np.clip(np.round(taps / step), -STEPS, STEPS)
+    lost = taps / step - rounded
+    short = np.round(lost.sum(axis=2, keepdims=True))  # steps that the sum of a kernel misses
+    # Given to the taps whose rounding was the nearest thing to going the other way.
+    rank = np.argsort(np.argsort(-lost * np.sign(short), axis=2), axis=2)
+    rounded += np.sign(short) * (rank < np.abs(short))
+    return (np.clip(rounded, -STEPS, STEPS) * step).reshape(weight.shape)
 
 
 def _channel_means(model: onnx.ModelProto, values: Collection[str], pictures: NDArray[np.uint8]
