@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import shutil
+import signal
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def pytest_configure() -> None:
     A ROS_DOMAIN_ID that is set already may be that of a robot, so it is not kept. (The ROS 2
     wheels restart Python once to set their library path, from a .pth file: before pytest.)
     """
+    # A script's background job is started deaf to it, and so would be the commands that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     scratch = _scratch()
     scratch.mkdir(parents=True, exist_ok=True)
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
