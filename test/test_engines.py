@@ -172,6 +172,7 @@ def test_descriptors_agree_by_their_worst_cosine() -> None:
 def test_products_of_bytes_are_not_cut_off_on_any_processor(
         request_: Request, monkeypatch: pytest.MonkeyPatch, flags, careful) -> None:
     monkeypatch.setattr(machine, 'flags', lambda: frozenset(flags))
+    monkeypatch.setattr('platform.machine', lambda: 'x86_64')
     settings = Encoder(request_.path, 'cpu').engine.session.get_session_options()
     entry = 'session.x64quantprecision'
     if careful:
@@ -179,6 +180,20 @@ def test_products_of_bytes_are_not_cut_off_on_any_processor(
     else:
         with pytest.raises(RuntimeError, match=entry):
             settings.get_session_config_entry(entry)
+
+
+def test_openvino_leaves_int8_to_others_where_it_would_cut_off(
+        request_: Request, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.load(str(request_.path))
+    onnx.helper.set_model_props(model, {'precision': 'int8'})
+    onnx.save(model, str(request_.path))
+    monkeypatch.setattr(onnxruntime, 'get_available_providers',
+                        lambda: [PROVIDERS['openvino'], PROVIDERS['cpu']])
+    monkeypatch.setattr(machine, 'cuts_off_bytes', lambda: True)
+    assert Encoder(request_.path, report=told.append).provider == 'cpu'
+    assert 'no VNNI: the next provider is tried' in told[0]
+    with pytest.raises(ModelError, match='no VNNI'):
+        Encoder(request_.path, 'openvino')
 
 
 # The way of an engine into the cache and out of it, with the provider that every machine has.

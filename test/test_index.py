@@ -181,15 +181,19 @@ def test_a_change_between_the_spots_is_found_when_everything_is_verified(saved: 
         PlaceMap.load(saved, verify=True)
 
 
-def test_vectors_that_are_no_numbers_are_never_the_best(saved: Path) -> None:
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf, 3.0])
+@pytest.mark.parametrize('k', [1, 20])
+def test_vectors_that_are_none_are_never_the_best(saved: Path, value: float, k: int) -> None:
     rows = np.load(saved / 'vectors.npy')
     query = rows[3:4].astype(np.float32)
-    rows[3] = np.nan
+    rows[10:30] = value * np.sign(query)
     np.save(saved / 'vectors.npy', rows)
     _sign(saved)
-    similarity, places = PlaceMap.load(saved).search(query, 20)
+    similarity, places = PlaceMap.load(saved).search(query, k)
+    assert places[0, 0] == 3
     assert np.isfinite(similarity).all()
-    assert places[0, 0] != 3
+    assert (np.diff(similarity) <= 0).all()
+    assert not np.isin(places, np.arange(10, 30)).any()
 
 
 def test_spots_tell_a_large_file_that_was_cut_off_or_exchanged(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ def open_engine(provider: str | Sequence[str], request: Request) -> Engine:
         if name == 'cpu':
             raise damaged(request.path, first_line(cause)) from cause
         raise ModelError(f'{name} cannot run {request.path} ({first_line(cause)})') from cause
+    if names:
+        raise NotServingError(problem)
     asked = provider if isinstance(provider, str) else ','.join(provider)
     raise NotServingError(f"provider '{asked}' does not load here; this onnxruntime has "
                           f'{", ".join(n for n, p in PROVIDERS.items() if p in installed)}')
@@ -213,9 +215,12 @@ def _open(name: str, request: Request) -> Engine:
     """Open a session with one provider. Raises NotServingError when it does not serve."""
     if name in ('cpu', 'cuda'):
         return Engine(_session(name, request, {}), name)
-    facts = _facts(request) if name == 'tensorrt' else {}
-    for options in variants(name, threads=request.threads or machine.cores(),
-                            int8=facts.get('precision') == 'int8', bf16=machine.computes_bf16()):
+    int8 = _facts(request).get('precision') == 'int8'
+    if name == 'openvino' and int8 and machine.cuts_off_bytes():
+        raise NotServingError(f'openvino would give wrong descriptors for {request.path}, of '
+                              'int8: this processor has no VNNI')
+    for options in variants(name, threads=request.threads or machine.cores(), int8=int8,
+                            bf16=machine.computes_bf16()):
         engine = prepared(name, request, options)
         if engine is not None:
             return engine
@@ -293,8 +298,8 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     # Threads that spin while they wait take the cores from the rest of the robot: images that
     # arrive meanwhile are lost.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    if not machine.multiplies_bytes():
-        # Slower, and right: pairs of products of 8 bits would be cut off at 16.
+    if machine.cuts_off_bytes():
+        # Of the CPU provider alone: int8 by another way, slower and exact.
         settings.add_session_config_entry('session.x64quantprecision', '1')
     if name == 'tensorrt':
         # With static shapes the engine is built here and not at the first frame.

@@ -17,7 +17,7 @@ _QUOTA = Path('/sys/fs/cgroup/cpu.max')
 _BFLOAT16 = frozenset({'amx_bf16', 'avx512_bf16', 'bf16'})
 """Flags of processors that multiply bfloat16, of Intel and AMD, and of Arm."""
 _BYTES = frozenset({'avx512_vnni', 'avx_vnni', 'amx_int8'})
-"""Flags of x86 processors that multiply bytes and add the products up in 32 bits, in one step."""
+"""Flags of x86 processors that multiply bytes and add the products up in 32 bits."""
 
 
 def cores() -> int:
@@ -52,12 +52,12 @@ def computes_bf16() -> bool:
     return bool(flags() & _BFLOAT16)
 
 
-def multiplies_bytes() -> bool:
-    """Tell whether an x86 processor multiplies bytes in one step, without which int8 gains little.
+def cuts_off_bytes() -> bool:
+    """Tell whether what 8 bits multiply is added up in 16 bits first, and cut off there.
 
-    Those that do not add pairs of products in 16 bits, and cut off what is too large for these.
+    By an x86 processor without VNNI, unless it is asked for a slower way.
     """
-    return bool(flags() & _BYTES)
+    return platform.machine() in ('x86_64', 'AMD64') and not flags() & _BYTES
 
 
 def processor() -> str:

@@ -177,3 +177,16 @@ def test_a_map_with_another_law_is_fitted_anew_and_judged_by_its_own(encoder):
             for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
     np.testing.assert_allclose(fit.before['filter'][:50], said[10:], atol=1e-9)
     assert np.abs(plain.before['filter'][:50] - said[10:]).max() > 0.01
+
+
+def test_the_error_before_is_that_of_the_poses_given_before(encoder):
+    descriptors = views(encoder, 60)
+    # So weak a law that its poses are wrong, and it says so.
+    weak = site(encoder, descriptors).calibrated(
+        Calibration(separation=0.5, outliers=0.2, curves={'filter': {'weight': 0.03}}))
+    fit = calibrate(weak, encoder, [driven(weak, descriptors, 1.5)])
+    old = fit.examples_before['filter']
+    assert old.right[old.mapped].mean() < 0.5 < fit.examples['filter'].right[old.mapped].mean()
+    assert fit.errors('filter')[0] == pytest.approx(calibration_error(
+        fit.before['filter'][old.mapped], old.right[old.mapped]))
+    assert fit.errors('filter')[0] < 0.3

@@ -203,8 +203,9 @@ def test_eight_bits_need_pictures_and_a_validation_set(tmp_path):
                metadata=METADATA, precision='int8', pictures=pictures(2))
 
 
-def test_a_free_size_takes_pictures_of_any_size(tmp_path):
-    network = small_network('gem')
+@pytest.mark.parametrize('aggregation', ['gem', 'spp'])
+def test_a_free_size_takes_pictures_of_any_size(tmp_path, aggregation):
+    network = small_network(aggregation)
     export(network, tmp_path / 'free.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA,
            dynamic_size=True)
     encoder = Encoder(tmp_path / 'free.onnx', provider='cpu')

@@ -129,6 +129,20 @@ def test_fitted_kernels_keep_their_sums():
                    - smooth).sum(axis=(2, 3)) / step[:, None]).max() > 1  # rounding alone
 
 
+def test_a_kernel_of_zeros_keeps_its_bias():
+    model = convolutional()
+    weights = {w.name: w for w in model.graph.initializer}
+    empty = numpy_helper.to_array(weights['two']).copy()
+    empty[3] = 0
+    weights['two'].CopyFrom(numpy_helper.from_array(empty, 'two'))
+    bias = np.full(16, 0.3, np.float32)
+    weights['bias'].CopyFrom(numpy_helper.from_array(bias, 'bias'))
+    quantised = {w.name: numpy_helper.to_array(w)
+                 for w in to_int8(model, INSIDE, PICTURES).graph.initializer}
+    bias, scale = quantised['bias_quantized'], quantised['bias_quantized_scale']
+    assert bias[3] * scale[3] == pytest.approx(0.3, abs=1e-3)
+
+
 def test_eight_bits_are_in_the_chosen_nodes_only():
     model = to_int8(convolutional(), INSIDE, PICTURES)
     assert relative_error(model, convolutional()) < 0.05

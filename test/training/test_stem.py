@@ -8,13 +8,17 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
+import onnx  # noqa: E402
+from onnx import helper  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
+from vpr_ros.encoder import Encoder  # noqa: E402
 from vpr_ros.training.export import fold_batch_norm  # noqa: E402
 from vpr_ros.training.export import to_precision  # noqa: E402
 from vpr_ros.training.model import BACKBONES  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
 from vpr_ros.training.stem import PixelBlocks  # noqa: E402
 from vpr_ros.training.stem import take_bytes  # noqa: E402
+from vpr_ros.training.words import first_filters  # noqa: E402
 
 LAYERS = {'alexnet': '2', 'densenet121': 'pool0', 'mobilenet_v3_large': '1', 'squeezenet1_1': '3',
           'vgg16': '3', 'resnet50': 'layer1'}
@@ -53,9 +57,24 @@ def test_the_border_is_the_mean_colour_to_half_a_grey_level():
         assert (after(batch) * before(batch)).sum(dim=1).min() > 0.999
 
 
-def test_eight_bits_take_the_pictures_bytes_as_they_are():
-    model = to_precision(network('squeezenet1_1'), 'int8', height=48, width=64,
-                         pictures=pictures(48, 64))
+@pytest.fixture(scope='module')
+def model():
+    return to_precision(network('squeezenet1_1'), 'int8', height=48, width=64,
+                        pictures=pictures(48, 64))
+
+
+def test_its_filters_can_still_be_seen(model, tmp_path):
+    helper.set_model_props(model, {'input_height': '48', 'input_width': '64'})
+    onnx.save(model, tmp_path / 'int8.onnx')
+    filters = first_filters(Encoder(tmp_path / 'int8.onnx', 'cpu'))
+    before = network('squeezenet1_1')
+    expected = (before.backbone[0].weight / before.normalise.std).detach().numpy()
+    assert filters.shape == (64, 3, 4, 4)
+    np.testing.assert_allclose(filters[:, :, 1:, 1:], expected, atol=np.abs(expected).max() / 50)
+    assert not filters[:, :, 0].any()
+
+
+def test_eight_bits_take_the_pictures_bytes_as_they_are(model):
     by_output = {output: node for node in model.graph.node for output in node.output}
     first = next(node for node in model.graph.node if node.op_type == 'Conv')
     bytes_ = by_output[first.input[0]]

@@ -134,18 +134,20 @@ class Examples:
 class Fit:
     """A calibration, and for each way that was fitted its examples and held-out confidence (N,).
 
-    `before` (N,) is what the calibration said that was there before.
+    `before` (N,) is what the calibration that was there says, and `examples_before` are its own:
+    with another law other beliefs, and poses, come of the same drives.
     """
 
     calibration: Calibration
     examples: dict[str, Examples]
     held_out: dict[str, Floats]
     before: dict[str, Floats]
+    examples_before: dict[str, Examples]
 
     def errors(self, way: str) -> tuple[float, float]:
         """Return the expected calibration error on mapped frames before, and held out after."""
-        own = self.examples[way]
-        return (calibration_error(self.before[way][own.mapped], own.right[own.mapped]),
+        own, old = self.examples[way], self.examples_before[way]
+        return (calibration_error(self.before[way][old.mapped], old.right[old.mapped]),
                 calibration_error(self.held_out[way][own.mapped], own.right[own.mapped]))
 
     def false_accepts(self, way: str, threshold: float) -> tuple[float, float]:
@@ -205,7 +207,6 @@ def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive
     law = Calibration()
     found = {way: gather(runs, encoder, law, way, correct_radius, max_speed)
              for way in tqdm(ways, desc='calibrate', unit='way', disable=None)}
-    # What was there may have another law, by which other beliefs come of the same drives.
     before = {way: own if _same_law(current, law, way) else gather(
         runs, encoder, current, way, correct_radius, max_speed) for way, own in found.items()}
     frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
@@ -216,7 +217,7 @@ def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive
     return Fit(calibration, found,
                {way: own.held_out(DEFAULT_CURVES[way]) for way, own in found.items()},
                {way: current.curves[way].confidence(own.mass, own.support)
-                for way, own in before.items()})
+                for way, own in before.items()}, before)
 
 
 def report(fit: Fit) -> Iterator[str]:

@@ -153,7 +153,8 @@ class Pyramid(nn.Module):
 
 def _cells(length: int, count: int) -> list[tuple[int, int]]:
     """Return where `count` cells that cover `length` begin and end, overlapping if need be."""
-    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+    # No -(-a // b): of a free size it becomes a division in ONNX, which rounds towards zero.
+    return [(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
 
 
 AGGREGATIONS = {'netvlad': NetVLAD, 'gem': GeM, 'avg': Average, 'max': Maximum, 'spp': Pyramid}

@@ -34,6 +34,8 @@ CALIBRATION_BATCH = 8
 PICTURE_CHANNELS = 3
 STEPS = 127
 """Of a weight, to either side of zero."""
+NEXT_TO_NOTHING = 1e-6
+"""A weight of which no output is changed, not even one of bytes."""
 STORED_AS_HALF = 1024
 """Weights with at least this many values are stored as float16; fewer are not worth a node."""
 KEPT_FLOAT = frozenset({'Cast', 'Constant', 'ConstantOfShape', 'Range', 'Resize'})
@@ -123,9 +125,9 @@ def fit_weights(model: onnx.ModelProto, names: Collection[str], pictures: NDArra
     """Put the weights of the convolutions called `names` on the grids that 8 bits can hold.
 
     Each output channel gets the step with the least squared error, which clips its rarest weights.
-    Each of its kernels keeps its sum, to half a step: what a convolution sees changes little from
-    tap to tap. What is still changed in the mean output over `pictures` (M,H,W,3) goes into the
-    bias (Nagel et al., ICCV 2019). Changes `model`.
+    Each of its kernels keeps its sum, to half a step where none of it was clipped: what it sees
+    changes little from tap to tap. What is still changed in the mean output over `pictures`
+    (M,H,W,3) goes into the bias (Nagel et al., ICCV 2019). Changes `model`.
     """
     graph = model.graph
     weights = {weight.name: weight for weight in graph.initializer}
@@ -240,10 +242,14 @@ def _on_grid(weight: NDArray[np.float32]) -> NDArray[np.float64]:
     rounded = np.clip(np.round(taps / step), -STEPS, STEPS)
     lost = taps / step - rounded
     short = np.round(lost.sum(axis=2, keepdims=True))  # steps that the sum of a kernel misses
-    # Given to the taps whose rounding was the nearest thing to going the other way.
-    rank = np.argsort(np.argsort(-lost * np.sign(short), axis=2), axis=2)
+    # Given to the taps whose rounding was the nearest thing to going the other way, if they can.
+    gain = np.where(np.abs(rounded) < STEPS, lost * np.sign(short), -np.inf)
+    rank = np.argsort(np.argsort(-gain, axis=2), axis=2)
     rounded += np.sign(short) * (rank < np.abs(short))
-    return (np.clip(rounded, -STEPS, STEPS) * step).reshape(weight.shape)
+    fitted = np.clip(rounded, -STEPS, STEPS) * step
+    # Of nothing but zeros ONNX Runtime would make the step 1, and round the bias to whole ones.
+    fitted[~fitted.any(axis=(1, 2)), 0, 0] = NEXT_TO_NOTHING
+    return fitted.reshape(weight.shape)
 
 
 def _channel_means(model: onnx.ModelProto, values: Collection[str], pictures: NDArray[np.uint8]

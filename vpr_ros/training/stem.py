@@ -15,34 +15,33 @@ from torch import Tensor
 if TYPE_CHECKING:
     from vpr_ros.training.model import PlaceNetwork
 
-Margins = tuple[int, int, int, int]
-"""Pixels to add at the top, the bottom, the left and the right; fewer than none are cut off."""
-
-
 class PixelBlocks(nn.Module):
     """Pictures uint8 (N,H,W,3) -> their blocks of s x s pixels, float32 (N,3 s s,h,w), unscaled.
 
-    Margins have one colour, uint8 (3,).
+    `before` pixels are added at the top and the left, `below` and `right` there, or cut off where
+    they are fewer than none; they have one colour, uint8 (3,).
     """
 
     colour: Tensor
 
-    def __init__(self, block: int, margins: Margins, colour: Tensor) -> None:
+    def __init__(self, block: int, before: int, below: int, right: int, colour: Tensor) -> None:
         super().__init__()
         self.block = block
-        self.margins = margins
+        self.before = before
+        self.below = below
+        self.right = right
         self.register_buffer('colour', colour)
 
     def forward(self, image: Tensor) -> Tensor:
         """Cut a batch of pictures into blocks."""
-        top, bottom, left, right = self.margins
-        count, height, width = image.shape[:3]
-        image = image[:, :height + min(0, bottom), :width + min(0, right)]
-        rows, columns = image.shape[1] + top + max(0, bottom), image.shape[2]
-        image = torch.cat([self.colour.expand(count, top, columns, 3), image,
-                           self.colour.expand(count, max(0, bottom), columns, 3)], dim=1)
-        image = torch.cat([self.colour.expand(count, rows, left, 3), image,
-                           self.colour.expand(count, rows, max(0, right), 3)], dim=2)
+        height, width = image.shape[1:3]
+        image = image[:, :height + min(0, self.below), :width + min(0, self.right)]
+        for axis, after in ((1, self.below), (2, self.right)):
+            sides = list(image.shape)
+            sides[axis] = self.before
+            first = self.colour.expand(sides)
+            sides[axis] = max(0, after)
+            image = torch.cat([first, image, self.colour.expand(sides)], dim=axis)
         # (N,hs,ws,3) -> (N,h,s,w,s,3) -> (N,h,w,s,s,3) -> (N,h,w,3ss) -> (N,3ss,h,w)
         blocks = image.unflatten(2, (-1, self.block)).unflatten(1, (-1, self.block))
         return blocks.permute(0, 1, 3, 2, 4, 5).flatten(3).permute(0, 3, 1, 2).to(torch.float32)
@@ -59,11 +58,9 @@ def take_bytes(network: PlaceNetwork, height: int, width: int) -> None:
     """
     name, first = next((name, module) for name, module in network.backbone.named_modules()
                        if isinstance(module, nn.Conv2d))
-    (size, _), (stride, _), (padding, _) = first.kernel_size, first.stride, first.padding
-    if (stride == 1 or isinstance(first.padding, str) or first.groups > 1
-            or any(len(set(pair)) > 1 for pair in (first.kernel_size, first.stride,
-                                                   first.padding))
-            or first.dilation != (1, 1)):
+    assert not isinstance(first.padding, str)  # in all of torchvision's, which are square, too
+    size, stride, padding = first.kernel_size[0], first.stride[0], first.padding[0]
+    if stride == 1:
         return
     mean, std = network.normalise.mean.flatten(), network.normalise.std.flatten()
     weight = first.weight / std[:, None, None]
@@ -81,9 +78,10 @@ def take_bytes(network: PlaceNetwork, height: int, width: int) -> None:
     assert blocks.bias is not None
     blocks.bias.copy_(bias)
     before = padding + more
-    bottom, right = (
+    below, right = (
         stride * ((length + 2 * padding - size) // stride) + size + more - length - before
         for length in (height, width))
     network.backbone.set_submodule(name, blocks.eval())
-    network.normalise = PixelBlocks(stride, (before, bottom, before, right),  # type: ignore[assignment]
-                                    mean.round().to(torch.uint8))
+    colour = mean.round().to(torch.uint8)
+    network.normalise = PixelBlocks(  # type: ignore[assignment]
+        stride, before, below, right, colour)

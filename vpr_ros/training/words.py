@@ -6,6 +6,7 @@ Nothing here needs torch. What descriptors of whole pictures look like is in off
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,7 +101,12 @@ def first_filters(encoder: Encoder) -> NDArray[np.float32] | None:
     else:  # kept in fewer bits, and converted in the graph
         blank = np.zeros((1, encoder.height, encoder.width, 3), np.uint8)
         weights = _opened(model, [first]).run([first], {'image': blank})[0]
-    return np.asarray(weights, np.float32) if weights.shape[1] == 3 else None
+    count, channels, size, _ = weights.shape
+    block = math.isqrt(channels // 3)  # of pixels that are channels to it: stem.py
+    if 3 * block ** 2 != channels:
+        return None
+    weights = weights.reshape(count, block, block, 3, size, size).transpose(0, 3, 4, 1, 5, 2)
+    return np.asarray(weights.reshape(count, 3, size * block, size * block), np.float32)
 
 
 def _opened(model: onnx.ModelProto, wanted: Sequence[str]) -> onnxruntime.InferenceSession:
