@@ -1,13 +1,14 @@
 """What fewer bits, and other engines, gain and lose: one network in each precision, in turns.
 
 From a frame of 320x240 to a descriptor, beside torch eager in float32. With a checkpoint and real
-pictures, Recall@1 on every set too, beside what noise of one grey level does to it; with random
-weights, which cost what others do, time alone.
+pictures, Recall@1 on every set too, and how far descriptors are from those in float32, beside what
+noise of one grey level does; with random weights, which cost what others do, time alone.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 import os
@@ -26,6 +27,7 @@ from vpr_ros import machine
 from vpr_ros.encoder import Encoder
 from vpr_ros.engines import PROVIDERS
 from vpr_ros.errors import VprError
+from vpr_ros.offline.descriptors import describe
 from vpr_ros.offline.evaluate import evaluate_set
 from vpr_ros.offline.evaluate import summary
 from vpr_ros.street import CONDITIONS
@@ -103,8 +105,9 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
                       medians['torch eager'] / value) for name, value in medians.items()])
             if (height, width) == SIZES[0] and checkpoint and data:
                 first = next(iter(encoders.values()))
-                result['recall'] = _recall(
-                    data, {**encoders, NOISE: _Noisy(first.path, 'cpu', threads)})
+                encoders[NOISE] = _Noisy(first.path, 'cpu', threads)
+                result['recall'] = _recall(data, encoders)
+                result['distance'] = _distance(data, encoders)
     result['figures'] = [tables.bars(f'A frame to a descriptor, {what}',
                                      'times as fast as PyTorch eager', gain)
                          for what, gain in result['gain'].items()]
@@ -204,6 +207,25 @@ def _recall(data: str, encoders: dict[str, Encoder]) -> dict[str, dict[str, floa
                   *(f'{values[first] - value:+.2f}' for name, value in values.items()
                     if name != first)) for one, values in recalls.items()])
     return recalls
+
+
+def _distance(data: str, encoders: dict[str, Encoder]) -> dict[str, dict[str, float]]:
+    """Return how far queries are from those of the first encoder, in percent of their spread."""
+    distances: dict[str, dict[str, float]] = {}
+    for one in find_sets(data):
+        if not one.has_queries:
+            continue
+        pictures = [partial(images.read, file) for file in images.list_folder(one.queries)]
+        exact, *others = (describe(pictures, encoder, one.name)[0]
+                          for encoder in encoders.values())
+        spread = np.square(exact - exact.mean(axis=0)).sum(axis=1).mean()
+        distances[one.name] = {
+            name: 100 * float(np.sqrt(np.square(other - exact).sum(axis=1).mean() / spread))
+            for name, other in zip([*encoders][1:], others, strict=True)}
+    tables.show('Distance of descriptors to the first, in percent of how far those of a drive are '
+                'from their mean', ('set', *[*encoders][1:]),
+                [(one, *values.values()) for one, values in distances.items()])
+    return distances
 
 
 def _verdicts(gains: dict[str, dict[str, float]], recalls: dict[str, dict[str, float]]
