@@ -47,9 +47,6 @@ SIZES = ((128, 160), (240, 320))
 CLUSTERS, DIMENSION = 64, 512
 PAUSE = 0.02
 """Seconds before each turn, as between the frames of a camera."""
-TURNS = {'after a pause': 1, 'call after call': 10}
-"""Calls in a turn. After a pause caches are cold and threads asleep, as on a robot with time to
-spare; call after call is what the engine itself can do."""
 GOALS = {'cpu int8': 3.0, 'openvino int8': 8.0}
 """Times as fast as torch, at the frame's own size."""
 MOST_LOSS = 0.5
@@ -87,19 +84,15 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
                 'torch eager': _torch(network, frame, height, width),
                 **{name: lambda encoder=encoder: encoder.encode(frame)
                    for name, encoder in encoders.items()}}
-            for turn, calls in TURNS.items():
+            for turn, seconds in tables.in_both_turns(timed, rounds, PAUSE).items():
                 what = f'input {size}, {turn}'
-                turns = max(1, rounds // calls)
-                # The first call after a pause is another matter.
-                seconds = {name: np.reshape(times, (turns, calls))[:, int(calls > 1):].ravel()
-                           for name, times in tables.in_turns(timed, turns, PAUSE, calls).items()}
                 medians = {name: tables.median_ms(times) for name, times in seconds.items()}
                 result['median_ms'][what] = medians
                 result['gain'][what] = {name: medians['torch eager'] / value
                                         for name, value in medians.items()}
                 tables.show(
-                    f'A frame of {FRAME[1]}x{FRAME[0]} to a descriptor, {what}, {turns} turns of '
-                    f'{calls}, threads: {threads or "as each library likes"}',
+                    f'A frame of {FRAME[1]}x{FRAME[0]} to a descriptor, {what}, {rounds} rounds '
+                    f'in turns, threads: {threads or "as each library likes"}',
                     ('engine and precision', 'median ms', 'p99 ms', 'times as fast as torch'),
                     [(name, value, 1e3 * float(np.percentile(seconds[name], 99)),
                       medians['torch eager'] / value) for name, value in medians.items()])

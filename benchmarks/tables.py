@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Name = TypeVar('Name')
 
+_BLOCK = 11  # calls in a turn, of which the first does not count
+
 _FLAGS = ('avx2', 'avx512f', 'avx512_vnni', 'avx_vnni', 'amx_int8', 'amx_bf16')
 """What of a processor decides how fast networks run on it."""
 
@@ -120,6 +122,21 @@ def in_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: flo
                 if number:
                     seconds[name].append(time.perf_counter() - begin)
     return seconds
+
+
+def in_both_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: float
+                  ) -> dict[str, dict[Name, NDArray[np.float64]]]:
+    """Return the seconds of some `rounds` calls of each, in turns, after a pause and without one.
+
+    After a pause caches are cold and threads asleep, as on a robot with time to spare. Call after
+    call is what the code itself can do; the first of each turn, which is after a pause, is left
+    out.
+    """
+    after = in_turns(timed, rounds, pause)
+    turns = -(-rounds // (_BLOCK - 1))
+    return {'after a pause': {name: np.array(times) for name, times in after.items()},
+            'call after call': {name: np.reshape(times, (turns, _BLOCK))[:, 1:].ravel()
+                                for name, times in in_turns(timed, turns, pause, _BLOCK).items()}}
 
 
 def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, rounds: int, *,

@@ -57,8 +57,9 @@ class Reranked:
     def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
         self.codes = codes
         self.d, self.ntotal = int(codes.d), int(codes.ntotal)
+        self.large = _large(codes)
         lists: Any = faiss.downcast_index(faiss.downcast_index(codes.index))
-        if codes.sa_code_size() * self.ntotal > _ONE_CORE and hasattr(lists, 'implem'):
+        if self.large and hasattr(lists, 'implem'):
             lists.implem = _BY_LISTS
         self.rows = vectors
 
@@ -70,15 +71,17 @@ class Reranked:
         found = self.codes.search(queries, min(max(k, RERANKED), self.ntotal))[1]
         similarity = np.full((len(queries), k), -1, np.float32)
         numbers = np.full((len(queries), k), -1, np.int64)
+        found.sort(axis=1)  # the order in which they lie on disk
         for row, query in enumerate(queries):
-            some = np.sort(found[row][found[row] >= 0])  # the order in which they lie on disk
+            some = found[row, np.searchsorted(found[row], 0):]
             few = faiss.IndexScalarQuantizer(self.d, faiss.ScalarQuantizer.QT_fp16,
                                              faiss.METRIC_INNER_PRODUCT)
             few.add_sa_codes(self.rows[some].view(np.uint8))
             (exact,), (order,) = few.search(query[None], max(1, len(some)))
             # Who changes a file that was loaded gets wrong answers, but no others than numbers.
-            best = order[np.abs(exact) <= 1.01][:k]
-            similarity[row, :len(best)] = exact[np.abs(exact) <= 1.01][:k]
+            real = np.abs(exact) <= 1.01
+            best = order[real][:k]
+            similarity[row, :len(best)] = exact[real][:k]
             numbers[row, :len(best)] = some[best]
         return similarity, numbers
 
@@ -93,8 +96,7 @@ def search(index: Any, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int6
     A single query is answered by one core, unless there are many vectors to look through: to wait
     for a second core, which the network may keep busy, takes many times as long as the search.
     """
-    codes = index.codes if isinstance(index, Reranked) else index
-    large = not hasattr(codes, 'hnsw') and codes.sa_code_size() * index.ntotal > _ONE_CORE
+    large = index.large if isinstance(index, Reranked) else _large(index)
     threads = faiss.omp_get_max_threads()
     if len(queries) == 1 and not large:
         faiss.omp_set_num_threads(1)
@@ -102,6 +104,11 @@ def search(index: Any, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int6
         return index.search(queries, k)  # type: ignore[no-any-return]
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+def _large(index: Any) -> bool:
+    """Tell whether a single query is worth more than one core."""
+    return not hasattr(index, 'hnsw') and index.sa_code_size() * index.ntotal > _ONE_CORE
 
 
 def make_index(vectors: Floats, kind: str) -> Any:
