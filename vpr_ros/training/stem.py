@@ -15,6 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from vpr_ros.training.model import PlaceNetwork
 
+
 class PixelBlocks(nn.Module):
     """Pictures uint8 (N,H,W,3) -> their blocks of s x s pixels, float32 (N,3 s s,h,w), unscaled.
 

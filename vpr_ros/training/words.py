@@ -101,12 +101,12 @@ def first_filters(encoder: Encoder) -> NDArray[np.float32] | None:
     else:  # kept in fewer bits, and converted in the graph
         blank = np.zeros((1, encoder.height, encoder.width, 3), np.uint8)
         weights = _opened(model, [first]).run([first], {'image': blank})[0]
-    count, channels, size, _ = weights.shape
+    count, channels, height, width = weights.shape
     block = math.isqrt(channels // 3)  # of pixels that are channels to it: stem.py
     if 3 * block ** 2 != channels:
         return None
-    weights = weights.reshape(count, block, block, 3, size, size).transpose(0, 3, 4, 1, 5, 2)
-    return np.asarray(weights.reshape(count, 3, size * block, size * block), np.float32)
+    weights = weights.reshape(count, block, block, 3, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return np.asarray(weights.reshape(count, 3, height * block, width * block), np.float32)
 
 
 def _opened(model: onnx.ModelProto, wanted: Sequence[str]) -> onnxruntime.InferenceSession:
