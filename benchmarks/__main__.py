@@ -13,36 +13,36 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks import plots
-from benchmarks import tables
-from benchmarks.belief_speed import belief_speed
-from benchmarks.compression import compression
-from benchmarks.confidence import confidence
-from benchmarks.confidence import TOWNS
-from benchmarks.ekf_fusion import ekf_fusion
-from benchmarks.encoder_speed import encoder_speed
-from benchmarks.evaluation import evaluation
-from benchmarks.gpu import gpu
-from benchmarks.map_load import map_load
-from benchmarks.map_memory import map_memory
-from benchmarks.map_scaling import map_scaling
-from benchmarks.map_speed import map_speed
-from benchmarks.mining_speed import mining_speed
-from benchmarks.node_operation import node_operation
-from benchmarks.node_rate import node_rate
-from benchmarks.real_drives import real_drives
-from benchmarks.real_node import real_node
-from benchmarks.real_sets import NO_DATA
-from benchmarks.real_sets import real_sets
-from benchmarks.replay_speed import replay_speed
-from benchmarks.replay_vs_node import replay_vs_node
-from benchmarks.resize import resize
-from benchmarks.scaling import scaling
-from benchmarks.search_speed import search_speed
-from benchmarks.street_recall import street_recall
-from benchmarks.street_recall import TOWNS as TEST_TOWNS
-from benchmarks.street_speed import street_speed
-from vpr_ros.errors import VprError
+from benchmarks.accuracy.compression import compression
+from benchmarks.accuracy.confidence import confidence
+from benchmarks.accuracy.confidence import TOWNS
+from benchmarks.accuracy.evaluation import evaluation
+from benchmarks.accuracy.real_drives import real_drives
+from benchmarks.accuracy.real_sets import NO_DATA
+from benchmarks.accuracy.real_sets import real_sets
+from benchmarks.accuracy.resize import resize
+from benchmarks.accuracy.street_recall import street_recall
+from benchmarks.accuracy.street_recall import TOWNS as TEST_TOWNS
+from benchmarks.lib import plots
+from benchmarks.lib import tables
+from benchmarks.node.ekf_fusion import ekf_fusion
+from benchmarks.node.node_operation import node_operation
+from benchmarks.node.node_rate import node_rate
+from benchmarks.node.real_node import real_node
+from benchmarks.node.replay_vs_node import replay_vs_node
+from benchmarks.speed.belief_speed import belief_speed
+from benchmarks.speed.encoder_speed import encoder_speed
+from benchmarks.speed.gpu import gpu
+from benchmarks.speed.map_load import map_load
+from benchmarks.speed.map_memory import map_memory
+from benchmarks.speed.map_scaling import map_scaling
+from benchmarks.speed.map_speed import map_speed
+from benchmarks.speed.mining_speed import mining_speed
+from benchmarks.speed.replay_speed import replay_speed
+from benchmarks.speed.scaling import scaling
+from benchmarks.speed.search_speed import search_speed
+from benchmarks.speed.street_speed import street_speed
+from vpr_ros.core.errors import VprError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from vpr_ros.encoder import Encoder
+    from vpr_ros.encoding.encoder import Encoder
 
 
 @pytest.fixture(scope='session')
@@ -29,7 +29,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def encoder(model_path: Path) -> Encoder:
     """Return an encoder of that model."""
-    from vpr_ros.encoder import Encoder
+    from vpr_ros.encoding.encoder import Encoder
     return Encoder(model_path, provider='cpu', threads=1)
 
 

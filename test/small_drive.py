@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from vpr_ros import images
-from vpr_ros import poses
-from vpr_ros.encoder import Encoder
+from vpr_ros.core import images
+from vpr_ros.core import poses
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.sources import open_source
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import BagWriter
-from vpr_ros.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

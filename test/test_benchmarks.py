@@ -10,7 +10,7 @@ import time
 import cv2
 import pytest
 
-tables = pytest.importorskip('benchmarks.tables')
+tables = pytest.importorskip('benchmarks.lib.tables')
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = {'processor': 'abacus', 'cores': 2, 'load': 0.5}
@@ -58,7 +58,7 @@ def test_the_exponent_of_a_power_law_is_found(power) -> None:
                  logarithmic=True)])
 def test_every_kind_of_figure_is_drawn(tmp_path, figure) -> None:
     pytest.importorskip('matplotlib')
-    from benchmarks import plots
+    from benchmarks.lib import plots
     plots.draw(tmp_path / 'plot.png', [figure, figure], MACHINE)
     assert cv2.imread(str(tmp_path / 'plot.png')).std() > 5
 

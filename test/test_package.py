@@ -24,26 +24,20 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
 
-# A module imports from the layers above its own, and from its own layer. `ros` stands for the
-# rest of that room, once the two modules that need no ROS 2 are taken out.
-LAYERS = (
-    ('ahead', 'defaults', 'errors', 'files', 'images', 'machine', 'model_file', 'poses'),
-    ('belief', 'calibration', 'drive_mean', 'encoder', 'engines', 'index', 'metrics',
-     'place_map'),
-    ('localizer',),
-    ('ros.bag', 'ros.messages'),
-    ('sources', 'street'),
-    ('ros',), ('offline',), ('training',),
-    ('offline.demo',),
-    ('cli', '__main__'),
+# A room imports from the floors below its own, never from a room beside it.
+FLOORS = (
+    ('core',),
+    ('encoding', 'io'),
+    ('maps',),
+    ('localization', 'street'),
+    ('offline', 'ros', 'training'),
+    ('cli',),
 )
-LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-# The rooms beside each other, each a layer of its own: none of these sees another.
-BESIDE = ('ros', 'offline', 'training')
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 ROS = re.compile(r'rclpy|cv_bridge|launch(_ros)?|ament_index_python|builtin_interfaces'
                  r'|\w+_(msgs|srvs)')
-TRAINING = {'torch', 'torchvision', 'lightning', 'omegaconf', 'onnx', 'onnxscript',
+TRAINING = {'torch', 'torchvision', 'lightning', 'omegaconf', 'onnxscript',
             'pytorch_metric_learning', 'tensorboard'}
 HEAVY = {'torch', 'rclpy', 'cv2', 'faiss', 'onnxruntime', 'matplotlib', 'rosbags'}
 
@@ -119,25 +113,24 @@ def test_every_room_is_a_python_package() -> None:
             } == set()
 
 
+def test_every_room_has_a_floor() -> None:
+    assert {_room(_name(path)) for path in MODULES} - {''} == set(FLOOR)
+
+
 @pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_keep_to_the_rooms(path: Path) -> None:
     room = _room(_name(path))
     for name in _imports(path):
-        top = name.split('.')[0]
+        top, other = name.split('.')[0], _room(name)
         if ROS.fullmatch(top):
-            assert room.split('.')[0] == 'ros', f'{name} is for vpr_ros/ros alone'
+            assert room == 'ros', f'{name} is for vpr_ros/ros alone'
         if top in TRAINING:
             assert room == 'training', f'{name} is for vpr_ros/training alone'
-        if top == 'vpr_ros' and room and _room(name):
-            other = _room(name)
-            assert other == room or LAYER[other] <= LAYER[room], f'{name} is above {room}'
-            assert other == room or not {room, other} <= set(BESIDE), f'{name} is beside {room}'
-
-
-@pytest.mark.parametrize('room', ['ros/bag.py', 'ros/messages.py'])
-def test_bags_are_read_without_ros(room: str) -> None:
-    at_import = {name.split('.')[0] for name in _imports(ROOT / 'vpr_ros' / room, lazy=False)}
-    assert not [name for name in at_import if ROS.fullmatch(name)]
+        if top == 'onnx':  # the extra that draws what a network sees has it, too
+            assert room in ('offline', 'training'), f'{name} is not for what the robot runs'
+        if top == 'vpr_ros' and room and other != room:
+            assert other, f'{name}: inside the package, import from the rooms'
+            assert FLOOR[other] < FLOOR[room], f'{name} is not below {room}'
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -201,10 +194,9 @@ def _name(path: Path) -> str:
 
 
 def _room(name: str) -> str:
-    inside = name.removeprefix('vpr_ros').removeprefix('.')
-    fitting = [room for room in LAYER if f'{inside}.'.startswith(f'{room}.')]
-    assert fitting or not inside, f'{name} is in none of the rooms: give it a layer'
-    return max(fitting, key=len, default='')
+    """Return the room of a module, '' for the package itself and for what is outside it."""
+    parts = name.split('.')
+    return parts[1] if parts[0] == 'vpr_ros' and len(parts) > 1 else ''
 
 
 def _imports(path: Path, *, lazy: bool = True) -> Iterator[str]:

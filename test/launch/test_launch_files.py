@@ -49,8 +49,8 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
-from vpr_ros.ros import live
-from vpr_ros.ros import messages
+from vpr_ros.io import messages
+from vpr_ros.ros import node_process
 from vpr_ros.ros.play import play
 
 FIELDS = {ParameterType.PARAMETER_BOOL: 'bool_value',
@@ -172,7 +172,7 @@ def test_it_localises_what_is_played_and_ends_cleanly(installed, drive):
     model, place_map, bag = drive
 
     def meanwhile():
-        with live.Recorder() as recorder, Asker() as asker:
+        with node_process.Recorder() as recorder, Asker() as asker:
             assert recorder.wait(lambda: bool(recorder.maps), LIMIT), 'never active'
             state = asker.ask(GetState, '/vpr_localizer/get_state').current_state.label
             play(bag, rate=5, topics=[IMAGES], wait_for_subscribers=1, wait_limit=LIMIT)
@@ -270,7 +270,7 @@ def test_a_bag_is_played_once_the_node_listens(installed, drive):
     codes = []
 
     def meanwhile():
-        with live.Recorder() as recorder:
+        with node_process.Recorder() as recorder:
             assert recorder.wait(lambda: bool(codes), LIMIT), 'still playing'
             # Without the wait, a second of images would be gone, 25 of them.
             return recorder.wait(lambda: any(int(values.get('received', 0)) > COUNT - 10

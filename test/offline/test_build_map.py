@@ -20,19 +20,19 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import PoseError
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import VprError
+from vpr_ros.core.errors import PoseError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.poses import planar
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.sources import Frame
+from vpr_ros.io.sources import open_source
+from vpr_ros.io.sources import Source
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.descriptors import BATCH
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.poses import planar
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import BagWriter
-from vpr_ros.sources import Frame
-from vpr_ros.sources import open_source
-from vpr_ros.sources import Source
 
 
 def mapped(path, encoder, *, spacing=1.0, pose_file=None, **options):

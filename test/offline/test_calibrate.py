@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from small_drive import POSES
 from small_drive import write_bag
-from vpr_ros import poses
-from vpr_ros.calibration import Calibration
-from vpr_ros.errors import SourceError
-from vpr_ros.localizer import Localizer
-from vpr_ros.metrics import calibration_error
+from vpr_ros.core import poses
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.metrics import calibration_error
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.calibration import Calibration
+from vpr_ros.maps.place_map import Manifest
+from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.calibrate import read_drive
 from vpr_ros.offline.calibrate import report
-from vpr_ros.offline.rehearse import rehearsed
-from vpr_ros.place_map import Manifest
-from vpr_ros.place_map import ModelIdentity
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.place_map import Session
+from vpr_ros.offline.self_calibrate import rehearsed
 
 COUNT = 120
 
@@ -95,7 +95,7 @@ def test_the_report_has_the_reliability_of_each_way(fit):
 def test_a_fit_holds_on_a_drive_that_it_was_not_made_on(encoder, fit):
     descriptors = views(encoder)
     place_map = site(encoder, descriptors)
-    from vpr_ros.localizer import Localizer
+    from vpr_ros.localization.localizer import Localizer
     localizer = Localizer(encoder, place_map.calibrated(fit.calibration))
     drive = driven(place_map, descriptors, 2.0, seed=9)
     sure, right, squares = [], [], []

@@ -8,10 +8,10 @@ import weakref
 import numpy as np
 import pytest
 import small_drive
-from vpr_ros.errors import SourceError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.io.sources import open_source
+from vpr_ros.io.sources import Source
 from vpr_ros.offline.descriptors import describe_frames
-from vpr_ros.sources import open_source
-from vpr_ros.sources import Source
 
 
 def test_frames_with_bad_pictures_are_left_out(tmp_path, encoder, caplog):

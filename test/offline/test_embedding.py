@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import small_drive
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import VprError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import VprError
+from vpr_ros.io.sources import open_source
+from vpr_ros.io.sources import Source
 from vpr_ros.offline.embedding import centred
 from vpr_ros.offline.embedding import describe_drive
 from vpr_ros.offline.embedding import DescribedDrive
@@ -14,8 +16,6 @@ from vpr_ros.offline.embedding import draw_embedding
 from vpr_ros.offline.embedding import embed
 from vpr_ros.offline.embedding import together
 from vpr_ros.offline.embedding import together_in_plane
-from vpr_ros.sources import open_source
-from vpr_ros.sources import Source
 
 DIMENSION = 32
 

@@ -15,19 +15,19 @@ from small_drive import POSES
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
-from vpr_ros import images
 from vpr_ros.cli import main
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import SourceError
-from vpr_ros.localizer import Localizer
+from vpr_ros.core import images
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.sources import open_source
+from vpr_ros.io.sources import read_ground_truth
+from vpr_ros.localization.localizer import Localizer
 from vpr_ros.offline import evaluate
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate import summary
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
-from vpr_ros.ros.bag import Bag
-from vpr_ros.sources import open_source
-from vpr_ros.sources import read_ground_truth
 
 PLACES = 60
 PRIOR = 30

@@ -10,10 +10,10 @@ from small_drive import write_folder
 from small_drive import write_map
 from thumbnail_model import DIMENSION
 from thumbnail_model import write_thumbnail_model
-from vpr_ros.errors import MapError
-from vpr_ros.errors import ModelError
-from vpr_ros.errors import SourceError
-from vpr_ros.files import sha256
+from vpr_ros.core.errors import MapError
+from vpr_ros.core.errors import ModelError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.files import sha256
 from vpr_ros.offline.inspect import inspect
 
 

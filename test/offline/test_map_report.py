@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
-from vpr_ros import poses
 from vpr_ros.cli import main
+from vpr_ros.core import poses
+from vpr_ros.maps.place_map import Manifest
+from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.map_report import look_alikes
 from vpr_ros.offline.map_report import map_report
-from vpr_ros.place_map import Manifest
-from vpr_ros.place_map import ModelIdentity
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.place_map import Session
 
 DIMENSION = 64
 

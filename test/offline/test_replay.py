@@ -16,19 +16,19 @@ from small_drive import POSES
 from small_drive import stamp
 from small_drive import write_bag
 from small_drive import write_map
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import VprError
-from vpr_ros.localizer import Localizer
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.poses import read_tum
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluate import score_drive
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.poses import read_tum
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.ros.bag import BagWriter
 
 
 @pytest.fixture(scope='module')

@@ -8,8 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
-from vpr_ros import poses
-from vpr_ros.errors import VprError
+from vpr_ros.core import poses
+from vpr_ros.core.errors import VprError
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.report import write_report
 

@@ -22,10 +22,10 @@ from small_drive import picture
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
-from vpr_ros import images
-from vpr_ros.encoder import Encoder
-from vpr_ros.localizer import Localizer
-from vpr_ros.place_map import PlaceMap
+from vpr_ros.core import images
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.ros import health
 from vpr_ros.ros.node import LocalizerNode
 from vpr_ros.ros.parameters import PARAMETERS

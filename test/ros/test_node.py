@@ -38,18 +38,18 @@ from small_drive import write_map
 from std_srvs.srv import Trigger
 from thumbnail_model import DIMENSION
 from thumbnail_model import write_thumbnail_model
-from vpr_ros import images
-from vpr_ros.encoder import Encoder
-from vpr_ros.localizer import Localizer
+from vpr_ros.core import images
+from vpr_ros.core.poses import FLAT
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.replay import replay
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.poses import FLAT
-from vpr_ros.ros import live
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.ros.bag import BagWriter
+from vpr_ros.ros import node_process
 from vpr_ros.ros.bond import unbond
-from vpr_ros.ros.messages import rclpy_types
+from vpr_ros.ros.interfaces import rclpy_types
 
 LIMIT = 30.0
 """Seconds after which something that has not happened will not."""
@@ -59,7 +59,7 @@ ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEA
 SHUTDOWN = Transition.TRANSITION_UNCONFIGURED_SHUTDOWN
 
 
-class Operator(live.Recorder):
+class Operator(node_process.Recorder):
     """Records what the node says, is its camera, and calls its services."""
 
     def __init__(self, process, *, compressed=False):
@@ -120,7 +120,7 @@ class Operator(live.Recorder):
         """Call a service of the node and return what it answers."""
         # Kept: the answer to a client that the node has only just met can get lost.
         if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, f'{live.NODE}/{name}')
+            self._clients[name] = self.node.create_client(kind, f'{node_process.NODE}/{name}')
         self.until(self._clients[name].service_is_ready)
         future = self._clients[name].call_async(kind.Request(**fields))
         self.until(future.done)
@@ -175,7 +175,7 @@ def given(site, **parameters):
 @pytest.fixture(scope='module')
 def robot(site):
     """Return an operator of a running node, which the tests that take it share."""
-    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(given(site), IMAGES),
                       log=site / 'robot.log') as process, Operator(process) as operator:
         operator.heard()
         yield operator
@@ -197,9 +197,10 @@ def alone(monkeypatch):
 @pytest.fixture
 def unconfigured(site, alone, tmp_path):
     """Return an operator of a node of its own, which has not been configured."""
-    arguments = live.node_arguments({**given(site), 'map': "''"}, IMAGES)
+    arguments = node_process.node_arguments({**given(site), 'map': "''"}, IMAGES)
     arguments[arguments.index('autostart:=true')] = 'autostart:=false'
-    with live.process('vpr_ros.ros.run', *arguments, log=tmp_path / 'node.log') as process, \
+    log = tmp_path / 'node.log'
+    with node_process.process('vpr_ros.ros.run', *arguments, log=log) as process, \
             Operator(process) as operator:
         operator.log = tmp_path / 'node.log'
         yield operator
@@ -209,7 +210,7 @@ def unconfigured(site, alone, tmp_path):
 
 def test_the_map_is_there_for_those_who_come_late(robot):
     robot.until(lambda: robot.maps)
-    with live.Recorder() as late:
+    with node_process.Recorder() as late:
         assert late.wait(lambda: bool(late.maps), LIMIT)
         for one in (late.maps[-1], robot.maps[0]):
             cloud = messages.read_cloud(one)
@@ -275,7 +276,7 @@ def test_diagnostics_say_how_it_does(fresh):
 def test_a_picture_for_debugging_comes_only_while_somebody_looks(fresh):
     got = []
     subscription = fresh.subscribe(messages.COMPRESSED_IMAGE,
-                                   f'{live.NODE}/debug_image/compressed', got.append)
+                                   f'{node_process.NODE}/debug_image/compressed', got.append)
     place = 0
 
     def looked():  # the node does not know of its subscriber at once
@@ -440,7 +441,7 @@ def test_a_new_map_is_taken_when_it_is_good_and_else_the_old_one_stays(site, fre
 
 
 def test_frames_go_on_being_localised_while_a_map_is_loaded(site, fresh):
-    client = fresh.node.create_client(Trigger, f'{live.NODE}/reload_map')
+    client = fresh.node.create_client(Trigger, f'{node_process.NODE}/reload_map')
     fresh.until(client.service_is_ready)
     first = fresh.localise(frame(5))['similarity'][0]
     answer = client.call_async(Trigger.Request())
@@ -478,7 +479,7 @@ def test_poses_as_nav2_and_amcl_want_them(site, unconfigured):
 
 def test_the_belief_is_published_while_somebody_looks(fresh):
     beliefs = []
-    subscription = fresh.subscribe(messages.CLOUD, f'{live.NODE}/belief', beliefs.append)
+    subscription = fresh.subscribe(messages.CLOUD, f'{node_process.NODE}/belief', beliefs.append)
     for place in range(COUNT):
         fresh.localise(frame(place))
         if beliefs:
@@ -597,7 +598,7 @@ def test_what_cannot_be_configured_is_told_and_can_be_mended(site, unconfigured)
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_while_frames_come(site, alone, tmp_path, number):
     log = tmp_path / 'node.log'
-    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(given(site), IMAGES),
                       log=log) as process, Operator(process) as operator:
         operator.heard()
         operator.localise(frame(0))
@@ -612,7 +613,7 @@ def test_a_signal_ends_it_cleanly_while_frames_come(site, alone, tmp_path, numbe
 
 def test_a_signal_while_it_starts_ends_it_cleanly_too(site, alone, tmp_path):
     log = tmp_path / 'node.log'
-    with live.process('vpr_ros.ros.run', *live.node_arguments(given(site), IMAGES),
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(given(site), IMAGES),
                       log=log) as process:
         status = Path(f'/proc/{process.pid}/status')
         while not 1 << signal.SIGINT - 1 & int(re.search(r'SigBlk:\s*(\w+)',
@@ -633,11 +634,11 @@ def test_compressed_pictures_from_a_bag_that_is_played(site, alone, tmp_path):
                                      compensate=False, filter=False))
     parameters = given(site, image_transport='compressed', image_reliable='true',
                        compensate='false', filter='false')
-    with live.process('vpr_ros.ros.run', *live.node_arguments(parameters, IMAGES),
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(parameters, IMAGES),
                       log=tmp_path / 'node.log') as process, \
             Operator(process, compressed=True) as operator:
         operator.until(lambda: operator.maps)
-        with live.process('vpr_ros.cli', 'play', str(bag), '--rate', '5', '--wait', '1',
+        with node_process.process('vpr_ros.cli', 'play', str(bag), '--rate', '5', '--wait', '1',
                           '--topics', IMAGES, log=tmp_path / 'play.log'):
             operator.until(lambda: operator.candidates and messages.stamp_ns(
                 operator.candidates[-1].header) == stamp(COUNT - 1))
@@ -684,7 +685,7 @@ def test_a_slow_encoder_drops_frames_and_never_queues_them(alone, tmp_path):
     parameters = {'map': write_map(tmp_path / 'map', model, range(3)), 'model': model,
                   'provider': 'cpu', 'threads': 1, 'image_reliable': 'true'}
     burst = 60
-    with live.process('vpr_ros.ros.run', *live.node_arguments(parameters, IMAGES),
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(parameters, IMAGES),
                       log=tmp_path / 'node.log') as process, Operator(process) as operator:
         operator.heard()
         before, known = operator.diagnosis(), len(operator.candidates)
@@ -707,15 +708,19 @@ def test_a_slow_encoder_drops_frames_and_never_queues_them(alone, tmp_path):
 
 def test_two_nodes_side_by_side_keep_to_their_own_names(site, alone, tmp_path):
     def arguments(side):
-        return [*live.node_arguments(given(site), f'/{side}{IMAGES}'), '-r', f'__ns:=/{side}']
+        return [*node_process.node_arguments(given(site), f'/{side}{IMAGES}'),
+                '-r', f'__ns:=/{side}']
 
-    with live.process('vpr_ros.ros.run', *arguments('left'), log=tmp_path / 'left.log') as left, \
-            live.process('vpr_ros.ros.run', *arguments('right'), log=tmp_path / 'right.log'), \
-            Operator(left) as operator:
+    def node(side):
+        return node_process.process('vpr_ros.ros.run', *arguments(side),
+                                    log=tmp_path / f'{side}.log')
+
+    with node('left') as left, node('right'), Operator(left) as operator:
         got = {'left': [], 'right': []}
         cameras = {side: operator.new_camera(topic=f'/{side}{IMAGES}') for side in got}
         for side, clouds in got.items():
-            operator.subscribe(messages.CLOUD, f'/{side}{live.NODE}/candidates', clouds.append)
+            operator.subscribe(messages.CLOUD, f'/{side}{node_process.NODE}/candidates',
+                               clouds.append)
         sent = iter(range(10_000))
 
         def answered():  # each has to find the camera and the subscriber first
@@ -746,7 +751,7 @@ def test_odometry_is_used_as_in_the_replay(site, alone, tmp_path):
                odometry=odometry) for odometry in (True, False))
     assert np.abs(expected.poses - blind.poses).max() > 1e-3
 
-    with live.process('vpr_ros.ros.run', *live.node_arguments(
+    with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(
             {**given(site), 'min_confidence': '0.0'}, IMAGES),
             log=tmp_path / 'node.log') as process, Operator(process) as operator:
         wheels = operator.new_camera('nav_msgs/msg/Odometry', '/odom')

@@ -33,11 +33,12 @@ from rosbags.rosbag2 import Writer
 from rosbags.typesys import get_types_from_msg
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import VprError
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.ros.bag import BagWriter
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import VprError
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.play import play
 from vpr_ros.ros.play import with_ticks
 
@@ -123,7 +124,7 @@ def test_a_subscriber_gets_every_message_as_it_was_recorded(drive, listener):
     kinds = {IMAGE: messages.RAW_IMAGE, ODOM: 'nav_msgs/msg/Odometry',
              '/clock': 'rosgraph_msgs/msg/Clock'}
     for topic, kind in kinds.items():
-        listener.create_subscription(messages.rclpy_types(kind), topic, got[topic].append, 100)
+        listener.create_subscription(rclpy_types(kind), topic, got[topic].append, 100)
     process = player(drive, wait_for_subscribers=dict.fromkeys((IMAGE, ODOM), 1),
                      wait_limit=LIMIT)
     listener.spin_until(lambda: len(got[IMAGE]) == len(got[ODOM]) == COUNT)
@@ -200,7 +201,7 @@ def test_latched_topics_and_image_reliability_keep_their_quality_of_service(tmp_
     try:
         assert started.wait(LIMIT)
         listener.create_subscription(
-            messages.rclpy_types(info.__msgtype__), '/info', got.append,
+            rclpy_types(info.__msgtype__), '/info', got.append,
             QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL,
                        reliability=ReliabilityPolicy.RELIABLE))
         listener.spin_until(lambda: got and listener.get_publishers_info_by_topic(IMAGE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vpr_ros.errors import TrainingError
+from vpr_ros.core.errors import TrainingError
 
 pytest.importorskip('omegaconf')
 

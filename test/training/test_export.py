@@ -11,8 +11,8 @@ pytest.importorskip('onnxscript')
 import cv2  # noqa: E402
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
-from vpr_ros.encoder import Encoder  # noqa: E402
-from vpr_ros.errors import ModelError  # noqa: E402
+from vpr_ros.core.errors import ModelError  # noqa: E402
+from vpr_ros.encoding.encoder import Encoder  # noqa: E402
 from vpr_ros.training.experiment import Experiment  # noqa: E402
 from vpr_ros.training.export import export  # noqa: E402
 from vpr_ros.training.export import fold_batch_norm  # noqa: E402

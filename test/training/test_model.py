@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from vpr_ros.errors import ModelError
+from vpr_ros.core.errors import ModelError
 
 torch = pytest.importorskip('torch')
 torchvision = pytest.importorskip('torchvision')

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from onnx import TensorProto
 import onnxruntime
 import pytest
-from vpr_ros.errors import ModelError
+from vpr_ros.core.errors import ModelError
 from vpr_ros.training.quantise import fit_weights
 from vpr_ros.training.quantise import STEPS
 from vpr_ros.training.quantise import store_as_half

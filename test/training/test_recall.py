@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from vpr_ros.errors import SourceError
+from vpr_ros.core.errors import SourceError
 from vpr_ros.training.recall import recall_at
 from vpr_ros.training.recall import validate
 from vpr_ros.training.recall import ValidationSet

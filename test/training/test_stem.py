@@ -11,14 +11,14 @@ pytest.importorskip('onnxscript')
 import onnx  # noqa: E402
 from onnx import helper  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
-from vpr_ros.encoder import Encoder  # noqa: E402
+from vpr_ros.encoding.encoder import Encoder  # noqa: E402
+from vpr_ros.offline.visual_words import first_filters  # noqa: E402
 from vpr_ros.training.export import fold_batch_norm  # noqa: E402
 from vpr_ros.training.export import to_precision  # noqa: E402
 from vpr_ros.training.model import BACKBONES  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
 from vpr_ros.training.stem import PixelBlocks  # noqa: E402
 from vpr_ros.training.stem import take_bytes  # noqa: E402
-from vpr_ros.training.words import first_filters  # noqa: E402
 
 LAYERS = {'alexnet': '2', 'densenet121': 'pool0', 'mobilenet_v3_large': '1', 'squeezenet1_1': '3',
           'vgg16': '3', 'resnet50': 'layer1'}

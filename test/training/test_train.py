@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from vpr_ros.errors import ModelError
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import TrainingError
+from vpr_ros.core.errors import ModelError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import TrainingError
 
 torch = pytest.importorskip('torch')
 lightning = pytest.importorskip('lightning')

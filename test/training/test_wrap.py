@@ -11,8 +11,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from vpr_ros.encoder import Encoder  # noqa: E402
-from vpr_ros.errors import ModelError  # noqa: E402
+from vpr_ros.core.errors import ModelError  # noqa: E402
+from vpr_ros.encoding.encoder import Encoder  # noqa: E402
 from vpr_ros.training.wrap import wrap_model  # noqa: E402
 
 HEIGHT, WIDTH = 40, 56

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
     logging.getLogger('vpr_ros').setLevel(logging.INFO)
-    from vpr_ros.errors import VprError
+    from vpr_ros.core.errors import VprError
     try:
         return int(options.run(options) or 0)
     except (VprError, OSError, ValueError) as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from vpr_ros import defaults
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
 from vpr_ros.cli.options import number
 from vpr_ros.cli.options import size
+from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
     from vpr_ros.cli.options import Commands
@@ -50,14 +51,14 @@ def add_replay(commands: Commands) -> None:
 
 
 def _run_replay(options: argparse.Namespace) -> None:
-    from vpr_ros.files import check_output
-    from vpr_ros.localizer import Localizer
+    from vpr_ros.core.files import check_output
+    from vpr_ros.io.bag import Bag
+    from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate import score_drive
     from vpr_ros.offline.replay import ESTIMATES
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
-    from vpr_ros.place_map import PlaceMap
-    from vpr_ros.ros.bag import Bag
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
@@ -170,4 +171,7 @@ def add_demo(commands: Commands) -> None:
 
 def _run_demo(options: argparse.Namespace) -> int:
     from vpr_ros.offline.demo import demo
-    return demo(options.output, seed=options.seed, model=options.model, offline=options.offline)
+    if options.offline or find_spec('rclpy') is None:
+        return demo(options.output, seed=options.seed, model=options.model)
+    from vpr_ros.ros.node_process import play_to_node
+    return demo(options.output, seed=options.seed, model=options.model, play_to_node=play_to_node)

@@ -7,11 +7,11 @@ import json
 from typing import Any
 from typing import TYPE_CHECKING
 
-from vpr_ros import defaults
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    from vpr_ros.files import whole_file
+    from vpr_ros.core.files import whole_file
     from vpr_ros.offline.evaluate import summary
     evaluation = _evaluation(options)
     result = summary(evaluation)
@@ -93,10 +93,10 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
             filter=bool(options.filter), cache=options.cache, **common)
     where = {'tolerance': options.tolerance or defaults.CORRECT_RADIUS,
              'degrees': options.degrees}
-    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.maps.place_map import PlaceMap
     place_map = PlaceMap.load(options.map, encoder)
     if drive:
-        from vpr_ros.sources import open_source
+        from vpr_ros.io.sources import open_source
         with open_source(options.drive, image_topic=options.image_topic,
                          pose_topic=options.truth_topic) as source:
             return evaluate.evaluate_drive(place_map, source, encoder,
@@ -109,8 +109,8 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
 def _true_poses(path: str, topic: str | None) -> Any:
     from pathlib import Path
 
-    from vpr_ros import poses
-    from vpr_ros.ros.bag import Bag
+    from vpr_ros.core import poses
+    from vpr_ros.io.bag import Bag
     if Path(path).suffix in ('.tum', '.txt'):
         return poses.read_tum(path)
     with Bag(path) as bag:
@@ -128,11 +128,11 @@ def add_map_report(commands: Commands) -> None:
 
 
 def _run_map_report(options: argparse.Namespace) -> None:
-    from vpr_ros.files import whole_file
+    from vpr_ros.core.files import whole_file
+    from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.map_report import look_alikes
     from vpr_ros.offline.map_report import map_report
-    from vpr_ros.offline.rehearse import expected
-    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.offline.self_calibrate import expected
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     score, other = look_alikes(place_map)
@@ -143,7 +143,7 @@ def _run_map_report(options: argparse.Namespace) -> None:
         with whole_file(options.json) as part:
             part.write_text(json.dumps(report, indent=2) + '\n')
     if options.html:
-        from vpr_ros.offline.map_pictures import write_map_page
+        from vpr_ros.offline.map_page import write_map_page
         write_map_page(options.html, place_map, score, other, report, lines)
     for line in lines:
         print(line)

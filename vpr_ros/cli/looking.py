@@ -6,11 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from vpr_ros import defaults
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from vpr_ros.cli.options import Commands
-    from vpr_ros.encoder import Encoder
+    from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.offline.embedding import DescribedDrive
 
     Shown = list[tuple[str, str, Path]]
@@ -53,8 +53,8 @@ def add_visualize(commands: Commands) -> None:
 
 
 def _run_visualize(options: argparse.Namespace) -> None:
-    from vpr_ros.files import check_output
-    from vpr_ros.files import whole_directory
+    from vpr_ros.core.files import check_output
+    from vpr_ros.core.files import whole_directory
     from vpr_ros.offline.gallery import write_gallery
     check_output(options.output, FIGURES, overwrite=options.overwrite)  # before the long work
     encoder = load_encoder(options)
@@ -71,12 +71,12 @@ def _run_visualize(options: argparse.Namespace) -> None:
 def _described(options: argparse.Namespace, encoder: Encoder) -> list[DescribedDrive]:
     from pathlib import Path
 
+    from vpr_ros.io.sources import check_same_frames
+    from vpr_ros.io.sources import open_source
+    from vpr_ros.maps.place_map import MANIFEST
+    from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.embedding import describe_drive
     from vpr_ros.offline.embedding import describe_map
-    from vpr_ros.place_map import MANIFEST
-    from vpr_ros.place_map import PlaceMap
-    from vpr_ros.sources import check_same_frames
-    from vpr_ros.sources import open_source
     are_maps = [Path(path, MANIFEST).is_file() for path in options.sources]
     if options.condition and len(options.condition) != are_maps.count(False):
         raise ValueError(f'{len(options.condition)} conditions for {are_maps.count(False)} bags '
@@ -104,7 +104,7 @@ def _embedded(folder: Path, drives: list[DescribedDrive], radius: float, seed: i
     """Draw the descriptors; what cannot be drawn is told on the terminal."""
     from dataclasses import asdict
 
-    from vpr_ros.errors import VprError
+    from vpr_ros.core.errors import VprError
     from vpr_ros.offline.embedding import centred
     from vpr_ros.offline.embedding import draw_embedding
     from vpr_ros.offline.embedding import embed
@@ -151,35 +151,35 @@ def _embedded(folder: Path, drives: list[DescribedDrive], radius: float, seed: i
 def _inside(folder: Path, drives: list[DescribedDrive], encoder: Encoder
             ) -> tuple[dict[str, object], Shown]:
     """Draw the visual words; a model without them is told on the terminal."""
-    from vpr_ros.errors import ModelError
+    from vpr_ros.core.errors import ModelError
     try:
-        from vpr_ros.training import words
+        from vpr_ros.offline import visual_words
     except ModuleNotFoundError as error:
         print(f"no pictures of the visual words: '{error.name}' is not installed: "
               'pip install vpr_ros[viz]')
         return {}, []
     shown: Shown = []
     figures: dict[str, object] = {}
-    weights = words.first_filters(encoder)
+    weights = visual_words.first_filters(encoder)
     if weights is not None:
         shown.append(('Filters of the first layer', 'Edges and colours. Noise here means too '
                       'little training.', folder / 'filters.png'))
-        words.draw_filters(shown[0][2], weights)
+        visual_words.draw_filters(shown[0][2], weights)
     pictures = [picture for drive in drives for picture in drive.pictures.values()]
     labels = [f'{drive.label}, frame {frame}' for drive in drives for frame in drive.pictures]
     if not pictures:
         print('no pictures of the visual words: the maps keep no thumbnails')
         return figures, shown
     try:
-        found = words.look_inside(encoder, pictures)
+        found = visual_words.look_inside(encoder, pictures)
     except ModelError as error:
         print(f'no pictures of the visual words: {error}')
         return figures, shown
     files = {name: folder / f'{name}.png' for name in ('words', 'assignment', 'energy')}
-    words.draw_words(files['words'], found, pictures)
-    words.draw_assignment(files['assignment'], found, pictures, labels,
+    visual_words.draw_words(files['words'], found, pictures)
+    visual_words.draw_assignment(files['assignment'], found, pictures, labels,
                           _same_place([drive for drive in drives if drive.pictures]))
-    words.draw_energy(files['energy'], found)
+    visual_words.draw_energy(files['energy'], found)
     unused = found.unused.tolist()
     print(f'{found.assignment.shape[1]} visual words, {len(unused)} of them never the first of a '
           f'cell in {len(pictures)} pictures')

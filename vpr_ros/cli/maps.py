@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from vpr_ros import defaults
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
     from vpr_ros.cli.options import Commands
@@ -42,10 +42,10 @@ def add_build_map(commands: Commands) -> None:
 
 
 def _run_build_map(options: argparse.Namespace) -> None:
-    from vpr_ros.files import check_output
+    from vpr_ros.core.files import check_output
+    from vpr_ros.io.sources import open_source
+    from vpr_ros.maps.place_map import MANIFEST
     from vpr_ros.offline.build_map import build_map
-    from vpr_ros.place_map import MANIFEST
-    from vpr_ros.sources import open_source
     if options.condition and len(options.condition) != len(options.sources):
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
@@ -80,10 +80,10 @@ def add_calibrate(commands: Commands) -> None:
 
 
 def _run_calibrate(options: argparse.Namespace) -> None:
+    from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.calibrate import calibrate
     from vpr_ros.offline.calibrate import read_drive
     from vpr_ros.offline.calibrate import report
-    from vpr_ros.place_map import PlaceMap
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,

@@ -6,12 +6,12 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from vpr_ros import defaults
+from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vpr_ros.encoder import Encoder
+    from vpr_ros.encoding.encoder import Encoder
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -64,7 +64,7 @@ def add_provider(parser: argparse.ArgumentParser) -> None:
 
 
 def _providers(text: str) -> str:
-    from vpr_ros.engines import provider_names
+    from vpr_ros.encoding.engines import provider_names
     try:
         provider_names(text)
     except ValueError as error:
@@ -74,6 +74,6 @@ def _providers(text: str) -> str:
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
     """Return the encoder that `add_localizer_options` asks for: commands have many pictures."""
-    from vpr_ros.encoder import bundled_model
-    from vpr_ros.encoder import Encoder
+    from vpr_ros.encoding.encoder import bundled_model
+    from vpr_ros.encoding.encoder import Encoder
     return Encoder(options.model or bundled_model(), options.provider, throughput=True)

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import defaults
-from vpr_ros import images
-from vpr_ros import machine
-from vpr_ros.ahead import ahead
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import SourceError
+from vpr_ros.core import defaults
+from vpr_ros.core import images
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.encoding import hardware
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io.parallel import in_processes
+from vpr_ros.io.prefetch import ahead
+from vpr_ros.io.sources import check_same_frames
+from vpr_ros.io.sources import is_new_place
+from vpr_ros.maps.place_map import Manifest
+from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.descriptors import BATCH
-from vpr_ros.offline.processes import in_processes
-from vpr_ros.offline.rehearse import rehearsed
-from vpr_ros.place_map import Manifest
-from vpr_ros.place_map import ModelIdentity
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.place_map import Session
-from vpr_ros.sources import check_same_frames
-from vpr_ros.sources import is_new_place
+from vpr_ros.offline.self_calibrate import rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from vpr_ros.sources import Frame
-    from vpr_ros.sources import Source
+    from vpr_ros.io.sources import Frame
+    from vpr_ros.io.sources import Source
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
                  spacing: float, jobs: int, *, thumbnails: bool) -> list[Places]:
     jobs = min(jobs, len(sources))
-    threads = max(1, machine.cores() // jobs)
+    threads = max(1, hardware.cores() // jobs)
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
                    spacing=spacing, thumbnails=thumbnails)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:

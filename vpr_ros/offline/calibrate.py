@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import defaults
-from vpr_ros import poses
-from vpr_ros.calibration import Calibration
-from vpr_ros.calibration import Curve
-from vpr_ros.calibration import DEFAULT_CURVES
-from vpr_ros.calibration import fit_curve
-from vpr_ros.calibration import WAYS
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import SourceError
-from vpr_ros.localizer import Localizer
-from vpr_ros.metrics import BINS
-from vpr_ros.metrics import calibration_error
-from vpr_ros.metrics import reliability
+from vpr_ros.core import defaults
+from vpr_ros.core import poses
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.metrics import BINS
+from vpr_ros.core.metrics import calibration_error
+from vpr_ros.core.metrics import reliability
+from vpr_ros.io.bag import Bag
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.calibration import Calibration
+from vpr_ros.maps.calibration import Curve
+from vpr_ros.maps.calibration import DEFAULT_CURVES
+from vpr_ros.maps.calibration import fit_curve
+from vpr_ros.maps.calibration import WAYS
 from vpr_ros.offline.descriptors import encoded
-from vpr_ros.ros.bag import Bag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from vpr_ros.encoder import Encoder
-    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
 

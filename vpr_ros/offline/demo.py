@@ -1,35 +1,36 @@
 """The demo: map a street in winter, drive it again in spring, and find the way.
 
-With ROS 2 the spring drive goes through the real node, as a process of its own, over DDS; without
-it the same Localizer replays the bag.
+The caller says how the spring drive is played: to the real node, a process of its own, over DDS.
+Without that the same Localizer replays the bag.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import defaults
-from vpr_ros.encoder import bundled_model
-from vpr_ros.encoder import Encoder
-from vpr_ros.localizer import Localizer
+from vpr_ros.core import defaults
+from vpr_ros.encoding.encoder import bundled_model
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.sources import open_source
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.drive_plot import draw_drive
 from vpr_ros.offline.evaluate import DriveScore
 from vpr_ros.offline.evaluate import score_drive
-from vpr_ros.offline.picture import draw_drive
 from vpr_ros.offline.replay import replay
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.sources import open_source
 from vpr_ros.street import drive
 from vpr_ros.street import Town
 from vpr_ros.street.record import record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
@@ -41,14 +42,22 @@ PLAY_RATE = 2.5
 """Times the pace at which the spring drive was recorded (5 Hz)."""
 
 
-def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline: bool = False
-         ) -> int:
+class Recorder(Protocol):
+    """What a node said of a drive (ros/node_process.py)."""
+
+    diagnostics: list[dict[str, str]]
+
+    def drive(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return stamps (N,), poses (N,7), and which of them were published (N,)."""
+
+
+def demo(output: str | Path, *, seed: int = 7, model: str | None = None,
+         play_to_node: Callable[..., Recorder] | None = None) -> int:
     """Run the demo in the folder `output`; print what came of it and draw demo.png.
 
-    Returns 0 when most of the published poses were right, else 1. Raises VprError when a step
-    fails.
+    `play_to_node` is that of ros/node_process.py; without it the bag is replayed offline. Returns
+    0 when most of the published poses were right, else 1. Raises VprError when a step fails.
     """
-    offline = offline or find_spec('rclpy') is None
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     winter, spring, map_path = (output / name for name in ('winter.mcap', 'spring.mcap', 'map'))
@@ -66,13 +75,13 @@ def demo(output: str | Path, *, seed: int = 7, model: str | None = None, offline
     with Bag(spring) as bag:
         truth = bag.poses('/ground_truth/pose')
         frames = bag.count(IMAGES)
-    if offline:
+    if play_to_node is None:
         print('3/4 without ROS 2: replay the spring drive, no middleware')
         stamps, estimated, trusted, latency = _replay(spring, map_path, model)
     else:
         print('3/4 start the node and play the spring drive to it over DDS')
-        stamps, estimated, trusted, latency = _play_to_node(spring, map_path, model, frames,
-                                                            output)
+        stamps, estimated, trusted, latency = _play(play_to_node, spring, map_path, model, frames,
+                                                    output)
     score = score_drive(stamps, estimated, trusted, truth, defaults.CORRECT_RADIUS)
     print('4/4 compare with the truth')
     draw_drive(output / 'demo.png', place_map, stamps, estimated, trusted, score,
@@ -96,12 +105,12 @@ def _replay(bag: Path, map_path: Path, model: str | None
             f'{1e3 * came.seconds / len(came.estimates):.1f} ms a frame, offline')
 
 
-def _play_to_node(bag: Path, map_path: Path, model: str | None, frames: int, output: Path
-                  ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
-    from vpr_ros.ros import live
+def _play(play_to_node: Callable[..., Recorder], bag: Path, map_path: Path, model: str | None,
+          frames: int, output: Path
+          ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
     parameters = {'map': map_path, **({'model': Path(model)} if model else {})}
     with tqdm(total=frames, desc='localised', unit='frame', disable=None) as bar:
-        recorder = live.play_to_node(
+        recorder = play_to_node(
             bag, parameters, output, frames=frames, image_topic=IMAGES,
             topics=(IMAGES, ODOMETRY), rate=PLAY_RATE,
             progress=lambda count: bar.update(count - bar.n))

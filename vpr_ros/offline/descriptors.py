@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import images
-from vpr_ros.ahead import ahead
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import SourceError
-from vpr_ros.files import user_cache
-from vpr_ros.files import whole_file
-from vpr_ros.ros import messages
+from vpr_ros.core import images
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.files import user_cache
+from vpr_ros.core.files import whole_file
+from vpr_ros.io import messages
+from vpr_ros.io.prefetch import ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from vpr_ros.encoder import Encoder
-    from vpr_ros.sources import Frame
-    from vpr_ros.sources import Source
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.sources import Frame
+    from vpr_ros.io.sources import Source
 
 log = logging.getLogger(__name__)
 

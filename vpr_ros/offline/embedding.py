@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
-from vpr_ros.errors import VprError
-from vpr_ros.files import whole_file
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.files import whole_file
+from vpr_ros.maps.place_map import centre
 from vpr_ros.offline.descriptors import describe_frames
-from vpr_ros.place_map import centre
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from vpr_ros.encoder import Encoder
-    from vpr_ros.place_map import PlaceMap
-    from vpr_ros.sources import Source
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.sources import Source
+    from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
     Vectors = NDArray[np.float32]

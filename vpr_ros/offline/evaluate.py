@@ -18,32 +18,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import defaults
-from vpr_ros import images
-from vpr_ros import metrics
-from vpr_ros import poses
-from vpr_ros.errors import SourceError
-from vpr_ros.localizer import Localizer
-from vpr_ros.metrics import RECALLS
+from vpr_ros.core import defaults
+from vpr_ros.core import images
+from vpr_ros.core import metrics
+from vpr_ros.core import poses
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.metrics import RECALLS
+from vpr_ros.io.sources import read_ground_truth
+from vpr_ros.io.sources import utm_of
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.place_map import Manifest
+from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.descriptors import describe
 from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluation import Evaluation
-from vpr_ros.offline.rehearse import rehearsed
 from vpr_ros.offline.replay import ESTIMATES
-from vpr_ros.place_map import Manifest
-from vpr_ros.place_map import ModelIdentity
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.place_map import Session
-from vpr_ros.sources import read_ground_truth
-from vpr_ros.sources import utm_of
+from vpr_ros.offline.self_calibrate import rehearsed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from vpr_ros.encoder import Encoder
-    from vpr_ros.localizer import Estimate
-    from vpr_ros.sources import Source
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.sources import Source
+    from vpr_ros.localization.localizer import Estimate
 
     Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vpr_ros.files import whole_file
+from vpr_ros.core.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

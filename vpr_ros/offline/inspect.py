@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros import poses
-from vpr_ros.encoder import Encoder
-from vpr_ros.place_map import PlaceMap
-from vpr_ros.ros.bag import Bag
+from vpr_ros.core import poses
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io.bag import Bag
+from vpr_ros.maps.place_map import PlaceMap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

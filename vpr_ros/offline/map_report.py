@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 from tqdm import tqdm
-from vpr_ros import poses
+from vpr_ros.core import poses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import poses
-from vpr_ros.errors import ImageError
-from vpr_ros.errors import OutOfOrderError
-from vpr_ros.errors import SourceError
-from vpr_ros.files import whole_directory
+from vpr_ros.core import poses
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import OutOfOrderError
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.files import whole_directory
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import BagWriter
 from vpr_ros.offline.descriptors import encoded
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.ros.bag import BagWriter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from vpr_ros.localizer import Estimate
-    from vpr_ros.localizer import Localizer
+    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.localizer import Localizer
 
 ESTIMATES = 'estimates.csv'
 

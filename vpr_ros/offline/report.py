@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros import images
-from vpr_ros import metrics
-from vpr_ros import poses
-from vpr_ros.errors import ImageError
-from vpr_ros.files import whole_file
+from vpr_ros.core import images
+from vpr_ros.core import metrics
+from vpr_ros.core import poses
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.files import whole_file
 from vpr_ros.offline.evaluate import summary
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""The edge to ROS: bags, messages, the node. The only rooms that know of message types."""
+"""The edge to ROS: the node and its player. The only room that imports rclpy."""

@@ -12,12 +12,12 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.ros import messages
+from vpr_ros.io import messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vpr_ros.localizer import Estimate
+    from vpr_ros.localization.localizer import Estimate
 
 OK, WARN, ERROR, STALE = b'\x00', b'\x01', b'\x02', b'\x03'
 """The levels of diagnostic_msgs/DiagnosticStatus."""

@@ -10,8 +10,8 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros import poses
-from vpr_ros.ros import messages
+from vpr_ros.core import poses
+from vpr_ros.io import messages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,22 +20,22 @@ from rclpy.qos import HistoryPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Future
-from vpr_ros.drive_mean import read_state
-from vpr_ros.drive_mean import write_state
-from vpr_ros.encoder import bundled_model
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import first_line
-from vpr_ros.errors import VprError
-from vpr_ros.localizer import Localizer
-from vpr_ros.place_map import PlaceMap
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import VprError
+from vpr_ros.encoding.encoder import bundled_model
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.running_mean import read_state
+from vpr_ros.localization.running_mean import write_state
+from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.ros import health
-from vpr_ros.ros import messages
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import bonded
 from vpr_ros.ros.bond import unbond
 from vpr_ros.ros.inputs import FrameSlot
 from vpr_ros.ros.inputs import OdometryBuffer
-from vpr_ros.ros.messages import rclpy_types
+from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.outputs import Outputs
 
 if TYPE_CHECKING:

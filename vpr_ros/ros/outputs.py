@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
-from vpr_ros import images
-from vpr_ros import poses
-from vpr_ros.errors import MapError
-from vpr_ros.errors import VprError
-from vpr_ros.ros import messages
-from vpr_ros.ros.messages import rclpy_types
+from vpr_ros.core import images
+from vpr_ros.core import poses
+from vpr_ros.core.errors import MapError
+from vpr_ros.core.errors import VprError
+from vpr_ros.io import messages
+from vpr_ros.ros.interfaces import rclpy_types
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
-    from vpr_ros.localizer import Candidates
-    from vpr_ros.localizer import Estimate
-    from vpr_ros.localizer import Localizer
-    from vpr_ros.place_map import PlaceMap
+    from vpr_ros.localization.localizer import Candidates
+    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.maps.place_map import PlaceMap
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POSE = 'geometry_msgs/msg/PoseWithCovarianceStamped'

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
-from vpr_ros import defaults
-from vpr_ros.engines import provider_names
+from vpr_ros.core import defaults
+from vpr_ros.encoding.engines import provider_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable

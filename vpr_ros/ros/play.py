@@ -27,11 +27,12 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from vpr_ros.errors import SourceError
-from vpr_ros.errors import VprError
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import Bag
-from vpr_ros.ros.bag import IMAGE_TYPES
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.errors import VprError
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import IMAGE_TYPES
+from vpr_ros.ros.interfaces import rclpy_types
 
 _CLOCK = '/clock'
 _CLOCK_RATE = 100
@@ -82,7 +83,7 @@ def play(path: str | Path, *, rate: float = 1.0, topics: Sequence[str] | None = 
         with Bag(path) as bag:
             types, skipped = _playable(bag, topics, clock)
             publishers = {topic: node.create_publisher(
-                messages.rclpy_types(kind), topic, _qos(bag, topic, kind, image_reliability))
+                rclpy_types(kind), topic, _qos(bag, topic, kind, image_reliability))
                 for topic, kind in types.items()}
             counts = dict.fromkeys(publishers, 0)
             complete = False
@@ -112,7 +113,7 @@ def _playable(bag: Bag, topics: Sequence[str] | None, clock: bool
             skipped[topic] = 'the player publishes its own'
             continue
         try:
-            messages.rclpy_types(kind)
+            rclpy_types(kind)
         except (ModuleNotFoundError, AttributeError, ValueError):
             skipped[topic] = f'{kind} is not installed here'
         else:
@@ -167,7 +168,7 @@ def _publish(bag: Bag, node: Node, publishers: Mapping[str, Publisher],
     total = sum(bag.count(topic) for topic in publishers)
     ticker = None
     if clock:
-        ticker = node.create_publisher(messages.rclpy_types('rosgraph_msgs/msg/Clock'), _CLOCK,
+        ticker = node.create_publisher(rclpy_types('rosgraph_msgs/msg/Clock'), _CLOCK,
                                        _DEPTH)
     while True:
         records = ((stamp, topic, data) for topic, kind, stamp, data in bag.raw(publishers)
@@ -185,7 +186,7 @@ def _publish(bag: Bag, node: Node, publishers: Mapping[str, Publisher],
                 if on_progress is not None:
                     on_progress(sum(counts.values()), total)
             elif ticker is not None:
-                ticker.publish(messages.clock(messages.rclpy_types, stamp))
+                ticker.publish(messages.clock(rclpy_types, stamp))
         if not loop:
             return True
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.errors import SourceError
-from vpr_ros.ros import messages
-from vpr_ros.ros.bag import BagWriter
+from vpr_ros.core.errors import SourceError
+from vpr_ros.io import messages
+from vpr_ros.io.bag import BagWriter
 from vpr_ros.street import camera_matrix
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import zipfile
 
 import torch
-from vpr_ros.errors import ModelError
+from vpr_ros.core.errors import ModelError
 from vpr_ros.training.experiment import Experiment
 from vpr_ros.training.experiment import make_experiment
 from vpr_ros.training.model import PlaceNetwork

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch import Tensor
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import TrainingError
+from vpr_ros.core.errors import TrainingError
+from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.training.checkpoint import load_network
 from vpr_ros.training.model import imagenet_weights
 from vpr_ros.training.model import load_backbone

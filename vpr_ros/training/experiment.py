@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from vpr_ros.errors import first_line
-from vpr_ros.errors import TrainingError
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import TrainingError
 import yaml
 
 if TYPE_CHECKING:

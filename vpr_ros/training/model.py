@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch import Tensor
 import torchvision
-from vpr_ros.errors import ModelError
+from vpr_ros.core.errors import ModelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -21,7 +21,7 @@ from onnxruntime.quantization import quantize_static
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from tqdm import tqdm
-from vpr_ros.errors import ModelError
+from vpr_ros.core.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -24,11 +24,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 from vpr_ros import street
-from vpr_ros.errors import first_line
-from vpr_ros.errors import SourceError
-from vpr_ros.files import whole_file
-from vpr_ros.images import encode_jpeg
-from vpr_ros.images import resize
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import SourceError
+from vpr_ros.core.files import whole_file
+from vpr_ros.core.images import encode_jpeg
+from vpr_ros.core.images import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ def plan(towns: Sequence[int], conditions: Sequence[str], *, seed: int, spacing:
          size: tuple[int, int], drawn: tuple[int, int]) -> list[Plan]:
     """Return the plans of all drives; each depends on `seed` and on what it is, on no other.
 
-    The arguments are those of `vpr_ros.training.pictures.street`. Raises ValueError.
+    The arguments are those of `vpr_ros.training.datasets.street`. Raises ValueError.
     """
     if not towns or min(towns) < FIRST_TRAINING_TOWN:
         raise ValueError(f'towns to train on have seeds of {FIRST_TRAINING_TOWN} or more: those '

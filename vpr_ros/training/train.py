@@ -1,6 +1,6 @@
 """Training: an experiment in, checkpoints and logs out.
 
-Lightning runs the loop. What is learned from is in pictures.py and sampler.py, by what in
+Lightning runs the loop. What is learned from is in datasets.py and sampler.py, by what in
 losses.py and distill.py.
 """
 
@@ -26,12 +26,14 @@ from torch import nn
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from vpr_ros import images
-from vpr_ros.errors import TrainingError
-from vpr_ros.training import pictures as sources
+from vpr_ros.core import images
+from vpr_ros.core.errors import TrainingError
+from vpr_ros.training import datasets as sources
 from vpr_ros.training.augment import augmentation
 from vpr_ros.training.checkpoint import EXPERIMENT
 from vpr_ros.training.checkpoint import read_checkpoint
+from vpr_ros.training.datasets import Pictures
+from vpr_ros.training.datasets import PictureSet
 from vpr_ros.training.distill import Matching
 from vpr_ros.training.distill import outputs
 from vpr_ros.training.distill import Teacher
@@ -47,8 +49,6 @@ from vpr_ros.training.model import load_backbone
 from vpr_ros.training.model import NetVLAD
 from vpr_ros.training.model import PlaceNetwork
 from vpr_ros.training.model import read_weights
-from vpr_ros.training.pictures import Pictures
-from vpr_ros.training.pictures import PictureSet
 from vpr_ros.training.recall import recall_at
 from vpr_ros.training.sampler import AreaBatchSampler
 from vpr_ros.training.sampler import group_areas

@@ -19,10 +19,10 @@ from onnx import numpy_helper
 from onnx import TensorProto
 from onnx import version_converter
 import onnxruntime
-from vpr_ros.encoder import Encoder
-from vpr_ros.errors import first_line
-from vpr_ros.errors import ModelError
-from vpr_ros.files import whole_file
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import ModelError
+from vpr_ros.core.files import whole_file
+from vpr_ros.encoding.encoder import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

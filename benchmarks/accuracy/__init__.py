@@ -1,0 +1,1 @@
+"""How often the robot is found, and how honest its confidence is."""

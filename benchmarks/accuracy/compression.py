@@ -1,0 +1,154 @@
+"""What a shorter descriptor or a compressed map costs: Recall@1 against bytes per place.
+
+PCA-whitening to fewer dimensions, fitted on street drives that no set is part of, and the map's
+own compressed indices; on every set of real pictures there is.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+import sys
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks.accuracy.real_sets import NO_DATA
+from benchmarks.lib import tables
+from benchmarks.lib.sets import find_sets
+import numpy as np
+from tqdm import tqdm
+from vpr_ros.core import defaults
+from vpr_ros.core import images
+from vpr_ros.encoding.encoder import bundled_model
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.maps.index import make_index
+from vpr_ros.maps.place_map import centre
+from vpr_ros.street import CONDITIONS
+from vpr_ros.street import drive
+from vpr_ros.street import Town
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Sequence
+
+    from benchmarks.lib.sets import PictureSet
+    from numpy.typing import NDArray
+
+TOWNS = (100, 101, 102)
+"""Training towns: the projections are fitted here."""
+DIMENSIONS = (512, 256, 128, 64)
+SHRINKAGE = 0.1
+
+
+def compression(data: str, model: str | None = None, plot: str | None = None) -> dict[str, Any]:
+    """Print and return Recall@1 of every kind of compression on every set in `data`."""
+    encoder = Encoder(model or bundled_model())
+    learned = _centred_drives(encoder)
+    sets = [one for one in find_sets(data) if one.has_queries]
+    described = {one.name: _describe_set(encoder, one) for one in sets}
+    rows: list[list[Any]] = []
+    for dimension in (d for d in DIMENSIONS if d <= encoder.dimension):
+        matrix = None if dimension == encoder.dimension else _whitening(learned, dimension)
+        for kind in defaults.INDEX_KINDS:
+            recalls = [_recall(kind, *(part if matrix is None else part @ matrix.T
+                                       for part in described[one.name]), one) for one in sets]
+            rows.append([kind, dimension, bytes_per_place(kind, dimension), *recalls,
+                         float(np.nanmean(recalls))])
+    header = ['index', 'D', 'bytes', *(one.name[:16] for one in sets), 'mean']
+    tables.show(f'Recall@1 of {encoder.path.name} {encoder.digest[:12]} by bytes per place',
+                header, rows)
+    if plot:
+        _plot(rows, plot)
+    return {'header': header, 'rows': rows, 'model': encoder.digest}
+
+
+def bytes_per_place(kind: str, dimension: int) -> float:
+    """Return what a place more costs in the index; codebooks and coarse clusters not counted."""
+    return float({'flat': 4 * dimension, 'fp16': 2 * dimension, 'sq8': dimension,
+                  'hnsw': 4 * dimension + 4 * 64, 'pq': dimension // 8, 'opq': dimension // 8,
+                  'ivfpq': dimension // 8 + 8, 'rerank': dimension // 8 + 8}[kind])
+
+
+def _recall(kind: str, database: NDArray[np.float32], queries: NDArray[np.float32],
+            one: PictureSet) -> float:
+    """Return the Recall@1 of one index; NaN where the set is too small for its kind."""
+    places = centre(database, database.mean(axis=0))
+    try:
+        index = make_index(places, kind)
+    except ValueError:
+        return float('nan')
+    answers = one.answers()
+    names = [path.name for path in images.list_folder(one.queries)]
+    best = index.search(centre(queries, queries.mean(axis=0)), 1)[1][:, 0]
+    return float(np.mean([place in answers[name] for name, place in zip(names, best, strict=True)
+                          if name in answers]))
+
+
+def _describe_set(encoder: Encoder, one: PictureSet
+                  ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    database, queries = (_describe(encoder, (images.read(path) for path in
+                                             images.list_folder(folder)))
+                         for folder in (one.database, one.queries))
+    return database, queries
+
+
+def _centred_drives(encoder: Encoder) -> NDArray[np.float32]:
+    """Return descriptors of the training towns, each drive less its mean."""
+    parts = []
+    for seed in tqdm(TOWNS, desc='training towns', disable=None):
+        for condition in CONDITIONS:
+            frames = drive(Town(seed), condition=condition, seed=1, rate=2.0)
+            descriptors = _describe(encoder, (frame.image for frame in frames))
+            parts.append(descriptors - descriptors.mean(axis=0))
+    return np.concatenate(parts)
+
+
+def _describe(encoder: Encoder, pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    batch: list[NDArray[np.uint8]] = []
+    parts = []
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == 16:
+            parts.append(encoder.encode_batch(batch))
+            batch = []
+    if batch:
+        parts.append(encoder.encode_batch(batch))
+    return np.concatenate(parts)
+
+
+def _whitening(centred: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    """Return the PCA-whitening (dimension,D) of centred descriptors (N,D), slightly shrunk."""
+    variances, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(centred))
+    variances, vectors = variances[::-1][:dimension], vectors[:, ::-1][:, :dimension]
+    scale = np.sqrt((1 - SHRINKAGE) * variances + SHRINKAGE * variances.mean())
+    return np.asarray((vectors / scale).T, np.float32)
+
+
+def _plot(rows: Sequence[Sequence[Any]], path: str) -> None:
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(6.4, 4.0), layout='constrained')
+    axes = figure.add_subplot()
+    for kind in defaults.INDEX_KINDS:
+        points = sorted((row[2], row[-1]) for row in rows if row[0] == kind)
+        axes.plot(*zip(*points, strict=True), 'o-', label=kind)
+    axes.set(xscale='log', xlabel='bytes per place', ylabel='Recall@1, mean over the sets')
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(Path(path), dpi=110)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of picture sets')
+    parser.add_argument('--plot', metavar='PNG', help='also draw the table')
+    options = parser.parse_args()
+    if not options.data:
+        print(NO_DATA)
+        return 0
+    return tables.answer(options, lambda: compression(options.data, options.model, options.plot))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

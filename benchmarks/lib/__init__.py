@@ -1,0 +1,1 @@
+"""What several benchmarks share: timing and tables, plots, data sets, maps and drives."""

@@ -1,0 +1,66 @@
+"""The stretch of street that the benchmarks of the node are driven on.
+
+Winter for the map, spring for the drive, as in the demo, but short. Nothing is measured here.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core import poses
+from vpr_ros.io.sources import Frame
+from vpr_ros.io.sources import Source
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.offline.build_map import build_map
+from vpr_ros.street import drive
+from vpr_ros.street import Town
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.street import DriveFrame
+
+SEED = 7
+SPEED = 6.0
+FAR = 1000.0
+"""Metres between the street and the places that only make a map large."""
+
+
+def winter_map(encoder: Encoder, length: float) -> PlaceMap:
+    """Return a map of the first `length` metres, with a place every metre."""
+    frames = [Frame(frame.stamp, frame.pose, partial(_itself, frame.image), str(frame.stamp))
+              for frame in drive(Town(SEED), condition='winter', seed=1, speed=8.0, rate=8.0,
+                                 length=length)]
+    return build_map([nullcontext(Source('winter', frames, len(frames)))], encoder,
+                     conditions=['winter'], thumbnails=False)
+
+
+def enlarged(small: PlaceMap, places: int) -> PlaceMap:
+    """Return a map with as many places, most of them far away, mixtures of those of the street."""
+    rng = np.random.default_rng(0)
+    own, mean = small.vectors(np.arange(len(small))), small.means[0]
+    mixed = rng.standard_normal((places - len(own), len(own)), np.float32) @ own
+    mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
+    descriptors = mean + np.sqrt(1 - mean @ mean) * np.concatenate([own, mixed])
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    along = FAR + np.arange(len(mixed), dtype=np.float64)
+    return PlaceMap.build(
+        descriptors, np.arange(places) * 10**9,
+        np.concatenate([small.poses, poses.planar(along, along, 0 * along)]),
+        np.zeros(places, np.int32), small.manifest)
+
+
+def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
+                 ) -> Iterator[DriveFrame]:
+    """Return the frames of a drive along the same metres in spring, beside the first one."""
+    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate, width=width,
+                 height=height, length=length, lateral_offset=1.0)
+
+
+def _itself(picture: NDArray[np.uint8], enough: tuple[int, int]) -> NDArray[np.uint8]:
+    return picture

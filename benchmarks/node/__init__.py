@@ -1,0 +1,1 @@
+"""The node in operation: its rate, its faults, and the navigation stack around it."""

@@ -1,0 +1,153 @@
+"""Real pictures through the real node: a set becomes a map and a bag, played over DDS.
+
+A set with poses is split: its even pictures are the map, its odd ones the drive. In a set with
+queries the pictures stand one metre apart, in the order of their names.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+import os
+from pathlib import Path
+import sys
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+from benchmarks.lib import node_run
+from benchmarks.lib import tables
+from benchmarks.lib.sets import find_sets
+import numpy as np
+from vpr_ros.core import poses
+from vpr_ros.core.errors import SourceError
+from vpr_ros.encoding.encoder import bundled_model
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.sources import Frame
+from vpr_ros.io.sources import open_source
+from vpr_ros.offline.build_map import build_map
+
+if TYPE_CHECKING:
+    from benchmarks.lib.sets import PictureSet
+    from numpy.typing import NDArray
+    from vpr_ros.io.sources import Source
+
+    Truth = list[NDArray[np.float64] | None]
+
+DEFAULT_SET = 'campus_pose_map'
+SPEED = 3.0
+"""Metres a second at which the drive is said to go: the node knows how fast a robot can be."""
+PACE = 5.0
+"""Frames a second that are played, whatever their stamps say."""
+START = 1_700_000_000_000_000_000
+
+RADIUS = 5.0
+"""Metres within which a pose is right, by default: the node's own default."""
+
+
+def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace: float = PACE,
+              radius: float = RADIUS) -> dict[str, Any]:
+    """Drive one set of the folder `data` through the node; return counts, errors and latency.
+
+    `pace` is in frames a second; `radius` in metres is what counts as right, here and in the node.
+    Raises SourceError for a set that is not there or has neither poses nor answers.
+    """
+    if not node_run.has_ros():
+        print(f'real pictures through the node: {node_run.NO_ROS}')
+        return {}
+    sets = {one.name: one for one in find_sets(data)}
+    if name not in sets:
+        raise SourceError(f"{data} has no set '{name}'; it has {', '.join(sets)}")
+    encoder = Encoder(model or bundled_model())
+    metric = sets[name].has_poses
+    mapped, driven, truth = _split(sets[name]) if metric else _in_order(sets[name])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        place_map = build_map([nullcontext(mapped)], encoder, spacing=0.0)
+        place_map.save(folder / 'map')
+        stamps = _write_bag(folder / 'drive', driven)
+        parameters = {'map': folder / 'map', 'model': encoder.path, 'correct_radius': radius}
+        places = len(place_map)
+        del encoder
+        run = node_run.play_to_node(folder / 'drive', parameters, folder,
+                                    rate=pace * float(np.median(np.diff(stamps))) / 1e9)
+    true = {stamp: pose for stamp, pose in zip(stamps, truth, strict=True) if pose is not None}
+    errors = np.array([poses.distance(run.published[stamp], true[stamp])
+                       for stamp in run.published if stamp in true])
+    best = np.array([poses.distance(position, true[stamp])
+                     for stamp, position in zip(run.stamps.tolist(), run.positions, strict=True)
+                     if stamp in true])
+    result: dict[str, Any] = {
+        'set': name, 'places': places, 'sent': run.sent, 'localised': len(run.stamps),
+        'with_truth': len(best), 'published': len(run.published), 'radius_m': radius,
+        'right': int((errors <= radius).sum()), 'wrong': int((errors > radius).sum()),
+        'best_match_right': int((best <= radius).sum()),
+        'best_match_median_error_m': float(np.median(best)) if len(best) else None,
+        'median_error_m': float(np.median(errors)) if len(errors) else None,
+        'largest_error_m': float(errors.max()) if len(errors) else None,
+        'total_p50_ms': float(run.latest['total p50 (ms)']),
+        'total_p99_ms': float(run.latest['total p99 (ms)'])}
+    what = ('metres; every second picture is the map' if metric else
+            'places; from the middle one of the listed answers')
+    tables.show(f'Real pictures through the node over DDS: {name} (errors in {what})',
+                ('figure', 'value'), list(result.items()))
+    return result
+
+
+def _split(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
+    """Return the even pictures, the odd ones, and for each of those its true pose."""
+    with open_source(one.path) as source:
+        frames = list(source.frames)
+        even = replace(source, frames=frames[::2], count=len(frames[::2]))
+    return even, frames[1::2], [frame.pose for frame in frames[1::2]]
+
+
+def _in_order(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
+    """Return the database, the queries, and for each of those the pose of its middle answer."""
+    if not one.has_queries:
+        raise SourceError(f'{one.path} has neither poses.csv nor queries/ with ground_truth.csv: '
+                          'nothing can be driven there')
+    answers = {name: sorted(places) for name, places in one.answers().items()}
+    with open_source(one.database) as source, open_source(one.queries) as driven:
+        mapped = list(source.frames)
+        frames = list(driven.frames)
+        source = replace(source, frames=mapped)
+    middles = [answers[frame.name][len(answers[frame.name]) // 2] if frame.name in answers
+               else None for frame in frames]
+    return source, frames, [None if place is None else mapped[place].pose for place in middles]
+
+
+def _write_bag(path: Path, frames: list[Frame]) -> list[int]:
+    """Write pictures as a bag of raw images, stamped for a drive at SPEED; return the stamps."""
+    track = np.array([frame.pose for frame in frames])
+    steps = np.maximum(poses.distance(track[1:], track[:-1]), 0.1)  # no two stamps are the same
+    stamps: list[int] = (START + (np.append(0, np.cumsum(steps)) / SPEED * 1e9).astype(np.int64)
+                         ).tolist()
+    with BagWriter(path) as bag:
+        for stamp, frame in zip(stamps, frames, strict=True):
+            bag.write(node_run.IMAGES, messages.image(bag.types, stamp, 'camera', frame.load()),
+                      stamp)
+    return stamps
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = tables.parser(__doc__.splitlines()[0])
+    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
+                        help='folder of picture sets')
+    parser.add_argument('--set', default=DEFAULT_SET, help='the set to drive')
+    parser.add_argument('--pace', type=float, default=PACE, help='frames a second')
+    parser.add_argument('--radius', type=float, default=RADIUS, help='metres that are right')
+    options = parser.parse_args()
+    if not options.data:
+        from benchmarks.accuracy.real_sets import NO_DATA
+        print(NO_DATA)
+        return 0
+    return tables.answer(options, lambda: real_node(
+        options.data, options.set, options.model, options.pace, options.radius))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How long each step takes, as ratios against a peer in the same run."""

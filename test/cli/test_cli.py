@@ -1,0 +1,367 @@
+"""The `vpr` command: end to end, help for every command, one line and exit code for errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from small_drive import COUNT
+from small_drive import IMAGES
+from small_drive import POSES
+from small_drive import write_bag
+from small_drive import write_folder
+from small_drive import write_map
+from thumbnail_model import write_thumbnail_model
+from vpr_ros.cli import main
+from vpr_ros.core.poses import read_tum
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import BagWriter
+from vpr_ros.maps.place_map import PlaceMap
+
+COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'play', 'street', 'demo',
+            'train', 'export', 'wrap-model', 'prepare-engine')
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """Return a folder with m.onnx, other.onnx, a map of m.onnx, and the bag query.mcap."""
+    folder = tmp_path_factory.mktemp('site')
+    write_thumbnail_model(folder / 'm.onnx')
+    write_thumbnail_model(folder / 'other.onnx', gain=2.0)
+    write_map(folder / 'map', folder / 'm.onnx')
+    write_bag(folder / 'query.mcap', noise=1)
+    return folder
+
+
+@pytest.fixture
+def vpr(capsys):
+    """Run a command; return its exit code and what it wrote to stdout and stderr."""
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+    return run
+
+
+def is_one_line(code, out, err, *parts):
+    """Check that a command failed with one line on stderr that has all these parts."""
+    lines = [line for line in err.splitlines() if line.startswith('vpr: error: ')]
+    assert code == 1
+    assert len(lines) == 1
+    assert 'Traceback' not in err
+    for part in parts:
+        assert str(part) in lines[0]
+    return True
+
+
+def test_every_command_has_help(vpr):
+    code, out, _ = vpr('--help')
+    assert code == 0
+    for command in COMMANDS:
+        assert command in out
+        code, its_help, _ = vpr(command, '--help')
+        assert code == 0
+        assert its_help.startswith(f'usage: vpr {command}')
+
+
+def test_an_interrupt_leaves_no_map_and_no_process(tmp_path, site):
+    for name in ('one', 'two'):
+        write_folder(tmp_path / name, range(3), pose_file='poses.csv')
+        (tmp_path / name / '001.png').unlink()
+        os.mkfifo(tmp_path / name / '001.png')  # whoever reads it waits
+    before = {path.name for path in tmp_path.iterdir()}
+    # A session of its own gets the signal as a terminal gives it: to all of its processes.
+    command = subprocess.Popen(
+        [sys.executable, '-m', 'vpr_ros.cli', 'build-map', tmp_path / 'one', tmp_path / 'two',
+         '--jobs', '2', '--model', site / 'm.onnx', '-o', tmp_path / 'map'],
+        stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        limit = time.monotonic() + 30
+        processes = []
+        while len(processes) < 2 and time.monotonic() < limit:
+            processes = [child for child in psutil.Process(command.pid).children()
+                         if 'spawn_main' in ' '.join(child.cmdline())]
+        assert len(processes) == 2
+        os.killpg(command.pid, signal.SIGINT)
+        error = command.communicate(timeout=20)[1]
+        psutil.wait_procs(processes, timeout=20)
+        assert not any(process.is_running() for process in processes)
+    finally:
+        command.kill()
+    assert command.returncode == 130
+    assert error.splitlines()[-1] == 'vpr: interrupted'
+    assert 'Traceback' not in error
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_the_installed_command_runs():
+    command = Path(sys.executable).with_name('vpr')
+    if not command.exists():
+        pytest.skip('the package is not installed in this Python')
+    result = subprocess.run([command, 'inspect', 'nothing'], capture_output=True, text=True,
+                            check=False)
+    assert result.returncode == 1
+    assert result.stderr == 'vpr: error: nothing does not exist\n'
+
+
+@pytest.mark.parametrize('arguments', [
+    [], ['fly'], ['build-map'], ['build-map', 'drive'], ['replay', 'drive', '--map', 'map'],
+    ['evaluate', '--database', 'd'], ['inspect'], ['build-map', 'd', '-o', 'm', '--index', 'tree'],
+    ['build-map', 'd', '-o', 'm', '--spacing', '-1'],
+    ['build-map', 'd', '-o', 'm', '--spacing', 'nan'],
+    ['build-map', 'd', '-o', 'm', '--correct-radius', '0'],
+    ['replay', 'd', '--map', 'm', '-o', 'o', '--top-k', '0'],
+    ['replay', 'd', '--map', 'm', '-o', 'o', '--top-k', '2.5'],
+    ['replay', 'd', '--map', 'm', '-o', 'o', '--min-confidence', '2'],
+    ['replay', 'd', '--map', 'm', '-o', 'o', '--provider', 'abacus'],
+    ['street', '-o', 's', '--season', 'monsoon'], ['street', '-o', 's', '--length', '0'],
+])
+def test_wrong_usage_exits_with_2(vpr, arguments):
+    code, out, err = vpr(*arguments)
+    assert code == 2
+    assert 'usage: vpr' in err
+    assert out == ''
+
+
+# The main road: build a map, replay, compare, look
+
+def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
+    folder = write_folder(tmp_path / 'folder', pose_file='poses.csv')
+    code, out, _ = vpr('build-map', folder, write_bag(tmp_path / 'drive'), '--model',
+                       site / 'm.onnx', '--output', tmp_path / 'map', '--spacing', 2,
+                       '--condition', 'winter', '--condition', 'night', '--index', 'hnsw',
+                       '--no-thumbnails')
+    assert code == 0
+    assert out == f"{tmp_path / 'map'}: {COUNT} places, one every 2.0 m, in frame 'map'\n"
+    manifest = PlaceMap.load(tmp_path / 'map').manifest
+    assert [session.condition for session in manifest.sessions] == ['winter', 'night']
+    assert manifest.index == 'hnsw'
+
+    code, out, _ = vpr('replay', site / 'query.mcap', '--map', tmp_path / 'map', '--model',
+                       site / 'm.onnx', '--output', tmp_path / 'out', '--truth-topic', POSES,
+                       '--min-confidence', 0.3)
+    assert code == 0
+    first, second = out.splitlines()
+    assert f'{COUNT} frames, ' in first
+    assert second.startswith(f'of {COUNT} frames with a true pose, ')
+    published, right = re.search(r'(\d+) have a pose: (\d+) right within 5 m', second).groups()
+    assert len(read_tum(tmp_path / 'out' / 'trajectory.tum').stamps) == int(published)
+    assert 0 < int(right) <= int(published)
+    with Bag(tmp_path / 'out' / 'poses') as bag:
+        assert bag.count('/vpr_localizer/confidence') == COUNT
+
+    code, out, _ = vpr('inspect', tmp_path / 'map')
+    assert code == 0
+    assert 'session 1  drive (night), 20 places' in out
+
+
+def test_recall_goes_to_a_file(site, tmp_path, vpr):
+    database = write_folder(tmp_path / 'database', range(12))
+    queries = write_folder(tmp_path / 'queries', range(12), noise=1)
+    with (tmp_path / 'truth.csv').open('w', newline='') as file:
+        csv.writer(file).writerows([('query', 'reference'), *(
+            (f'{place:03d}.png', f'{place:03d}.png') for place in range(10))])
+    code, out, _ = vpr('evaluate', '--database', database, '--queries', queries, '--ground-truth',
+                       tmp_path / 'truth.csv', '--model', site / 'm.onnx',
+                       '--json', tmp_path / 'sub' / 'recall.json')
+    assert code == 0
+    assert out.startswith('R@1 1.000, R@5 1.000, R@10 1.000  (R@1 0.722 to 1.000 at 95 %; '
+                          '10 queries, 2 without an answer')
+    result = json.loads((tmp_path / 'sub' / 'recall.json').read_text())
+    assert result['recall'] == {'1': 1.0, '5': 1.0, '10': 1.0}
+    assert (result['evaluated'], result['unmapped'], result['places']) == (10, 2, 12)
+
+
+def test_a_street_is_recorded_mapped_and_found_again(tmp_path, vpr):
+    model = write_thumbnail_model(tmp_path / 'm.onnx')
+    for drive, name in enumerate(('first.mcap', 'second')):
+        code, out, _ = vpr('street', '--seed', 3, '--drive', drive, '--length', 20, '--rate', 5,
+                           '--size', '160x120', '--compressed', '--output', tmp_path / name)
+        assert code == 0
+        assert out.startswith(f'{tmp_path / name}: ')
+    assert vpr('build-map', tmp_path / 'first.mcap', '--model', model, '-o',
+               tmp_path / 'map')[0] == 0
+    assert vpr('replay', tmp_path / 'second', '--map', tmp_path / 'map', '--model', model,
+               '-o', tmp_path / 'out')[0] == 0
+    assert len((tmp_path / 'out' / 'estimates.csv').read_text().splitlines()) > 5
+
+
+# What can go wrong, in one line each
+
+def test_what_the_program_did_not_write_is_never_replaced(site, tmp_path, vpr):
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'mine').write_text('mine')
+    assert is_one_line(*vpr('build-map', site / 'query.mcap', '--model', site / 'm.onnx', '-o',
+                            tmp_path / 'home', '--overwrite'), tmp_path / 'home', 'not replaced')
+    assert (tmp_path / 'home' / 'mine').read_text() == 'mine'
+
+
+def test_an_output_that_is_there_is_kept_unless_told(site, tmp_path, vpr):
+    write_map(tmp_path / 'map', site / 'm.onnx', range(5))
+    arguments = ('build-map', site / 'query.mcap', '--model', site / 'm.onnx', '-o',
+                 tmp_path / 'map')
+    assert is_one_line(*vpr(*arguments), tmp_path / 'map', '--overwrite')
+    assert len(PlaceMap.load(tmp_path / 'map')) == 5
+    assert vpr(*arguments, '--overwrite')[0] == 0
+    assert len(PlaceMap.load(tmp_path / 'map')) == COUNT
+    assert is_one_line(*vpr('replay', tmp_path / 'no bag yet', '--map', site / 'map', '-o',
+                            tmp_path / 'map'), 'exists already')
+
+
+def test_as_many_conditions_as_sources(site, tmp_path, vpr):
+    assert is_one_line(*vpr('build-map', 'a', 'b', '-o', tmp_path / 'm', '--condition', 'rain'),
+                       '1 conditions for 2 sources')
+
+
+def test_bags_that_cannot_be_mapped(site, tmp_path, vpr):
+    def failed(source, *parts, more=()):
+        result = vpr('build-map', source, '--model', site / 'm.onnx', '-o', tmp_path / 'm', *more)
+        assert not (tmp_path / 'm').exists()
+        return is_one_line(*result, source, *parts)
+
+    assert failed(tmp_path / 'nothing', 'does not exist')
+    with BagWriter(tmp_path / 'empty'):
+        pass
+    assert failed(tmp_path / 'empty', 'empty bag')
+    assert failed(write_bag(tmp_path / 'lost', with_poses=False), 'no poses', IMAGES)
+    assert failed(write_bag(tmp_path / 'blind', with_images=False), 'no images', POSES)
+    assert failed(site / 'query.mcap', "no images on '/rear'", IMAGES,
+                  more=['--image-topic', '/rear'])
+    assert failed(site / 'query.mcap', "no poses on '/gps'", POSES, more=['--pose-topic', '/gps'])
+    (tmp_path / 'cut').mkdir()
+    for file in write_bag(tmp_path / 'whole').iterdir():
+        shutil.copy(file, tmp_path / 'cut' / file.name.replace('whole', 'cut'))
+    (tmp_path / 'cut' / 'metadata.yaml').write_text(
+        (tmp_path / 'whole' / 'metadata.yaml').read_text().replace('whole', 'cut'))
+    (tmp_path / 'cut' / 'cut.db3').write_bytes((tmp_path / 'whole' / 'whole.db3').read_bytes()[:9])
+    assert failed(tmp_path / 'cut', 'damaged or cut off')
+
+
+def test_bags_that_cannot_be_replayed(site, tmp_path, vpr):
+    def failed(bag, *parts, more=()):
+        return is_one_line(*vpr('replay', bag, '--map', site / 'map', '--model', site / 'm.onnx',
+                                '-o', tmp_path / 'out', *more), bag, *parts)
+
+    assert failed(tmp_path / 'nothing', 'does not exist')
+    assert failed(site / 'query.mcap', "no images on '/rear'", IMAGES,
+                  more=['--image-topic', '/rear'])
+    assert failed(write_bag(tmp_path / 'blind', with_images=False), 'no images', POSES)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_maps_that_cannot_be_used(site, tmp_path, vpr):
+    def failed(place_map, *parts, model='m.onnx'):
+        return is_one_line(*vpr('replay', site / 'query.mcap', '--map', place_map, '--model',
+                                site / model, '-o', tmp_path / 'out'), place_map, *parts)
+
+    assert failed(tmp_path / 'nothing', 'no such map')
+    (tmp_path / 'empty').mkdir()
+    assert failed(tmp_path / 'empty', 'not a map')
+    assert failed(site / 'map', 'built with the model m.onnx', 'vpr build-map',
+                  model='other.onnx')
+    for name in ('index.faiss', 'places.npz'):
+        damaged = tmp_path / f'truncated {name}'
+        shutil.copytree(site / 'map', damaged)
+        data = (site / 'map' / name).read_bytes()
+        (damaged / name).write_bytes(data[:len(data) // 2])
+        assert failed(damaged, name, 'build the map again')
+        tampered = tmp_path / f'tampered {name}'
+        shutil.copytree(site / 'map', tampered)
+        (tampered / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        assert failed(tampered, name, 'changed after the map was written')
+        missing = tmp_path / f'missing {name}'
+        shutil.copytree(site / 'map', missing)
+        (missing / name).unlink()
+        assert failed(missing, name, 'missing')
+    for text in ('', 'format: 99', '[', 'format: 1\nplaces: many'):
+        damaged = tmp_path / f'manifest {text[:9].strip()!r}'
+        shutil.copytree(site / 'map', damaged)
+        (damaged / 'map.yaml').write_text(text)
+        assert failed(damaged, 'build the map again')
+
+
+def test_models_that_cannot_be_used(site, tmp_path, vpr):
+    def failed(model, *parts):
+        return is_one_line(*vpr('build-map', site / 'query.mcap', '--model', model, '-o',
+                                tmp_path / 'm'), model, *parts)
+
+    assert failed(tmp_path / 'nothing.onnx', 'no such model')
+    (tmp_path / 'text.onnx').write_text('not a model')
+    assert failed(tmp_path / 'text.onnx', 'not an ONNX model')
+    (tmp_path / 'cut.onnx').write_bytes((site / 'm.onnx').read_bytes()[:300])
+    assert failed(tmp_path / 'cut.onnx', 'not an ONNX model')
+    other = write_thumbnail_model(tmp_path / 'input.onnx', input_name='pixels')
+    assert failed(other, 'not a model of this package', 'pixels')
+
+
+def test_folders_that_cannot_be_mapped(site, tmp_path, vpr):
+    folder = write_folder(tmp_path / 'folder', range(3))
+    (folder / 'poses.csv').write_text('image,x,y\n')
+    arguments = ('build-map', folder, '--model', site / 'm.onnx', '-o', tmp_path / 'm')
+    assert is_one_line(*vpr(*arguments), 'poses.csv', 'columns must be')
+    assert is_one_line(*vpr(*arguments, '--pose-file', tmp_path / 'none.csv'), 'does not exist')
+
+
+def test_things_that_cannot_be_looked_at(tmp_path, vpr):
+    assert is_one_line(*vpr('inspect', tmp_path / 'nothing'), 'does not exist')
+    (tmp_path / 'notes.txt').write_text('text')
+    assert is_one_line(*vpr('inspect', tmp_path / 'notes.txt'), 'not a bag')
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(['--debug', 'inspect', str(tmp_path / 'nothing')])
+
+
+def test_a_size_that_is_none_is_one_line(tmp_path, vpr):
+    assert is_one_line(*vpr('street', '--size', 'large', '-o', tmp_path / 's'), 'WxH', 'large')
+
+
+def test_a_map_is_calibrated_in_place_and_stays_whole(site, vpr, tmp_path):
+    folder = tmp_path / 'map'
+    shutil.copytree(site / 'map', folder)
+    arguments = ('calibrate', folder, site / 'query.mcap', '--model', site / 'm.onnx',
+                 '--provider', 'cpu', '--truth-topic', POSES)
+    before = (folder / 'map.yaml').read_bytes()
+    code, out, _ = vpr(*arguments, '--dry-run')
+    assert code == 0
+    assert 'calibration error' in out
+    assert (folder / 'map.yaml').read_bytes() == before
+    code, out, _ = vpr(*arguments)
+    assert code == 0
+    assert f'{COUNT} frames' in out
+    after, old = PlaceMap.load(folder), PlaceMap.load(site / 'map')
+    assert after.manifest.calibration['fitted_on'].endswith(f'query.mcap: {COUNT} frames')
+    assert (after.vectors() == old.vectors()).all()
+    assert after.thumbnail(3) is not None
+
+
+def test_an_engine_is_prepared_with_whatever_there_is(vpr, site, tmp_path):
+    code, out, err = vpr('prepare-engine', site / 'm.onnx', '--provider', 'cpu', '--engine-cache',
+                         tmp_path / 'cache')
+    assert (code, err) == (0, '')
+    assert out == f'{site / "m.onnx"}: cpu, fp32, nothing to build: it starts at once\n'
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_an_engine_for_what_is_not_there_is_refused(vpr, site):
+    import onnxruntime
+    if 'TensorrtExecutionProvider' in onnxruntime.get_available_providers():
+        pytest.skip('TensorRT is there')
+    assert is_one_line(*vpr('prepare-engine', site / 'm.onnx', '--provider', 'tensorrt'),
+                       "'tensorrt' does not load here")
+    code, _, err = vpr('prepare-engine', site / 'm.onnx', '--provider', 'tensorrt,abacus')
+    assert code == 2
+    assert "'abacus' is not known" in err

@@ -1,0 +1,177 @@
+"""Files and folders that are whole or absent, digests, and the package's own files."""
+
+from __future__ import annotations
+
+from functools import partial
+import hashlib
+from pathlib import Path
+import shutil
+
+import pytest
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.files import packaged
+from vpr_ros.core.files import sha256
+from vpr_ros.core.files import whole_directory
+from vpr_ros.core.files import whole_file
+
+
+def test_a_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
+    path = tmp_path / 'new' / 'deep' / 'poses.csv'
+    with whole_file(path) as part:
+        part.write_text('half')
+        assert not path.exists()
+        assert part.parent == path.parent
+        assert part.suffix == path.suffix
+        part.write_text('whole')
+    assert path.read_text() == 'whole'
+    assert _names(path.parent) == ['poses.csv']
+
+
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_no_rubbish(
+        tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / 'poses.csv'
+    path.write_text('map.yaml')
+    with pytest.raises(error), whole_file(path) as part:
+        part.write_text('half of the new')
+        raise error
+    assert path.read_text() == 'map.yaml'
+    assert _names(tmp_path) == ['poses.csv']
+
+
+def test_a_failure_before_the_first_byte_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='early'), whole_file(tmp_path / 'poses.csv'):
+        raise ValueError('early')
+    assert _names(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_renamed_leaves_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / 'taken'
+    (path / 'inside').mkdir(parents=True)
+    with pytest.raises(OSError), whole_file(path) as part:
+        part.write_text('new')
+    assert _names(tmp_path) == ['taken']
+    assert _names(path) == ['inside']
+
+
+@pytest.mark.parametrize('writer', [whole_file, partial(whole_directory, marker='map.yaml')])
+def test_a_parent_that_is_a_file_is_named(tmp_path: Path, writer) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(VprError, match='file: cannot be made a folder'), \
+            writer(tmp_path / 'file' / 'map'):
+        pass
+
+
+def test_a_directory_appears_whole_under_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / 'maps' / 'town'
+    with whole_directory(path, 'map.yaml') as part:
+        assert part.name == 'town'
+        (part / 'map.yaml').write_text('format: 1')
+        assert not path.exists()
+    assert (path / 'map.yaml').read_text() == 'format: 1'
+    assert _names(path.parent) == ['town']
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_directory_and_no_rubbish(
+        tmp_path: Path, error: type[BaseException]) -> None:
+    path = _old_directory(tmp_path)
+    with pytest.raises(error), whole_directory(path, 'map.yaml', overwrite=True) as part:
+        (part / 'new').write_text('new')
+        raise error
+    assert _names(path) == ['map.yaml']
+    assert _names(tmp_path) == ['town']
+
+
+def test_a_directory_that_exists_is_refused_untouched(tmp_path: Path) -> None:
+    path = _old_directory(tmp_path)
+    with pytest.raises(VprError, match=r'town exists already: .* --overwrite'), \
+            whole_directory(path, 'map.yaml'):
+        pytest.fail('the body must not run')
+    assert _names(path) == ['map.yaml']
+
+
+def test_overwrite_replaces_all_of_the_old_directory(tmp_path: Path) -> None:
+    path = _old_directory(tmp_path)
+    with whole_directory(path, 'map.yaml', overwrite=True) as part:
+        (part / 'new').write_text('new')
+        assert _names(path) == ['map.yaml']
+    assert _names(path) == ['new']
+    assert _names(tmp_path) == ['town']
+
+
+def test_what_this_program_did_not_write_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / 'home').mkdir()
+    (tmp_path / 'home' / 'thesis.txt').write_text('three years of work')
+    with pytest.raises(VprError, match='is something else'), \
+            whole_directory(tmp_path / 'home', 'map.yaml', overwrite=True):
+        pytest.fail('the body must not run')
+    assert _names(tmp_path / 'home') == ['thesis.txt']
+
+
+@pytest.mark.parametrize('there', ['recording', 'file'])
+def test_only_its_own_kind_is_replaced(tmp_path: Path, there: str) -> None:
+    path = tmp_path / 'drive'
+    if there == 'recording':
+        path.mkdir()
+        (path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {}')
+    else:
+        path.write_text('notes')
+    with pytest.raises(VprError, match='is not replaced'), \
+            whole_directory(path, 'map.yaml', overwrite=True):
+        pytest.fail('the body must not run')
+    assert _names(tmp_path) == ['drive']
+    assert path.is_dir() == (there == 'recording')
+
+
+def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
+    path = _old_directory(tmp_path)
+    with pytest.raises(FileNotFoundError), \
+            whole_directory(path, 'map.yaml', overwrite=True) as part:
+        shutil.rmtree(part)
+    assert _names(path) == ['map.yaml']
+    assert _names(tmp_path) == ['town']
+
+
+def test_a_directory_made_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
+    path = tmp_path / 'town'
+    with pytest.raises(OSError, match='not empty'), whole_directory(path, 'map.yaml') as part:
+        (part / 'new').write_text('new')
+        _old_directory(tmp_path)
+    assert _names(path) == ['map.yaml']
+    assert _names(tmp_path) == ['town']
+
+
+def test_sha256_is_that_of_all_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000  # more than one block
+    (tmp_path / 'blob').write_bytes(content)
+    assert sha256(tmp_path / 'blob') == hashlib.sha256(content).hexdigest()
+
+
+def test_packaged_files_are_found_in_the_source_tree() -> None:
+    found = packaged('config/localize.yaml')
+    assert found.parts[-2:] == ('config', 'localize.yaml')
+
+
+def test_packaged_files_are_found_in_a_workspace(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 'share' / 'vpr_ros' / 'models' / 'only_here.onnx'
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere:{tmp_path}')
+    assert packaged('models/only_here.onnx') == path
+
+
+def test_a_packaged_file_that_is_missing_says_where_it_was_looked_for() -> None:
+    with pytest.raises(FileNotFoundError, match=r'no_such\.onnx is not installed: looked in .*/'):
+        packaged('models/no_such.onnx')
+
+
+def _old_directory(parent: Path) -> Path:
+    (parent / 'town').mkdir()
+    (parent / 'town' / 'map.yaml').write_text('map.yaml')
+    return parent / 'town'
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

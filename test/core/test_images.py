@@ -1,0 +1,309 @@
+"""Pictures from raw pixels and from files, and the one resize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from vpr_ros.core import images
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import SourceError
+
+HEIGHT, WIDTH = 24, 32
+COLOUR = (200, 120, 40)
+COLOURS = ('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4')
+GREYS = ('mono8', '8UC1', 'mono16', '16UC1')
+BAYER = ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8')
+YUV = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2')
+
+
+def test_every_encoding_is_tested() -> None:
+    assert sorted((*COLOURS, *GREYS, *BAYER, *YUV)) == list(images.ENCODINGS)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('encoding', COLOURS)
+def test_colours_keep_every_pixel(encoding: str, padding: int) -> None:
+    rgb = _noise(HEIGHT, WIDTH)
+    red, green, blue = np.moveaxis(rgb, 2, 0)
+    opaque = np.full_like(red, 255)
+    planes = {'rgb8': (red, green, blue), 'rgba8': (red, green, blue, opaque),
+              'bgr8': (blue, green, red), 'bgra8': (blue, green, red, opaque),
+              '8UC3': (blue, green, red), '8UC4': (blue, green, red, opaque)}[encoding]
+    data, step = _padded(np.stack(planes, axis=2), padding)
+    np.testing.assert_array_equal(images.from_raw(data, HEIGHT, WIDTH, encoding, step), rgb)
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('big_endian', [False, True])
+@pytest.mark.parametrize('encoding', GREYS)
+def test_greys_give_three_equal_channels(encoding: str, big_endian: bool, padding: int) -> None:
+    grey = _noise(HEIGHT, WIDTH)[..., 0]
+    pixels: np.ndarray = grey[..., None]
+    if '16' in encoding:
+        deep = grey.astype(np.uint16) * 256 + 77  # the low byte must not show
+        pixels = deep.astype('>u2' if big_endian else '<u2').view(np.uint8).reshape(
+            HEIGHT, WIDTH, 2)
+    data, step = _padded(pixels, padding)
+    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step, big_endian=big_endian)
+    np.testing.assert_array_equal(rgb, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize('padding', [0, 3])
+@pytest.mark.parametrize('encoding', BAYER)
+def test_bayer_patterns_give_the_colour_that_they_sampled(encoding: str, padding: int) -> None:
+    mosaic = np.empty((HEIGHT, WIDTH, 1), np.uint8)
+    for cell, letter in enumerate(encoding.removeprefix('bayer_')[:4]):
+        mosaic[cell // 2::2, cell % 2::2] = COLOUR['rgb'.index(letter)]
+    data, step = _padded(mosaic, padding)
+    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step)
+    assert np.abs(rgb.astype(int) - COLOUR).max() <= 1
+
+
+@pytest.mark.parametrize('padding', [0, 4])
+@pytest.mark.parametrize('encoding', YUV)
+def test_yuv_pairs_give_their_colour(encoding: str, padding: int) -> None:
+    red, green, blue = (value / 255 for value in COLOUR)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, studio swing
+    y = round(16 + 219 * luma)
+    u = round(128 + 224 * (blue - luma) / 1.772)
+    v = round(128 + 224 * (red - luma) / 1.402)
+    pair = (y, u, y, v) if 'yuy' in encoding else (u, y, v, y)
+    pixels = np.tile(np.array(pair, np.uint8), (HEIGHT, WIDTH // 2)).reshape(HEIGHT, WIDTH, 2)
+    data, step = _padded(pixels, padding)
+    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step)
+    assert rgb.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
+
+
+@pytest.mark.parametrize('encoding', YUV)
+def test_yuv_of_an_odd_width_is_refused(encoding: str) -> None:
+    with pytest.raises(ImageError, match='in pairs: its width cannot be 33'):
+        images.from_raw(bytes(HEIGHT * 66), HEIGHT, 33, encoding, 66)
+
+
+@pytest.mark.parametrize('encoding', [*COLOURS, *GREYS, *BAYER])
+def test_other_encodings_take_an_odd_size(encoding: str) -> None:
+    assert images.from_raw(bytes(25 * 33 * 4), 25, 33, encoding, 33 * 4).shape == (25, 33, 3)
+
+
+def test_rgb8_is_not_copied() -> None:
+    data = np.zeros(HEIGHT * (WIDTH * 3 + 2), np.uint8)
+    rgb = images.from_raw(data, HEIGHT, WIDTH, 'rgb8', WIDTH * 3 + 2)
+    assert np.shares_memory(rgb, data)
+
+
+def test_an_unknown_encoding_is_named_with_those_that_work() -> None:
+    with pytest.raises(ImageError, match=r"'nv21' is not supported; use one of .*bgr8"):
+        images.from_raw(bytes(10_000), HEIGHT, WIDTH, 'nv21', WIDTH)
+
+
+@pytest.mark.parametrize(('height', 'width'), [
+    (0, 0), (1, 1), (HEIGHT, 0), (images.MIN_SIDE - 1, 640), (640, images.MIN_SIDE - 1)])
+def test_pictures_too_small_to_show_a_place_are_refused(height: int, width: int) -> None:
+    with pytest.raises(ImageError, match=f'{width}x{height}: at least {images.MIN_SIDE}x'):
+        images.from_raw(bytes(height * width * 3), height, width, 'rgb8', width * 3)
+
+
+def test_a_header_of_a_hundred_megapixels_is_refused_before_its_data_are_looked_at() -> None:
+    with pytest.raises(ImageError, match='10000x10000: more than 50 megapixels'):
+        images.from_raw(b'', 10_000, 10_000, 'rgb8', 30_000)
+
+
+@pytest.mark.parametrize(('missing', 'step'), [
+    (1, WIDTH * 3), (HEIGHT * WIDTH * 3, WIDTH * 3), (0, WIDTH * 3 - 1), (0, 0)])
+def test_raw_data_too_short_for_its_header_are_refused(missing: int, step: int) -> None:
+    with pytest.raises(ImageError, match='32x24 rgb8 needs 24 rows of at least 96 bytes; got'):
+        images.from_raw(bytes(HEIGHT * WIDTH * 3 - missing), HEIGHT, WIDTH, 'rgb8', step)
+
+
+def test_a_compressed_picture_comes_back_as_rgb() -> None:
+    rgb = np.full((HEIGHT, WIDTH, 3), COLOUR, np.uint8)
+    decoded = images.decode(images.encode_jpeg(rgb))
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - rgb).max() <= 3
+
+
+@pytest.mark.parametrize('deep', [np.uint8, np.uint16])
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_png_of_any_depth_gives_three_channels_of_eight_bits(channels: int, deep: type) -> None:
+    pixels = np.full((HEIGHT, WIDTH, channels), np.iinfo(deep).max, deep)
+    rgb = images.decode(_png(pixels))
+    np.testing.assert_array_equal(rgb, np.full((HEIGHT, WIDTH, 3), 255, np.uint8))
+
+
+@pytest.mark.parametrize('data', [
+    b'', b'not a picture', b'\xff\xd8', b'\xff\xd8\xff', b'\xff\xd8' + b'\xff' * 20,
+    b'\x89PNG\r\n\x1a\n', b'\x89PNG\r\n\x1a\n' + bytes(100)], ids=repr)
+def test_bytes_that_are_no_picture_are_refused_by_name(data: bytes) -> None:
+    with pytest.raises(ImageError, match='frame 7 is'):
+        images.decode(data, 'frame 7')
+
+
+def test_truncated_pictures_are_refused() -> None:
+    rgb = _noise(HEIGHT, WIDTH)
+    png = _png(rgb)
+    for data in (png[:len(png) // 2], images.encode_jpeg(rgb)[:100]):
+        with pytest.raises(ImageError, match='damaged'):
+            images.decode(data)
+
+
+def test_a_tiny_compressed_picture_is_refused() -> None:
+    with pytest.raises(ImageError, match='image is 1x1: at least'):
+        images.decode(_png(np.zeros((1, 1, 3), np.uint8)))
+
+
+@pytest.mark.parametrize('write', ['png', 'jpeg'])
+def test_a_small_file_that_declares_a_huge_picture_is_refused_by_its_header(write: str) -> None:
+    data = _png_bomb() if write == 'png' else _jpeg_bomb()
+    with pytest.raises(ImageError, match='20000x20000: more than 50 megapixels'):
+        images.decode(data)
+
+
+def test_a_picture_file_is_read_and_named_when_it_is_bad(tmp_path: Path) -> None:
+    rgb = _noise(HEIGHT, WIDTH)
+    (tmp_path / 'good.png').write_bytes(_png(rgb[..., ::-1]))
+    np.testing.assert_array_equal(images.read(tmp_path / 'good.png'), rgb)
+    (tmp_path / 'bad.png').write_bytes(b'bad')
+    with pytest.raises(ImageError, match=r'bad\.png'):
+        images.read(tmp_path / 'bad.png')
+    with pytest.raises(FileNotFoundError, match=r'missing\.png'):
+        images.read(tmp_path / 'missing.png')
+
+
+def test_a_folder_lists_its_pictures_by_name(tmp_path: Path) -> None:
+    for name in ('b.JPG', 'a.png', 'poses.csv', 'c.jpeg'):
+        (tmp_path / name).write_bytes(b'')
+    assert [path.name for path in images.list_folder(tmp_path)] == ['a.png', 'b.JPG', 'c.jpeg']
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match='has no pictures'):
+        images.list_folder(tmp_path)
+    with pytest.raises(SourceError, match='nowhere is not a folder'):
+        images.list_folder(tmp_path / 'nowhere')
+
+
+def test_resize_to_the_same_size_is_the_picture_itself() -> None:
+    rgb = _noise(HEIGHT, WIDTH)
+    assert images.resize(rgb, HEIGHT, WIDTH) is rgb
+
+
+def test_shrinking_averages_over_areas() -> None:
+    rgb = _noise(HEIGHT, WIDTH)
+    blocks = rgb.reshape(HEIGHT // 4, 4, WIDTH // 4, 4, 3).mean(axis=(1, 3))
+    small = images.resize(rgb, HEIGHT // 4, WIDTH // 4)
+    assert np.abs(small - blocks).max() <= 1  # halved twice, rounded twice
+
+
+@pytest.mark.parametrize('size', [(2 * HEIGHT, 2 * WIDTH), (2 * HEIGHT, WIDTH // 2)])
+def test_growing_in_one_direction_interpolates(size: tuple[int, int]) -> None:
+    ramp = np.repeat(np.arange(HEIGHT, dtype=np.uint8)[:, None] * 10, WIDTH, axis=1)
+    grown = images.resize(np.repeat(ramp[..., None], 3, axis=2), *size)
+    assert grown.shape == (*size, 3)
+    expected = np.clip((np.arange(2 * HEIGHT) + 0.5) / 2 - 0.5, 0, HEIGHT - 1) * 10
+    assert np.abs(grown[:, 0, 0] - expected).max() <= 1
+
+
+def test_pictures_side_by_side_have_one_height_and_their_own_aspect_ratio() -> None:
+    row = images.side_by_side([_noise(24, 32), _noise(48, 32)], 48)
+    assert row.shape == (48, 64 + 32, 3)
+
+
+def _noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _padded(pixels: np.ndarray, padding: int) -> tuple[bytes, int]:
+    """Return rows (H,W,C) as bytes with `padding` bytes of rubbish after each, and the step."""
+    rows = pixels.reshape(len(pixels), -1)
+    data = np.hstack([rows, np.full((len(rows), padding), 251, np.uint8)])
+    return data.tobytes(), data.shape[1]
+
+
+def _smooth(height: int, width: int) -> np.ndarray:
+    return cv2.resize(_noise(30, 40), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return bytes(cv2.imencode('.png', pixels)[1])
+
+
+def _png_bomb() -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', checksum)
+    header = struct.pack('>IIBBBBB', 20_000, 20_000, 8, 0, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+            + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+
+
+def _jpeg_bomb() -> bytes:
+    data = bytearray(images.encode_jpeg(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
+    frame = data.index(b'\xff\xc0')
+    data[frame + 5:frame + 9] = struct.pack('>HH', 20_000, 20_000)
+    comment = b'\xff\xfe' + struct.pack('>H', 60_002) + bytes(60_000)
+    return bytes(data[:2] + comment + data[2:])
+
+
+def test_a_picture_is_scaled_into_the_given_one() -> None:
+    picture = _noise(240, 320)
+    for size in ((60, 80), (240, 320), (33, 47)):
+        out = np.full((*size, 3), 7, np.uint8)
+        images.resize(picture, *size, out=out)
+        np.testing.assert_array_equal(out, images.resize(picture, *size))
+
+
+@pytest.mark.parametrize('picture', [np.zeros((240, 320), np.uint8),
+                                     np.zeros((240, 320, 3), np.float32),
+                                     np.zeros((240, 320, 4), np.uint8)],
+                         ids=['grey', 'float', 'alpha'])
+def test_a_picture_of_another_kind_is_not_scaled_into_the_given_one(picture: np.ndarray) -> None:
+    with pytest.raises(ValueError, match='does not scale into'):
+        images.resize(picture, 60, 80, out=np.zeros((60, 80, 3), np.uint8))
+
+
+@pytest.mark.parametrize('size', [(480, 640), (720, 1280), (1080, 1920), (1081, 1921)])
+def test_a_large_picture_is_scaled_almost_as_by_area_at_once(size: tuple[int, int]) -> None:
+    picture = _smooth(*size)
+    at_once = cv2.resize(picture, (160, 128), interpolation=cv2.INTER_AREA)
+    difference = np.abs(images.resize(picture, 128, 160).astype(int) - at_once)
+    assert difference.mean() < 1.5
+    assert difference.max() < 16
+
+
+@pytest.mark.parametrize(('size', 'enough', 'expected'), [
+    ((480, 640), (120, 160), (240, 320)),
+    ((480, 640), (240, 320), (480, 640)),
+    ((482, 642), (120, 160), (241, 321)),
+    ((481, 640), (120, 160), (481, 640)),
+    ((960, 1280), (120, 160), (480, 640)),
+    ((480, 640), None, (480, 640)),
+])
+def test_a_jpeg_that_would_be_halved_is_decoded_at_half_its_size(
+        size: tuple[int, int], enough: tuple[int, int] | None, expected: tuple[int, int]) -> None:
+    jpeg = images.encode_jpeg(_smooth(*size))
+    assert images.decode(jpeg, enough=enough).shape == (*expected, 3)
+
+
+def test_a_jpeg_decoded_smaller_is_almost_that_which_was_halved() -> None:
+    jpeg = images.encode_jpeg(_smooth(480, 640), 95)
+    smaller, whole = images.decode(jpeg, enough=(120, 160)), images.decode(jpeg)
+    off = images.resize(smaller, 120, 160).astype(int) - images.resize(whole, 120, 160)
+    assert np.abs(off).max() <= 8
+    assert np.abs(off).mean() < 1
+
+
+def test_a_png_is_decoded_whole() -> None:
+    assert images.decode(_png(_smooth(480, 640)), enough=(120, 160)).shape == (480, 640, 3)
+
+
+def test_what_is_a_little_larger_is_scaled_by_area_exactly() -> None:
+    picture = _noise(360, 480)
+    np.testing.assert_array_equal(
+        images.resize(picture, 128, 160),
+        cv2.resize(picture, (160, 128), interpolation=cv2.INTER_AREA))

@@ -1,0 +1,202 @@
+"""The encoder: what it gives, and which files and providers it refuses."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from thumbnail_model import DIMENSION
+from thumbnail_model import HEIGHT
+from thumbnail_model import WIDTH
+from thumbnail_model import write_thumbnail_model
+from vpr_ros.core import images
+from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.encoder import LARGEST_BATCH
+from vpr_ros.encoding.engines import PROVIDERS
+
+
+@pytest.mark.parametrize('size', [(HEIGHT, WIDTH), (480, 640), (16, 16)])
+def test_a_descriptor_has_unit_norm_whatever_the_size(
+        encoder: Encoder, size: tuple[int, int]) -> None:
+    descriptor = encoder.encode(_noise(*size))
+    assert descriptor.shape == (DIMENSION,)
+    assert descriptor.dtype == np.float32
+    assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('grey', [0, 127, 255])
+def test_an_empty_view_still_has_unit_norm(encoder: Encoder, grey: int) -> None:
+    descriptor = encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
+    assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(encoder: Encoder) -> None:
+    pictures = [_noise(HEIGHT, WIDTH, 1), _noise(96, 200, 2), _noise(20, 30, 3)]
+    batch = encoder.encode_batch(pictures)
+    assert batch.shape == (3, DIMENSION)
+    np.testing.assert_allclose(batch, [encoder.encode(picture) for picture in pictures],
+                               atol=1e-6)
+
+
+def test_a_picture_is_scaled_by_the_projects_resize(encoder: Encoder) -> None:
+    picture = _noise(200, 300)
+    small = images.resize(picture, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(encoder.encode(picture), encoder.encode(small))
+
+
+def test_threads_that_encode_at_once_do_not_mix_their_pictures(encoder: Encoder) -> None:
+    pictures = [_noise(60 + i, 90, i) for i in range(8)]
+    alone = [encoder.encode(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            np.testing.assert_allclose(list(pool.map(encoder.encode, pictures)), alone, atol=1e-6)
+
+
+def test_what_is_no_picture_never_gets_the_descriptor_of_the_one_before(encoder: Encoder) -> None:
+    encoder.encode(_noise(96, 128))
+    for wrong in (np.zeros((96, 128, 3), np.float32), np.zeros((96, 128), np.uint8)):
+        with pytest.raises(ValueError, match='does not scale into'):
+            encoder.encode(wrong)
+
+
+def test_more_pictures_than_one_call_takes_are_described_in_several(encoder: Encoder) -> None:
+    pictures = [_noise(HEIGHT, WIDTH, i) for i in range(LARGEST_BATCH + 3)]
+    np.testing.assert_allclose(encoder.encode_batch(pictures),
+                               [encoder.encode(picture) for picture in pictures], atol=1e-6)
+
+
+def test_a_view_of_padded_rows_is_encoded_like_its_copy(encoder: Encoder) -> None:
+    step = WIDTH * 3 + 7
+    data = np.random.default_rng(0).integers(0, 256, HEIGHT * step, dtype=np.uint8)
+    view = images.from_raw(data, HEIGHT, WIDTH, 'rgb8', step)
+    np.testing.assert_array_equal(encoder.encode(view), encoder.encode(view.copy()))
+
+
+def test_the_encoder_says_what_it_runs(encoder: Encoder, model_path: Path) -> None:
+    assert encoder.path == model_path
+    assert encoder.digest == hashlib.sha256(model_path.read_bytes()).hexdigest()
+    assert encoder.provider == 'cpu'
+    assert (encoder.height, encoder.width, encoder.dimension) == (HEIGHT, WIDTH, DIMENSION)
+    assert encoder.metadata['aggregation'] == 'thumbnail'
+
+
+def test_auto_takes_a_provider_that_is_installed(model_path: Path) -> None:
+    provider = Encoder(model_path).provider
+    assert PROVIDERS[provider] in onnxruntime.get_available_providers()
+
+
+def test_sizes_that_the_graph_leaves_open_come_from_the_metadata(tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    for axis in (1, 2):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f'side{axis}'
+    onnx.save(model, str(tmp_path / 'open.onnx'))
+    encoder = Encoder(tmp_path / 'open.onnx')
+    assert (encoder.height, encoder.width) == (HEIGHT, WIDTH)
+
+
+def test_sizes_that_nothing_tells_are_asked_for(tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = 'height'
+    del model.metadata_props[:]
+    _refused(_save(tmp_path, model), 'input_height')
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / 'missing.onnx', tmp_path):
+        with pytest.raises(FileNotFoundError, match=f'{path}: no such model file'):
+            Encoder(path)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a model', bytes(4096)], ids=['empty', 'text', '0'])
+def test_a_file_that_is_not_an_onnx_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'bad.onnx'
+    path.write_bytes(content)
+    _refused(path, 'not an ONNX model, or it is damaged')
+
+
+def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
+    path = tmp_path / 'bad.onnx'
+    path.write_bytes(model_path.read_bytes()[:400])
+    _refused(path, 'damaged')
+
+
+def test_another_input_name_is_refused_with_what_the_model_takes(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'bad.onnx', input_name='pixels')
+    _refused(path, r"not a model of this package: it takes \[\('pixels', 'tensor\(uint8\)'\)\]")
+
+
+def test_another_input_type_is_refused_with_what_the_model_takes(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'bad.onnx', input_type=onnx.TensorProto.FLOAT)
+    _refused(path, r"it takes \[\('image', 'tensor\(float\)'\)\]")
+
+
+def test_another_output_name_is_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = 'embedding'
+    _refused(_save(tmp_path, model), "'embedding'")
+
+
+def test_a_model_of_another_shape_is_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 4
+    _refused(_save(tmp_path, model), r'\(N,H,W,3\)')
+
+
+def test_descriptors_without_unit_norm_are_refused(tmp_path: Path) -> None:
+    model = _model(tmp_path)
+    last = model.graph.node[-1]
+    last.op_type = 'Identity'
+    del last.attribute[:]
+    _refused(_save(tmp_path, model), 'not vectors of unit length')
+
+
+def test_descriptors_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'bad.onnx', gain=float('nan'))
+    _refused(path, 'not vectors of unit length')
+
+
+def test_an_unknown_provider_is_refused_with_those_known(model_path: Path) -> None:
+    with pytest.raises(ValueError, match="'npu' is not known; use auto or one of tensorrt, cuda"):
+        Encoder(model_path, provider='npu')
+
+
+def test_a_provider_that_does_not_load_is_refused_with_those_that_do(model_path: Path) -> None:
+    installed = onnxruntime.get_available_providers()
+    missing = [name for name, full in PROVIDERS.items() if full not in installed]
+    if not missing:
+        pytest.skip('this onnxruntime has every provider')
+    with pytest.raises(ModelError, match=f"'{missing[0]}' does not load here; .* has .*cpu"):
+        Encoder(model_path, provider=missing[0])
+
+
+def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _model(folder: Path) -> onnx.ModelProto:
+    return onnx.load(str(write_thumbnail_model(folder / 'good.onnx')))
+
+
+def _save(folder: Path, model: onnx.ModelProto) -> Path:
+    onnx.save(model, str(folder / 'bad.onnx'))
+    return folder / 'bad.onnx'
+
+
+def test_a_model_for_one_picture_at_a_time_is_refused(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'bad.onnx')
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, str(path))
+    _refused(path, 'must be .N,H,W,3.')
+
+
+def _refused(path: Path, message: str) -> None:
+    with pytest.raises(ModelError, match=rf'bad\.onnx.*{message}') as refusal:
+        Encoder(path, provider='cpu')
+    assert '\n' not in str(refusal.value)

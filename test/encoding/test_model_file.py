@@ -1,0 +1,130 @@
+"""A model's file: its SHA-256 covers all of it, or it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx import numpy_helper
+import pytest
+from thumbnail_model import write_thumbnail_model
+from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding.encoder import bundled_model
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.model_file import check_model_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_a_whole_model_is_known_by_its_sha256(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'm.onnx')
+    assert check_model_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_bundled_model_is_whole() -> None:
+    check_model_file(bundled_model())
+
+
+def test_a_model_with_weights_in_another_file_is_refused_before_it_runs(tmp_path: Path) -> None:
+    model = onnx.load(str(write_thumbnail_model(tmp_path / 'm.onnx')))
+    path = tmp_path / 'apart.onnx'
+    onnx.save_model(model, str(path), save_as_external_data=True, location='apart.weights',
+                    size_threshold=0)
+    assert (tmp_path / 'apart.weights').stat().st_size
+    with pytest.raises(ModelError, match=r'apart\.onnx keeps weights .* save it as one') as told:
+        Encoder(path)
+    assert '\n' not in str(told.value)
+    onnx.save_model(onnx.load(str(path)), str(path), save_as_external_data=False)
+    Encoder(path)  # the remedy
+
+
+def _external(name: str = 'w') -> onnx.TensorProto:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), name)
+    tensor.ClearField('raw_data')
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key='location', value='elsewhere')
+    return tensor
+
+
+def _in_a_constant(graph: onnx.GraphProto) -> None:
+    graph.node.append(helper.make_node('Constant', [], ['c'], value=_external()))
+
+
+def _in_a_branch(graph: onnx.GraphProto) -> None:
+    branch = helper.make_graph([], 'branch', [], [], [_external()])
+    graph.node.append(helper.make_node('If', ['x'], ['y'], then_branch=branch, else_branch=branch))
+
+
+def _in_a_sparse_weight(graph: onnx.GraphProto) -> None:
+    sparse = graph.sparse_initializer.add()
+    sparse.values.CopyFrom(_external())
+
+
+def _without_saying_so(graph: onnx.GraphProto) -> None:
+    weight = _external()
+    weight.ClearField('data_location')
+    graph.initializer.append(weight)
+
+
+def _in_an_engine(graph: onnx.GraphProto) -> None:
+    graph.node.append(helper.make_node('EPContext', ['image'], ['y'], domain='com.microsoft',
+                                       embed_mode=0, ep_cache_context='engine.bin'))
+
+
+@pytest.mark.parametrize('hide', [_in_a_constant, _in_a_branch, _in_a_sparse_weight,
+                                  _without_saying_so, _in_an_engine])
+def test_nothing_is_hidden_elsewhere(tmp_path: Path, hide: Callable[[onnx.GraphProto], None]
+                                     ) -> None:
+    model = onnx.load(str(write_thumbnail_model(tmp_path / 'm.onnx')))
+    hide(model.graph)
+    (tmp_path / 'm.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match='in other files'):
+        check_model_file(tmp_path / 'm.onnx')
+
+
+def test_a_function_hides_nothing_either(tmp_path: Path) -> None:
+    model = onnx.load(str(write_thumbnail_model(tmp_path / 'm.onnx')))
+    constant = helper.make_node('Constant', [], ['c'], value=_external())
+    model.functions.append(helper.make_function(
+        'own', 'F', [], ['c'], [constant], [helper.make_opsetid('', 17)]))
+    (tmp_path / 'm.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match='in other files'):
+        check_model_file(tmp_path / 'm.onnx')
+
+
+def test_a_file_cut_anywhere_gives_one_kind_of_error_or_is_a_shorter_model(tmp_path: Path) -> None:
+    whole = write_thumbnail_model(tmp_path / 'm.onnx').read_bytes()
+    path = tmp_path / 'cut.onnx'
+    refused = 0
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        try:
+            check_model_file(path)
+        except ModelError as error:
+            assert 'cut.onnx cannot be loaded: it is not an ONNX model, or it is damaged' in str(
+                error)
+            refused += 1
+    assert refused > 0.9 * len(whole)
+
+
+def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
+    graph = b''
+    for _ in range(100):  # an attribute with a graph, in a node, in a graph
+        for tag in (0x32, 0x2a, 0x0a):
+            graph = bytes([tag]) + _varint(len(graph)) + graph
+    (tmp_path / 'deep.onnx').write_bytes(b'\x3a' + _varint(len(graph)) + graph)
+    with pytest.raises(ModelError, match=r'deep\.onnx cannot be loaded'):
+        check_model_file(tmp_path / 'deep.onnx')
+
+
+def _varint(value: int) -> bytes:
+    out = b''
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])

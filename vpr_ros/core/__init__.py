@@ -1,0 +1,1 @@
+"""What every room may use: poses, images, files, errors, defaults and metrics."""

@@ -1,0 +1,285 @@
+"""Conversions between ROS messages and plain values, for rclpy's messages and for rosbags'.
+
+Nothing of ROS is imported here before it is used: a builder gets its classes from `types`, which
+maps a name such as 'geometry_msgs/msg/PoseStamped' to a class. Files and topics are not here.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+import importlib
+from types import SimpleNamespace
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core import images
+from vpr_ros.core import poses
+from vpr_ros.core.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+Types = Callable[[str], Any]
+"""Maps a message type's name, 'package/msg/Name', to the class of its messages."""
+
+RAW_IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CLOUD = 'sensor_msgs/msg/PointCloud2'
+
+_SECOND = 1_000_000_000
+
+# sensor_msgs/PointField: the numbers of its datatypes.
+_FIELD_DTYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
+_FLOAT32 = 7
+
+
+def stamp_ns(header: Any) -> int:
+    """Return a header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * _SECOND + int(header.stamp.nanosec)
+
+
+def time_message(types: Types, ns: int) -> Any:
+    """Return nanoseconds as a builtin_interfaces/Time."""
+    sec, nanosec = divmod(int(ns), _SECOND)
+    return types('builtin_interfaces/msg/Time')(sec=sec, nanosec=nanosec)
+
+
+def header(types: Types, stamp: int, frame_id: str) -> Any:
+    """Return a std_msgs/Header with a stamp in nanoseconds."""
+    return types('std_msgs/msg/Header')(stamp=time_message(types, stamp), frame_id=frame_id)
+
+
+def clock(types: Types, ns: int) -> Any:
+    """Return nanoseconds as a rosgraph_msgs/Clock."""
+    return types('rosgraph_msgs/msg/Clock')(clock=time_message(types, ns))
+
+
+def float32(types: Types, value: float) -> Any:
+    """Return a number as a std_msgs/Float32."""
+    return types('std_msgs/msg/Float32')(data=float(value))
+
+
+def rgb(message: Any, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
+
+    A JPEG much larger than `enough` (height, width) comes smaller: see images.decode. Raises
+    ImageError when it cannot be converted.
+    """
+    if hasattr(message, 'encoding'):
+        return rgb_from_image(message)
+    return rgb_from_compressed(message, enough)
+
+
+def rgb_from_image(message: Any) -> NDArray[np.uint8]:
+    """Return the picture of a sensor_msgs/Image as uint8 (H,W,3) RGB.
+
+    It may be a view of the message's data. The common encodings are converted here, row padding
+    included; others by cv_bridge where that is installed. Raises ImageError for an encoding that
+    neither knows, a size out of bounds, or fewer bytes than the size asks for.
+    """
+    if message.encoding not in images.ENCODINGS:
+        return _rgb_by_cv_bridge(message)
+    return images.from_raw(message.data, message.height, message.width, message.encoding,
+                           message.step, big_endian=bool(message.is_bigendian))
+
+
+def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
+                        ) -> NDArray[np.uint8]:
+    """Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
+
+    Raises ImageError when it is a depth picture, damaged, or of a format OpenCV cannot decode.
+    """
+    if 'compressedDepth' in message.format:
+        raise ImageError(f"format '{message.format}' is a depth picture: choose the topic of a "
+                         'colour or grey camera')
+    return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
+                         enough)
+
+
+def pose_of(message: Any) -> Floats:
+    """Return the pose (7,) of an Odometry, PoseStamped or PoseWithCovarianceStamped.
+
+    Raises PoseError when it is not finite or its quaternion has no length.
+    """
+    return poses.checked(raw_pose(message))
+
+
+def raw_pose(message: Any) -> Floats:
+    """Return the pose (7,) of a message as it stands, usable or not."""
+    pose = message.pose
+    if not hasattr(pose, 'position'):
+        pose = pose.pose
+    position, turn = pose.position, pose.orientation
+    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w],
+                    np.float64)
+
+
+def pose_stamped(types: Types, stamp: int, frame_id: str, pose: Floats) -> Any:
+    """Return a pose (7,) as a geometry_msgs/PoseStamped."""
+    return types('geometry_msgs/msg/PoseStamped')(header=header(types, stamp, frame_id),
+                                                  pose=_pose(types, pose))
+
+
+def pose_with_covariance(types: Types, stamp: int, frame_id: str, pose: Floats,
+                         covariance: Floats) -> Any:
+    """Return a pose (7,) and its covariance (6,6) as a PoseWithCovarianceStamped."""
+    return types('geometry_msgs/msg/PoseWithCovarianceStamped')(
+        header=header(types, stamp, frame_id), pose=_with_covariance(types, pose, covariance))
+
+
+def transform(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats) -> Any:
+    """Return the pose (7,) of a frame in another as a geometry_msgs/TransformStamped."""
+    x, y, z = map(float, pose[:3])
+    return types('geometry_msgs/msg/TransformStamped')(
+        header=header(types, stamp, frame_id), child_frame_id=child_frame_id,
+        transform=types('geometry_msgs/msg/Transform')(
+            translation=types('geometry_msgs/msg/Vector3')(x=x, y=y, z=z),
+            rotation=_pose(types, pose).orientation))
+
+
+def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats,
+             velocity: Floats, *, pose_covariance: Floats | None = None,
+             twist_covariance: Floats | None = None) -> Any:
+    """Return a nav_msgs/Odometry of a pose (7,) and a velocity (2,).
+
+    The velocity is forward m/s and yaw rad/s, in the child frame. The covariances are (6,6);
+    without them they are zero, which nav_msgs does not define and filters read as certainty.
+    """
+    vector = types('geometry_msgs/msg/Vector3')
+    twist = types('geometry_msgs/msg/Twist')(
+        linear=vector(x=float(velocity[0]), y=0.0, z=0.0),
+        angular=vector(x=0.0, y=0.0, z=float(velocity[1])))
+    return types('nav_msgs/msg/Odometry')(
+        header=header(types, stamp, frame_id), child_frame_id=child_frame_id,
+        pose=_with_covariance(types, pose, pose_covariance),
+        twist=types('geometry_msgs/msg/TwistWithCovariance')(
+            twist=twist, covariance=_flat(twist_covariance, 36)))
+
+
+def image(types: Types, stamp: int, frame_id: str, picture: NDArray[np.uint8]) -> Any:
+    """Return an RGB picture uint8 (H,W,3) as a sensor_msgs/Image of encoding rgb8."""
+    height, width = picture.shape[:2]
+    cls = types(RAW_IMAGE)
+    return cls(header=header(types, stamp, frame_id), height=height, width=width, encoding='rgb8',
+               is_bigendian=0, step=3 * width, data=_sequence(cls, 'B', picture))
+
+
+def compressed_image(types: Types, stamp: int, frame_id: str, picture: NDArray[np.uint8],
+                     quality: int = 90) -> Any:
+    """Return an RGB picture uint8 (H,W,3) as a sensor_msgs/CompressedImage in JPEG."""
+    cls = types(COMPRESSED_IMAGE)
+    data = np.frombuffer(images.encode_jpeg(picture, quality), np.uint8)
+    return cls(header=header(types, stamp, frame_id), format='jpeg',
+               data=_sequence(cls, 'B', data))
+
+
+def camera_info(types: Types, stamp: int, frame_id: str, camera_matrix: Floats, width: int,
+                height: int) -> Any:
+    """Return the sensor_msgs/CameraInfo of a pinhole camera without distortion.
+
+    `camera_matrix` is (3,3): focal lengths and principal point in pixels.
+    """
+    cls = types('sensor_msgs/msg/CameraInfo')
+    projection = np.zeros((3, 4))
+    projection[:, :3] = camera_matrix
+    return cls(header=header(types, stamp, frame_id), height=int(height), width=int(width),
+               distortion_model='plumb_bob', d=_sequence(cls, 'd', np.zeros(5)),
+               k=_flat(camera_matrix, 9), r=_flat(np.eye(3), 9), p=_flat(projection, 12),
+               binning_x=0, binning_y=0,
+               roi=types('sensor_msgs/msg/RegionOfInterest')(
+                   x_offset=0, y_offset=0, height=0, width=0, do_rectify=False))
+
+
+def cloud(types: Types, stamp: int, frame_id: str, fields: Mapping[str, NDArray[Any]]) -> Any:
+    """Return named columns (N,) as a sensor_msgs/PointCloud2 of N points with float32 fields."""
+    table = np.stack([np.asarray(column, '<f4') for column in fields.values()], axis=1)
+    count, width = table.shape
+    cls, field = types(CLOUD), types('sensor_msgs/msg/PointField')
+    return cls(header=header(types, stamp, frame_id), height=1, width=count,
+               fields=[field(name=name, offset=4 * place, datatype=_FLOAT32, count=1)
+                       for place, name in enumerate(fields)],
+               is_bigendian=False, point_step=4 * width, row_step=4 * width * count,
+               data=_sequence(cls, 'B', table), is_dense=bool(np.isfinite(table).all()))
+
+
+def read_cloud(message: Any) -> dict[str, NDArray[Any]]:
+    """Return the fields of an unpadded-row sensor_msgs/PointCloud2 as columns (N,), by name."""
+    order = '>' if message.is_bigendian else '<'
+    layout = np.dtype({'names': [field.name for field in message.fields],
+                       'formats': [order + _FIELD_DTYPES[field.datatype]
+                                   for field in message.fields],
+                       'offsets': [field.offset for field in message.fields],
+                       'itemsize': message.point_step})
+    points = np.frombuffer(message.data, layout)
+    return {name: points[name] for name in layout.names or ()}
+
+
+def _pose(types: Types, pose: Floats) -> Any:
+    x, y, z, qx, qy, qz, qw = (float(value) for value in pose)
+    return types('geometry_msgs/msg/Pose')(
+        position=types('geometry_msgs/msg/Point')(x=x, y=y, z=z),
+        orientation=types('geometry_msgs/msg/Quaternion')(x=qx, y=qy, z=qz, w=qw))
+
+
+def _with_covariance(types: Types, pose: Floats, covariance: Floats | None) -> Any:
+    return types('geometry_msgs/msg/PoseWithCovariance')(pose=_pose(types, pose),
+                                                         covariance=_flat(covariance, 36))
+
+
+def _flat(matrix: Floats | None, size: int) -> Floats:
+    # Both kinds of message hold a fixed array as float64 of numpy.
+    return np.zeros(size) if matrix is None else np.array(matrix, np.float64).reshape(size)
+
+
+def _sequence(cls: Any, code: str, values: NDArray[Any]) -> Any:
+    """Return values as what a message class takes for a sequence without converting it again.
+
+    rosbags wants numpy arrays; rclpy takes an array.array as it is, and walks through anything
+    else one number at a time.
+    """
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if hasattr(cls, '__msgtype__'):
+        return flat.view('u1' if code == 'B' else 'f8')
+    sequence = array.array(code)
+    sequence.frombytes(flat.view('u1').data)
+    return sequence
+
+
+def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
+    images.check_size(message.height, message.width)
+    unknown = (f"encoding '{message.encoding}' is not supported; use one of "
+               f'{", ".join(images.ENCODINGS)}')
+    try:
+        cv_bridge = importlib.import_module('cv_bridge')
+    except ImportError as error:
+        raise ImageError(f'{unknown}, or install cv_bridge') from error
+    bridge = cv_bridge.CvBridge()
+    try:
+        dtype, channels = bridge.encoding_to_dtype_with_channels(message.encoding)
+        # Some releases of cv_bridge ignore the step, and fail on the other byte order.
+        plain = _unpadded(message, np.dtype(dtype), channels)
+        picture = bridge.imgmsg_to_cv2(plain, 'rgb8')
+    except ImageError:
+        raise
+    except Exception as error:
+        # It raises what its release likes: CvBridgeError, KeyError, cv2.error, AttributeError.
+        raise ImageError(unknown) from error
+    return np.ascontiguousarray(picture, np.uint8)
+
+
+def _unpadded(message: Any, dtype: np.dtype[Any], channels: int) -> SimpleNamespace:
+    """Return what cv_bridge reads of an Image, its rows without padding and little-endian."""
+    row = message.width * channels * dtype.itemsize
+    rows = images.unpadded(message.data, message.height, row, message.step,
+                           f'{message.width}x{message.height} {message.encoding}')
+    values = np.ascontiguousarray(rows).view(dtype.newbyteorder(
+        '>' if message.is_bigendian else '<'))
+    return SimpleNamespace(height=message.height, width=message.width, step=row,
+                           encoding=message.encoding, is_bigendian=0,
+                           data=values.astype(dtype.newbyteorder('<')).tobytes())

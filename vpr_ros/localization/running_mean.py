@@ -1,0 +1,96 @@
+"""The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
+
+What it is taken out of, and what for, is in localizer.py and place_map.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.files import whole_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+YOUNG = 600_000_000_000
+"""Nanoseconds for which the mean of a drive is worth keeping over a restart."""
+
+RECENT = 10_000_000_000
+"""Nanoseconds for which it says something where the robot was: nobody has carried it since."""
+
+
+class DriveMean:
+    """The running mean of a drive's descriptors, float32 (D,), started from the map's own.
+
+    A season or the light shifts all descriptors of a drive together; the mean follows that shift.
+    The prior weighs as much as `prior` frames, and old frames fade with the weight `memory`.
+    """
+
+    def __init__(self, start: NDArray[np.float32], prior: float = 30.0, memory: float = 600.0
+                 ) -> None:
+        self.start = start
+        self._prior = prior
+        self._memory = memory
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the drive so far."""
+        self.value = self.start.copy()
+        self.weight = self._prior
+
+    def feed(self, descriptor: NDArray[np.float32]) -> None:
+        """Take one more descriptor (D,) in."""
+        self.weight = min(self.weight + 1, self._memory)
+        self.value += (descriptor - self.value) / self.weight
+
+
+@dataclass(frozen=True)
+class DriveState:
+    """What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns.
+
+    `pose`: float64 (7,) of the last trusted estimate in the map's frame, and `posed`, its stamp;
+    NaN where there was none.
+    """
+
+    mean: NDArray[np.float32]
+    weight: float
+    stamp: int
+    pose: NDArray[np.float64] = field(default_factory=lambda: np.full(7, np.nan))
+    posed: int = 0
+
+
+def write_state(path: str | Path, state: DriveState, model: str) -> None:
+    """Write a state, and the digest of the model it is of, to an .npz file: whole, or not at all.
+
+    Raises OSError or VprError when it cannot be written.
+    """
+    with whole_file(path) as part, part.open('wb') as file:
+        np.savez(file, mean=state.mean, weight=np.float64(state.weight),
+                 stamp=np.int64(state.stamp), pose=state.pose, posed=np.int64(state.posed),
+                 model=np.array(model))
+
+
+def read_state(path: str | Path, model: str) -> DriveState | None:
+    """Read a state; None when there is no file, or one of another model.
+
+    Raises VprError when the file is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        with path.open('rb') as file, np.load(file, allow_pickle=False) as kept:
+            if str(kept['model']) != model:
+                return None
+            return DriveState(np.asarray(kept['mean'], np.float32), float(kept['weight']),
+                              int(kept['stamp']), np.asarray(kept['pose'], np.float64),
+                              int(kept['posed']))
+    except Exception as error:  # zipfile and numpy each raise their own
+        raise VprError(f'{path} holds no state of a drive ({first_line(error)}): remove it'
+                       ) from error

@@ -1,0 +1,371 @@
+"""PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
+
+A map is a directory: `map.yaml` (what it is, and the SHA-256 of the rest), `index.faiss` (the
+descriptors, each centred on its session's mean and renormalised; `vectors.npy`, where they stay
+on disk), `places.npz` (stamps, poses, sessions) and, if wanted, `thumbnails/`. How maps are made
+from bags is in offline/build_map.py, how places are found in index.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+from vpr_ros.core import images
+from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import MapError
+from vpr_ros.core.errors import ModelMismatchError
+from vpr_ros.core.files import sha256
+from vpr_ros.core.files import spot_sha256
+from vpr_ros.core.files import whole_directory
+from vpr_ros.core.poses import checked
+from vpr_ros.maps.calibration import Calibration
+from vpr_ros.maps.index import fit_index
+from vpr_ros.maps.index import open_vectors
+from vpr_ros.maps.index import Reranked
+from vpr_ros.maps.index import save_vectors
+from vpr_ros.maps.index import search
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from vpr_ros.encoding.encoder import Encoder
+
+FORMAT = 2
+_OLDER = (1,)  # without `recall` and `spots`
+
+MANIFEST = 'map.yaml'
+"""The file that makes a directory a map."""
+
+_INDEX = 'index.faiss'
+_PLACES = 'places.npz'
+_VECTORS = 'vectors.npy'
+_THUMBNAILS = 'thumbnails'
+
+
+@dataclass(frozen=True)
+class Session:
+    """One drive of a map: where its frames came from and in which condition."""
+
+    source: str
+    condition: str = 'unknown'
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What a map must know of the model that made its descriptors."""
+
+    sha256: str
+    name: str
+    dimension: int
+    input_height: int
+    input_width: int
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> ModelIdentity:
+        """Return the identity of an encoder's model."""
+        return cls(encoder.digest, encoder.path.name, encoder.dimension, encoder.height,
+                   encoder.width)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of map.yaml but for counts and digests, which follow from the files.
+
+    `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
+    of queries for which it finds what an exact one finds, measured when the map was built
+    (index.py), None where it was not.
+    """
+
+    model: ModelIdentity
+    sessions: tuple[Session, ...]
+    frame_id: str = 'map'
+    child_frame_id: str = 'base_link'
+    spacing: float = 0.0
+    index: str = 'flat'
+    calibration: dict[str, Any] = field(default_factory=dict)
+    recall: float | None = None
+
+
+@dataclass(frozen=True)
+class PlaceMap:
+    """N places: where each is, and how it looks, ready to be searched.
+
+    index holds N descriptors of D float32, centred on their session's mean and renormalised;
+    stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
+    indices into manifest.sessions; means float32 (S,D); thumbnails are N JPEG files
+    in memory, the directory that holds them, or none.
+    """
+
+    index: Any
+    stamps: NDArray[np.int64]
+    poses: NDArray[np.float64]
+    sessions: NDArray[np.int32]
+    means: NDArray[np.float32]
+    manifest: Manifest
+    thumbnails: Sequence[bytes] | Path = ()
+    thumbnail_digests: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    @classmethod
+    def build(cls, descriptors: NDArray[np.float32], stamps: NDArray[np.int64],
+              poses: NDArray[np.float64], sessions: NDArray[np.int32], manifest: Manifest,
+              thumbnails: Sequence[bytes] = ()) -> PlaceMap:
+        """Make a map of N places from descriptors float32 (N,D) of unit norm.
+
+        Where the manifest's index is 'auto', one is chosen (index.py). Raises ValueError for no
+        places, lengths, sessions or dimensions that disagree, an unknown index kind, or too few
+        places for the kind.
+        """
+        count = len(descriptors)
+        if count == 0:
+            raise ValueError('a map needs at least one place')
+        if not np.isin(sessions, np.arange(len(manifest.sessions))).all():
+            raise ValueError(f'sessions must be numbers from 0 to {len(manifest.sessions) - 1}')
+        if not len(stamps) == len(poses) == len(sessions) == count:
+            raise ValueError('descriptors, stamps, poses and sessions differ in length')
+        if thumbnails and len(thumbnails) != count:
+            raise ValueError(f'{len(thumbnails)} thumbnails for {count} places')
+        if descriptors.shape[1] != manifest.model.dimension:
+            raise ValueError(f'descriptors have {descriptors.shape[1]} dimensions, the model '
+                             f'{manifest.model.dimension}')
+        centred, means = _centre(descriptors, sessions, len(manifest.sessions))
+        digests = np.array([np.frombuffer(hashlib.sha256(jpeg).digest(), np.uint8)
+                            for jpeg in thumbnails]).reshape(-1, 32) if thumbnails else None
+        index, kind, recall = fit_index(centred, manifest.index)
+        return cls(index, np.asarray(stamps, np.int64), checked(poses),
+                   np.asarray(sessions, np.int32), means,
+                   replace(manifest, index=kind, recall=recall),
+                   thumbnails, digests)
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean descriptor, float32 (D,), of all places as they were before centring."""
+        share = np.bincount(self.sessions, minlength=len(self.means)) / len(self)
+        mean: NDArray[np.float32] = (share @ self.means).astype(np.float32)
+        return mean
+
+    def search(self, descriptors: NDArray[np.float32], k: int
+               ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return the k most similar places of each centred descriptor (Q,D), best first.
+
+        Gives cosine similarities float32 (Q,k) and places int64 (Q,k). k is cut to N; where an
+        approximate index finds fewer, place 0 stands in with similarity -1.
+        """
+        similarity, places = search(self.index, descriptors, min(k, len(self)))
+        return np.where(places < 0, np.float32(-1), similarity), np.maximum(places, 0)
+
+    def vectors(self, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return the centred descriptors float32 (M,D) of some places, or of all of them.
+
+        What a compressed index gives back is what it kept of them.
+        """
+        if places is None:
+            places = np.arange(len(self))
+        vectors: NDArray[np.float32] = self.index.reconstruct_batch(places)
+        return vectors
+
+    def select(self, places: NDArray[np.int64]) -> PlaceMap:
+        """Return a map of only some places, in memory, with an exact index and no thumbnails."""
+        index = faiss.IndexFlatIP(self.index.d)
+        index.add(self.vectors(places))
+        return replace(self, index=index, stamps=self.stamps[places], poses=self.poses[places],
+                       sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None,
+                       manifest=replace(self.manifest, index='flat', recall=1.0))
+
+    def calibrated(self, calibration: Calibration) -> PlaceMap:
+        """Return the same map with another calibration."""
+        return replace(self, manifest=replace(self.manifest, calibration=calibration.as_dict()))
+
+    def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
+        """Return the picture of a place, uint8 (h,w,3) RGB, or None when the map has none.
+
+        Raises MapError when the file is gone or is not what the map was written with.
+        """
+        if self.thumbnail_digests is None:
+            return None
+        name = f'the thumbnail of place {place}'
+        try:
+            jpeg = self._jpeg(place)
+        except OSError as error:
+            raise MapError(f'{name} cannot be read: {error}') from error
+        if hashlib.sha256(jpeg).digest() != self.thumbnail_digests[place].tobytes():
+            raise MapError(f'{name} was changed after the map was written')
+        return images.decode(jpeg, name)
+
+    def _jpeg(self, place: int) -> bytes:
+        if isinstance(self.thumbnails, Path):
+            return (self.thumbnails / _thumbnail_name(place)).read_bytes()
+        return self.thumbnails[place]
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the map to the directory `path`: whole, or not at all.
+
+        Raises VprError when `path` exists and `overwrite` is false, OSError on a full disk.
+        """
+        with whole_directory(path, MANIFEST, overwrite=overwrite) as part:
+            # FAISS's own writer does not notice a disk that is full at the last block.
+            index = self.index
+            spots = {}
+            if isinstance(index, Reranked):
+                save_vectors(index, part / _VECTORS)
+                spots[_VECTORS] = spot_sha256(part / _VECTORS)
+                index = index.codes
+            (part / _INDEX).write_bytes(faiss.serialize_index(index).data)
+            arrays: dict[str, NDArray[Any]] = {
+                'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
+                'means': self.means}
+            if self.thumbnail_digests is not None:
+                arrays['thumbnails'] = self.thumbnail_digests
+                (part / _THUMBNAILS).mkdir()
+                for place in range(len(self)):
+                    (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
+            np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
+            manifest = {'format': FORMAT, **asdict(self.manifest), 'places': len(self),
+                        'sha256': {name: sha256(part / name)
+                                   for name in (_INDEX, _PLACES, *spots)}, 'spots': spots}
+            manifest['sessions'] = [asdict(session) for session in self.manifest.sessions]
+            (part / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False,
+                                                         allow_unicode=True))
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
+             ) -> PlaceMap:
+        """Read a map, checking its digests, counts and dimensions.
+
+        Of vectors that stay on disk, which may be gigabytes, only the size and spots all over the
+        file are checked, and with `verify` every byte. With an encoder, also checks that its model
+        made the map. Raises FileNotFoundError when there is no such directory, MapError when it is
+        no whole map of this format, and ModelMismatchError when another model made it.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise FileNotFoundError(f'{path}: no such map directory')
+        raw = _read_manifest(path / MANIFEST)
+        try:
+            manifest = Manifest(
+                model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
+                sessions=tuple(Session(**session) for session in raw['sessions']),
+                frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
+                spacing=float(raw['spacing']), index=str(raw['index']),
+                calibration=dict(raw['calibration']),
+                recall=None if raw.get('recall') is None else float(raw['recall']))
+            count, digests = int(raw['places']), dict(raw['sha256'])
+            spots = dict(raw.get('spots', {}))
+            Calibration(**manifest.calibration)
+            if not 0 <= manifest.spacing < math.inf:
+                raise ValueError(f'spacing {manifest.spacing}')
+        except (KeyError, TypeError, ValueError) as error:
+            raise MapError(f'{path / MANIFEST} is damaged ({error!r}): build the map again'
+                           ) from error
+        if encoder is not None and manifest.model.sha256 != encoder.digest:
+            raise ModelMismatchError(
+                f'{path} was built with the model {manifest.model.name} '
+                f'{manifest.model.sha256[:12]}, not with {encoder.path} {encoder.digest[:12]}: '
+                'use that model, or rebuild the map with '
+                f'`vpr build-map SOURCE --model {encoder.path} --output {path} --overwrite`')
+        on_disk = manifest.index == 'rerank'
+        for name in (_INDEX, _PLACES):
+            _check_file(path, name, digests.get(name), sha256)
+        if on_disk:
+            _check_file(path, _VECTORS, spots.get(_VECTORS), spot_sha256)
+            if verify:
+                _check_file(path, _VECTORS, digests.get(_VECTORS), sha256)
+        try:
+            index: Any = faiss.read_index(str(path / _INDEX))
+            if on_disk:
+                index = open_vectors(index, path / _VECTORS)
+            with np.load(path / _PLACES, allow_pickle=False) as places:
+                arrays = {name: places[name] for name in places.files}
+            stamps, poses = arrays['stamps'], checked(arrays['poses'])
+            sessions, means = arrays['sessions'], arrays['means']
+        except Exception as error:  # FAISS, zipfile and numpy each raise their own
+            raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
+                           ) from error
+        dimension = manifest.model.dimension
+        if (count < 1 or index.ntotal != count or index.d != dimension
+                or stamps.shape != (count,) or poses.shape != (count, 7)
+                or sessions.shape != (count,) or not np.isin(
+                    sessions, np.arange(len(manifest.sessions))).all()
+                or means.shape != (len(manifest.sessions), dimension)):
+            raise MapError(f'{path}: map.yaml, index.faiss and places.npz disagree on the count, '
+                           'the sessions or the dimension: build the map again')
+        has_thumbnails = arrays.get('thumbnails', np.empty(0)).shape == (count, 32)
+        return cls(index, stamps, poses, sessions, means, manifest,
+                   path / _THUMBNAILS if has_thumbnails else (),
+                   arrays['thumbnails'] if has_thumbnails else None)
+
+
+def centre(descriptors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return descriptors (...,D) less `mean`, scaled to unit norm; zero where nothing is left.
+
+    A season, the light or a camera moves all descriptors of a drive together; the difference to
+    the drive's mean is what tells its places apart.
+    """
+    rest = descriptors - mean
+    norm = np.linalg.norm(rest, axis=-1, keepdims=True)
+    centred: NDArray[np.float32] = np.where(
+        norm > 1e-6, rest / np.maximum(norm, 1e-6), 0).astype(np.float32)
+    return centred
+
+
+def _centre(descriptors: NDArray[np.float32], sessions: NDArray[np.int32], count: int
+            ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return each session's descriptors centred on its mean, and the means (S,D)."""
+    means = np.zeros((count, descriptors.shape[1]), np.float32)
+    centred = np.empty_like(descriptors, np.float32)
+    for session in range(count):
+        own = sessions == session
+        if not own.any():
+            raise ValueError(f'session {session} has no places')
+        means[session] = descriptors[own].mean(axis=0)
+        # Of places that all look the same nothing would be left: they keep what they are.
+        if np.abs(descriptors[own] - means[session]).max() < 1e-5:
+            means[session] = 0
+        centred[own] = centre(descriptors[own], means[session])
+    return centred, means
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MapError(f'{path.parent} is not a map: it has no {MANIFEST}')
+    try:
+        raw = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        raise MapError(f'{path} is damaged: build the map again') from error
+    if not isinstance(raw, dict) or 'format' not in raw:
+        raise MapError(f'{path} is damaged: build the map again')
+    if raw['format'] not in (FORMAT, *_OLDER):
+        raise MapError(f'{path} has format {raw["format"]}, this version reads {FORMAT}: '
+                       'build the map again')
+    return raw
+
+
+def _check_file(path: Path, name: str, digest: str | None, digest_of: Callable[[Path], str]
+                ) -> None:
+    file = path / name
+    if not file.is_file():
+        raise MapError(f'{path} is not whole: {name} is missing; build the map again')
+    if file.resolve().parent != path.resolve():
+        raise MapError(f'{file} leads out of the map: a map holds its own files')
+    if digest_of(file) != digest:
+        raise MapError(f'{file} is truncated or was changed after the map was written: '
+                       'build the map again')
+
+
+def _thumbnail_name(place: int) -> str:
+    return f'{place:06d}.jpg'

@@ -1,0 +1,125 @@
+"""Pictures of a map for people: what looks alike, what was seen when.
+
+What is found in it is in map_report.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+import tempfile
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.offline.embedding import COLOURS
+from vpr_ros.offline.gallery import write_gallery
+from vpr_ros.offline.map_report import ALIKE
+from vpr_ros.offline.map_report import AWAY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+    from vpr_ros.maps.place_map import PlaceMap
+
+_PAIRS = 6
+
+
+def write_map_page(path: str | Path, place_map: PlaceMap, score: NDArray[np.float64],
+                   other: NDArray[np.int64], report: dict[str, Any], advice: Sequence[str]
+                   ) -> None:
+    """Write one HTML page of a map: a heat map of aliasing, pairs that look alike, seasons.
+
+    `score` (N,) and `other` (N,) are what `look_alikes` found, `report` what `map_report` made of
+    it. Needs matplotlib.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        shown = [('Which places look like others', 'Standard deviations by which the most '
+                  f'similar place more than {AWAY:g} m away stands out; from {ALIKE:g} on it is '
+                  'as similar as the right place is in another season. Red rings: gaps.',
+                  _draw_aliasing(folder / 'aliasing.png', place_map, score, report['gaps']))]
+        pairs = _pairs(place_map, score, other)
+        if pairs:
+            shown.append(('The pairs that look most alike', 'Left and right are far apart.',
+                          _draw_pairs(folder / 'pairs.png', place_map, pairs, score)))
+        shown.append(('What was seen when', 'Each session on the map, by its condition.',
+                      _draw_sessions(folder / 'sessions.png', place_map)))
+        write_gallery(path, f'Map of {len(place_map)} places', shown, advice)
+
+
+def _draw_aliasing(path: Path, place_map: PlaceMap, score: NDArray[np.float64],
+                   gaps: list[dict[str, Any]]) -> Path:
+    figure, axes = _plan()
+    order = np.argsort(score, kind='stable')  # the worst on top
+    drawn = axes.scatter(place_map.poses[order, 0], place_map.poses[order, 1],
+                         c=np.clip(score[order], 0, 2 * ALIKE),
+                         cmap='inferno', vmin=0, vmax=2 * ALIKE, s=16)
+    for gap in gaps:
+        axes.plot(*np.transpose([gap['from'], gap['to']]), 'o', mfc='none', mec='#D55E00',
+                  markersize=10)
+    bar = figure.colorbar(drawn, ax=axes, label='standard deviations')
+    bar.ax.axhline(ALIKE, color='white', linewidth=2)
+    axes.set_title(f'{np.mean(score >= ALIKE):.1%} of the places have a double far away')
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _pairs(place_map: PlaceMap, score: NDArray[np.float64], other: NDArray[np.int64]
+           ) -> list[tuple[int, int]]:
+    """Return the pairs most alike that have pictures, each from another stretch."""
+    pairs: list[tuple[int, int]] = []
+    for place in np.argsort(-score, kind='stable'):
+        if other[place] < 0 or len(pairs) == _PAIRS:
+            break
+        where = place_map.poses[[place, other[place]], :3]
+        if any(np.linalg.norm(where[0] - place_map.poses[one, :3]) < AWAY
+               for pair in pairs for one in pair):
+            continue
+        if place_map.thumbnail(int(place)) is None:
+            break
+        pairs.append((int(place), int(other[place])))
+    return pairs
+
+
+def _draw_pairs(path: Path, place_map: PlaceMap, pairs: list[tuple[int, int]],
+                score: NDArray[np.float64]) -> Path:
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(11, 2.2 * -(-len(pairs) // 2)), layout='constrained')
+    grid = figure.subplots(-(-len(pairs) // 2), 4, squeeze=False).reshape(-1, 2)
+    for axes in grid.ravel():
+        axes.axis('off')
+    for row, pair in zip(grid, pairs, strict=False):
+        for axes, place in zip(row, pair, strict=True):
+            picture = place_map.thumbnail(place)
+            if picture is not None:
+                axes.imshow(picture)
+            x, y = place_map.poses[place, :2]
+            axes.set_title(f'place {place}: x {x:.0f}, y {y:.0f}', fontsize=9)
+        row[0].text(1.02, -0.08, f'{score[pair[0]]:.1f} standard deviations', fontsize=8,
+                    transform=row[0].transAxes, ha='center')
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _draw_sessions(path: Path, place_map: PlaceMap) -> Path:
+    figure, axes = _plan()
+    for number, session in enumerate(place_map.manifest.sessions):
+        own = place_map.poses[place_map.sessions == number, :2]
+        axes.scatter(own[:, 0], own[:, 1], s=60 / (1 + 2 * number),
+                     color=COLOURS[number % len(COLOURS)],
+                     label=f'{session.source} ({session.condition}): {len(own)} places')
+    axes.legend(fontsize=9)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _plan() -> tuple[Any, Axes]:
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(9, 6), layout='constrained')
+    axes = figure.subplots()
+    axes.set_aspect('equal', 'datalim')
+    axes.set_xlabel('x (m)')
+    axes.set_ylabel('y (m)')
+    return figure, axes

@@ -1,0 +1,188 @@
+"""Run the node as a process of its own, play a bag to it over DDS, and collect what it says.
+
+For the demo, the benchmarks and the tests. A robot has no use for this.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from vpr_ros.core import poses
+from vpr_ros.core.errors import VprError
+from vpr_ros.core.files import packaged
+from vpr_ros.io import messages
+from vpr_ros.ros.interfaces import rclpy_types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterator
+    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+NODE = '/vpr_localizer'
+
+START_LIMIT = 60.0
+"""Seconds that the node gets to load its model and map."""
+
+
+def isolated_environment() -> dict[str, str]:
+    """Return the variables that keep this run's messages on this machine and to itself."""
+    profile = str(packaged('config/fastdds.xml'))
+    return {'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
+            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+            'FASTRTPS_DEFAULT_PROFILES_FILE': profile, 'FASTDDS_DEFAULT_PROFILES_FILE': profile}
+
+
+@contextmanager
+def process(module: str, *arguments: str, log: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m module arguments`; interrupt it at the end, and kill it if it stays."""
+    with Path(log).open('wb') as file:
+        running = subprocess.Popen([sys.executable, '-m', module, *arguments], stdout=file,
+                                   stderr=subprocess.STDOUT)
+        try:
+            yield running
+        finally:
+            running.send_signal(signal.SIGINT)
+            try:
+                running.wait(10)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait()
+
+
+def node_arguments(parameters: Mapping[str, object], image_topic: str,
+                   odometry_topic: str = '/odom') -> list[str]:
+    """Return the command-line arguments of a node that starts by itself."""
+    given = {**parameters, 'autostart': 'true'}
+    return ['--ros-args', '-r', f'image:={image_topic}',
+            '-r', f'image/compressed:={image_topic}', '-r', f'odom:={odometry_topic}',
+            *(part for name, value in given.items() for part in ('-p', f'{name}:={value}'))]
+
+
+class Recorder:
+    """Subscribes to all that the node publishes. A context manager."""
+
+    def __init__(self) -> None:
+        self.poses: list[Any] = []
+        self.confidences: list[float] = []
+        self.candidates: list[Any] = []
+        self.maps: list[Any] = []
+        self.diagnostics: list[dict[str, str]] = []
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context)
+        self.node = rclpy.create_node('vpr_recorder', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        for kind, topic, take, qos in (
+                ('geometry_msgs/msg/PoseWithCovarianceStamped', f'{NODE}/pose',
+                 self.poses.append, 100),
+                ('std_msgs/msg/Float32', f'{NODE}/confidence',
+                 lambda message: self.confidences.append(message.data), 100),
+                (messages.CLOUD, f'{NODE}/candidates', self.candidates.append, 100),
+                (messages.CLOUD, f'{NODE}/map', self.maps.append, latched),
+                ('diagnostic_msgs/msg/DiagnosticArray', '/diagnostics', self._on_diagnostics, 10)):
+            self.node.create_subscription(rclpy_types(kind), topic, take, qos)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.node.destroy_node()
+        self._context.try_shutdown()
+
+    def wait(self, happened: Callable[[], bool], limit: float,
+             process: subprocess.Popen[bytes] | None = None) -> bool:
+        """Take messages until something has happened; return whether it has, within the limit.
+
+        Raises VprError when the process that it should come from has ended.
+        """
+        end = time.monotonic() + limit
+        while not happened():
+            if time.monotonic() > end:
+                return False
+            if process is not None and process.poll() is not None:
+                raise VprError(f'the node ended with exit code {process.returncode}')
+            self._executor.spin_once(timeout_sec=0.1)
+        return True
+
+    def drive(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the stamps (N,) of all frames, poses (N,7), and which of them were published.
+
+        A frame without a published pose has the position of its best candidate.
+        """
+        published = {messages.stamp_ns(message.header): messages.pose_of(message)
+                     for message in self.poses}
+        stamps, values = [], []
+        for message in self.candidates:
+            cloud = messages.read_cloud(message)
+            stamps.append(messages.stamp_ns(message.header))
+            best = poses.IDENTITY.copy()
+            best[:3] = [cloud[axis][0] for axis in 'xyz']
+            values.append(published.get(stamps[-1], best))
+        return (np.array(stamps, np.int64), np.array(values).reshape(-1, 7),
+                np.isin(stamps, list(published)))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        for status in message.status:
+            self.diagnostics.append({
+                'level': str(status.level[0]), 'message': status.message,
+                **{pair.key: pair.value for pair in status.values}})
+
+
+def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path, *, frames: int,
+                 image_topic: str, topics: Sequence[str] = (), rate: float = 1.0,
+                 limit: float = 300.0, progress: Callable[[int], object] | None = None
+                 ) -> Recorder:
+    """Play a bag to a node of its own and return, closed, the recorder with all that it said.
+
+    `frames` images are on `image_topic`, sent and taken reliably; `topics` are played, or all;
+    logs go to `folder`; `limit` is in seconds; `progress` gets the number of frames that came
+    back. Raises VprError when the node or the player fails, or when nothing comes back.
+    """
+    os.environ.update(isolated_environment())
+    node_log, player_log = folder / 'node.log', folder / 'play.log'
+    with Recorder() as recorder, process(
+            'vpr_ros.ros.run', *node_arguments({**parameters, 'image_reliable': 'true'},
+                                                image_topic), log=node_log) as node:
+        if not recorder.wait(lambda: bool(recorder.maps), START_LIMIT, node):
+            raise VprError(f'the node did not start: {last_line(node_log)}')
+        with process('vpr_ros.cli', 'play', str(bag_path), '--rate', str(rate), '--wait', '1',
+                     '--wait-limit', '30', *(['--topics', *topics] if topics else []),
+                     log=player_log) as player:
+            def played() -> bool:
+                if progress is not None:
+                    progress(len(recorder.candidates))
+                return player.poll() is not None
+            recorder.wait(played, limit, node)
+            if player.returncode != 0:
+                raise VprError(f'the bag was not played: {last_line(player_log)}')
+        # Until the last frames are through, and the diagnostics have counted them.
+        recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
+        if not recorder.candidates:
+            raise VprError(f'nothing came back from the node: see {node_log}')
+        said = len(recorder.diagnostics)
+        if not recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node):
+            raise VprError(f'the node sends no diagnostics: see {node_log}')
+    return recorder
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or where it is when it is empty."""
+    lines = log.read_text(errors='replace').strip().splitlines()
+    return lines[-1] if lines else f'{log} is empty'
