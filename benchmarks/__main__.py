@@ -1,4 +1,5 @@
-"""Run the benchmarks one after another, with settings that take some minutes in all.
+"""
+Run the benchmarks one after another, with settings that take some minutes in all.
 
 Each leaves a JSON file and a plot. Each is a command of its own, too, with more options: see
 README.md.
@@ -18,13 +19,13 @@ from benchmarks.accuracy.confidence import confidence
 from benchmarks.accuracy.confidence import TOWNS
 from benchmarks.accuracy.evaluation import evaluation
 from benchmarks.accuracy.real_drives import real_drives
-from benchmarks.accuracy.real_sets import NO_DATA
 from benchmarks.accuracy.real_sets import real_sets
 from benchmarks.accuracy.resize import resize
 from benchmarks.accuracy.street_recall import street_recall
 from benchmarks.accuracy.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.lib import plots
 from benchmarks.lib import tables
+from benchmarks.lib.sets import NO_DATA
 from benchmarks.node.ekf_fusion import ekf_fusion
 from benchmarks.node.node_operation import node_operation
 from benchmarks.node.node_rate import node_rate
@@ -86,7 +87,7 @@ def main() -> int:
             o.data, o.model, str(o.results / 'compression.png') if PLOTS else None),
     }
     parser = argparse.ArgumentParser(prog='python -m benchmarks',
-                                     description=__doc__.splitlines()[0])
+                                     description=__doc__.strip().splitlines()[0])
     parser.add_argument('names', nargs='*', metavar='NAME',
                         help=f'some of {", ".join(benchmarks)}; all if left out')
     parser.add_argument('--only', action='append', default=[], metavar='NAME',

@@ -1,4 +1,5 @@
-"""Start the localiser and a filter that fuses its poses with wheel odometry.
+"""
+Start the localiser and a filter that fuses its poses with wheel odometry.
 
 The arguments are those of localize.launch.py and the ones declared here; docs/navigation.md.
 """

@@ -1,4 +1,5 @@
-"""Play a bag to the localiser and watch: `ros2 launch vpr_ros replay.launch.py bag:=B map:=M`.
+"""
+Play a bag to the localiser and watch: `ros2 launch vpr_ros replay.launch.py bag:=B map:=M`.
 
 The arguments are those of localize.launch.py and the ones declared here.
 """

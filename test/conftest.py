@@ -1,4 +1,5 @@
-"""The surroundings of every test: a ROS 2 domain, log folder and home of the run's own.
+"""
+The surroundings of every test: a ROS 2 domain, log folder and home of the run's own.
 
 And the one model that tests of many modules share; other fixtures live beside their tests.
 """
@@ -34,7 +35,8 @@ def encoder(model_path: Path) -> Encoder:
 
 
 def pytest_configure() -> None:
-    """Set the environment that rclpy reads when it starts, for the tests and their processes.
+    """
+    Set the environment that rclpy reads when it starts, for the tests and their processes.
 
     A ROS_DOMAIN_ID that is set already may be that of a robot, so it is not kept. (The ROS 2
     wheels restart Python once to set their library path, from a .pth file: before pytest.)

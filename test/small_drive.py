@@ -1,4 +1,5 @@
-"""A small drive along a straight street, for tests: random textures, one a place, a metre apart.
+"""
+A small drive along a straight street, for tests: random textures, one a place, a metre apart.
 
 Written as a bag or as a folder of pictures, and small enough to be made in milliseconds. What the
 thumbnail model sees of a place is like no other place.

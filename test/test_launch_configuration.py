@@ -1,4 +1,5 @@
-"""The launch files and what they load, where launch and robot_localization are not installed.
+"""
+The launch files and what they load, where launch and robot_localization are not installed.
 
 Read as text and as YAML: names, shapes and what belongs together. test/launch runs them.
 """

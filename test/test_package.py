@@ -1,4 +1,5 @@
-"""The package as a whole: versions, dependencies, import rules, colcon, and no trace of a machine.
+"""
+The package as a whole: versions, dependencies, import rules, colcon, and no trace of a machine.
 
 What the modules do is tested beside them.
 """

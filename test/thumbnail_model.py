@@ -1,4 +1,5 @@
-"""A model of this project's contract that needs no training: grey thumbnails, patch by patch.
+"""
+A model of this project's contract that needs no training: grey thumbnails, patch by patch.
 
 The picture is averaged over a grid of cells, its mean is taken out, and what is left has unit
 norm. Pictures of one place are alike, of others not: enough to test everything around a network.
@@ -23,7 +24,8 @@ DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
 
 def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
                           input_type: int = TensorProto.UINT8, fragile: bool = False) -> Path:
-    """Write the model to `path` and return it; another `gain` makes another file (and digest).
+    """
+    Write the model to `path` and return it; another `gain` makes another file (and digest).
 
     A `fragile` one makes the engine fail at a picture with a value of 255.
     """

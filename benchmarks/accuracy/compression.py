@@ -1,4 +1,5 @@
-"""What a shorter descriptor or a compressed map costs: Recall@1 against bytes per place.
+"""
+What a shorter descriptor or a compressed map costs: Recall@1 against bytes per place.
 
 PCA-whitening to fewer dimensions, fitted on street drives that no set is part of, and the map's
 own compressed indices; on every set of real pictures there is.
@@ -12,9 +13,9 @@ import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.real_sets import NO_DATA
 from benchmarks.lib import tables
 from benchmarks.lib.sets import find_sets
+from benchmarks.lib.sets import NO_DATA
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
@@ -139,7 +140,7 @@ def _plot(rows: Sequence[Sequence[Any]], path: str) -> None:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets')
     parser.add_argument('--plot', metavar='PNG', help='also draw the table')

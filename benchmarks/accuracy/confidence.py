@@ -1,4 +1,5 @@
-"""How right the localiser is on streets it has not seen, and whether its confidence is honest.
+"""
+How right the localiser is on streets it has not seen, and whether its confidence is honest.
 
 Winter maps against spring, rain and night, drives through streets that are on no map, and a robot
 that is carried to another street; single frames against the filter without and with odometry

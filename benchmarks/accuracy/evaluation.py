@@ -1,4 +1,5 @@
-"""What an evaluation costs beside the network alone, and whether its recall is the plain one.
+"""
+What an evaluation costs beside the network alone, and whether its recall is the plain one.
 
 `--data DIR`: real sets (benchmarks/README.md); the largest is timed, each is counted anew with
 numpy. The report is of 2,000 queries made up of its pictures, opened in headless Chromium.
@@ -131,7 +132,7 @@ def _report(one: Evaluation) -> tuple[float, float]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', required=True, metavar='DIR')
     options = parser.parse_args()
     return tables.answer(options, lambda: evaluation(options.data, options.model))

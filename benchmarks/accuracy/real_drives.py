@@ -1,4 +1,5 @@
-"""Real pictures as drives: what the belief gets out of them, with and without a calibration drive.
+"""
+Real pictures as drives: what the belief gets out of them, with and without a calibration drive.
 
 Of the sets whose queries follow the map, in the order of their names. The map alone is asked for
 all queries; `vpr calibrate`'s fit to the first half of them, for the second half.
@@ -11,9 +12,9 @@ import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
-from benchmarks.accuracy.real_sets import NO_DATA
 from benchmarks.lib import tables
 from benchmarks.lib.sets import find_sets
+from benchmarks.lib.sets import NO_DATA
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
@@ -71,7 +72,8 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
 
 
 def _drive(one: PictureSet, encoder: Encoder) -> tuple[KnownDrive, float] | None:
-    """Return the queries as a drive, a metre for a place, and what is right in metres.
+    """
+    Return the queries as a drive, a metre for a place, and what is right in metres.
 
     None of a set whose queries jump about, or are too few to fit anything to half of them.
     """
@@ -111,7 +113,7 @@ def _row(came: NDArray[np.float64]) -> list[float]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets')
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Recall on real pictures, beside thumbnails that need no model; a map of every set there is.
+"""
+Recall on real pictures, beside thumbnails that need no model; a map of every set there is.
 
 Set against the truth that each set lists, whose tolerance is in the set's own README.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from benchmarks.lib import tables
 from benchmarks.lib import thumbnails
 from benchmarks.lib.sets import find_sets
+from benchmarks.lib.sets import NO_DATA
 import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core.metrics import first_right
@@ -31,9 +33,6 @@ from vpr_ros.offline.evaluate import summary
 
 if TYPE_CHECKING:
     from benchmarks.lib.sets import PictureSet
-
-NO_DATA = ('real pictures: skipped, for none are named; give --data DIR (or VPR_DATA), a folder '
-           'of sets with database/, queries/ and ground_truth.csv')
 
 
 def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
@@ -87,18 +86,13 @@ def _map_only(one: PictureSet, encoder: Encoder) -> dict[str, Any]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets')
-    parser.add_argument('--node', metavar='SET',
-                        help='instead drive this set through the real node, over DDS')
     options = parser.parse_args()
     if not options.data:
         print(NO_DATA)
         return 0
-    if options.node:
-        from benchmarks.node.real_node import real_node
-        return tables.answer(options, lambda: real_node(options.data, options.node, options.model))
     return tables.answer(options, lambda: real_sets(options.data, options.model))
 
 

@@ -1,4 +1,5 @@
-"""What halving large pictures first gains, and what it does to descriptors, beside area at once.
+"""
+What halving large pictures first gains, and what it does to descriptors, beside area at once.
 
 And the same of JPEGs, which are decoded at half their size where they would be halved.
 
@@ -114,7 +115,7 @@ def _photographs(data: str) -> list[NDArray[np.uint8]]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of real picture sets')
     parser.add_argument('--rounds', type=int, default=60)

@@ -1,4 +1,5 @@
-"""Recall@1 of single frames on streets that the model has not seen: other lane, season, night.
+"""
+Recall@1 of single frames on streets that the model has not seen: other lane, season, night.
 
 A winter map with a place about every metre; a query is right within 5 m. No filter: what the
 descriptor alone can do.
@@ -78,7 +79,7 @@ def _describe(encoder: Encoder, frames: Sequence[DriveFrame]) -> NDArray[np.floa
 
 
 if __name__ == '__main__':
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--models', nargs='+', default=[], metavar='ONNX',
                         help='several, side by side')
     options = parser.parse_args()

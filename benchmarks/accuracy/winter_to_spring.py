@@ -1,4 +1,5 @@
-"""The project's origin: learn from winter only, find the way in spring; street and railway.
+"""
+The project's origin: learn from winter only, find the way in spring; street and railway.
 
 What training, augmentation, the aggregation and the size of the descriptor are each worth, all
 else alike: a table of experiments, each one a change to a file in experiments/.
@@ -91,7 +92,7 @@ def _last_recall(experiment: Any) -> dict[int, float]:
 
 
 if __name__ == '__main__':
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets, for Nordland')
     parser.add_argument('--weights', default='imagenet', help='what the backbone starts from')

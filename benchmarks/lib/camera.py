@@ -1,4 +1,5 @@
-"""A camera for node_rate.py: publishes pictures at a steady rate, best effort, as drivers do.
+"""
+A camera for node_rate.py: publishes pictures at a steady rate, best effort, as drivers do.
 
 Run as a process of its own. Its pace is that of absolute deadlines; one that it misses by a whole
 period is skipped and not made up for, so that it never sends a burst.
@@ -24,7 +25,8 @@ _DEPTH = 5
 
 
 def camera(pictures: str, topic: str, rate: float, seconds: float) -> dict[str, float]:
-    """Publish the pictures uint8 (N,H,W,3) of an .npy file, forth and back; return what was sent.
+    """
+    Publish the pictures uint8 (N,H,W,3) of an .npy file, forth and back; return what was sent.
 
     Every stamp is the time of sending. Raises TimeoutError when nobody subscribes.
     """
@@ -59,7 +61,7 @@ def camera(pictures: str, topic: str, rate: float, seconds: float) -> dict[str, 
 
 def main() -> int:
     """Run from the command line; what was sent goes to the file `--json`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument('pictures', metavar='NPY')
     parser.add_argument('--topic', required=True)
     parser.add_argument('--rate', type=float, required=True, help='frames a second')

@@ -1,4 +1,5 @@
-"""Descriptors as long drives give them, made up: neighbours are alike, and places come in kinds.
+"""
+Descriptors as long drives give them, made up: neighbours are alike, and places come in kinds.
 
 A benchmark on vectors without any order would say nothing about a map: there is nothing that an
 approximate search could use, and no second best that is nearly as good.
@@ -22,7 +23,8 @@ _PART = 65_536
 
 
 def drive_vectors(count: int, dimension: int, seed: int = 0) -> NDArray[np.float32]:
-    """Return unit vectors float32 (count,dimension) of a drive: a random walk on the sphere.
+    """
+    Return unit vectors float32 (count,dimension) of a drive: a random walk on the sphere.
 
     The dimensions' variances fall as a power of their number, as principal components' do.
     """
@@ -41,7 +43,8 @@ def drive_vectors(count: int, dimension: int, seed: int = 0) -> NDArray[np.float
 
 def later_drive(vectors: NDArray[np.float32], count: int, likeness: float, seed: int = 1
                 ) -> NDArray[np.float32]:
-    """Return queries float32 (count,D) of another season: between places, and disturbed.
+    """
+    Return queries float32 (count,D) of another season: between places, and disturbed.
 
     The disturbance comes from a drive elsewhere, so that it is of the same kind as the vectors;
     the cosine similarity to the place is about `likeness`.

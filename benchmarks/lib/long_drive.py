@@ -1,4 +1,5 @@
-"""Bags of a camera's drive for the benchmarks of throughput, and the network alone, their peer.
+"""
+Bags of a camera's drive for the benchmarks of throughput, and the network alone, their peer.
 
 The bags show pictures of the street in turns. Every frame is a new place, so that none is left
 out. Nothing is measured here.
@@ -37,7 +38,8 @@ def pictures(count: int, width: int = 640, height: int = 480) -> list[NDArray[np
 
 
 def write(path: Path, views: list[NDArray[np.uint8]], count: int, *, compressed: bool) -> Path:
-    """Write a bag of `count` frames that show the views in turns; return its path.
+    """
+    Write a bag of `count` frames that show the views in turns; return its path.
 
     Raw, or as JPEG of quality 90.
     """

@@ -1,4 +1,5 @@
-"""Play a bag to the real node over DDS, each a process of its own, and keep what it said.
+"""
+Play a bag to the real node over DDS, each a process of its own, and keep what it said.
 
 The frames that the benchmarks of the node send are in street_map.py and sets.py.
 """
@@ -31,7 +32,8 @@ def has_ros() -> bool:
 
 @dataclass(frozen=True)
 class NodeRun:
-    """What the node said of a bag.
+    """
+    What the node said of a bag.
 
     stamps int64 (N,) of the frames it localised; positions float64 (N,3) of their best
     candidates; published, the poses (7,) that it sent, by stamp; latest, its diagnostics after
@@ -47,7 +49,8 @@ class NodeRun:
 
 def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *, rate: float = 1.0
                  ) -> NodeRun:
-    """Play the whole of a bag to a node with these parameters; logs go to `folder`.
+    """
+    Play the whole of a bag to a node with these parameters; logs go to `folder`.
 
     Images are sent and taken reliably. Raises VprError when the node does not start, or ends.
     """

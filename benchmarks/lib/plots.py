@@ -1,4 +1,5 @@
-"""Draw the figures of a benchmark, as `tables.bars` and `tables.lines` describe them, to a PNG.
+"""
+Draw the figures of a benchmark, as `tables.bars` and `tables.lines` describe them, to a PNG.
 
 Needs matplotlib (the extra `viz`). What the figures say is the benchmarks' own.
 """

@@ -1,4 +1,5 @@
-"""Folders of real pictures: `database/`, and `queries/` with `ground_truth.csv` or `poses.csv`.
+"""
+Folders of real pictures: `database/`, and `queries/` with `ground_truth.csv` or `poses.csv`.
 
 What is measured on them is in real_sets.py and real_node.py.
 """
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from vpr_ros.core import images
 from vpr_ros.core.errors import SourceError
+
+NO_DATA = ('real pictures: skipped, for none are named; give --data DIR (or VPR_DATA), a folder '
+           'of sets with database/, queries/ and ground_truth.csv')
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The same model, slower: for a node whose encoder cannot follow the camera.
+"""
+The same model, slower: for a node whose encoder cannot follow the camera.
 
 Nothing else is different about it: the same descriptors, and so the same poses, come out.
 """
@@ -18,7 +19,8 @@ _OUTPUT = 'descriptor_repeated'
 
 
 def write_slow_model(model: Path, repeats: int, output: Path) -> Path:
-    """Write a model that encodes every picture `repeats` times, and gives the first result.
+    """
+    Write a model that encodes every picture `repeats` times, and gives the first result.
 
     The model's batch size must be free. Returns `output`.
     """

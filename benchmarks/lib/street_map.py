@@ -1,4 +1,5 @@
-"""The stretch of street that the benchmarks of the node are driven on.
+"""
+The stretch of street that the benchmarks of the node are driven on.
 
 Winter for the map, spring for the drive, as in the demo, but short. Nothing is measured here.
 """

@@ -1,4 +1,5 @@
-"""How a benchmark is asked and how it answers: options, timing in turns, a table, a JSON file.
+"""
+How a benchmark is asked and how it answers: options, timing in turns, a table, a JSON file.
 
 A speed is measured by `race`, which does all of it. What is measured is in the other modules, and
 how figures are drawn in plots.py.
@@ -41,10 +42,11 @@ _VERSIONS = ('numpy', 'opencv-python-headless', 'faiss-cpu', 'onnxruntime', 'onn
              'openvino', 'torch', 'scikit-learn', 'scipy', 'rosbags')
 
 
-def parser(question: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has."""
+def parser(doc: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has, described by `doc`'s summary."""
     options = argparse.ArgumentParser(
-        description=question, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        description=doc.strip().splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     options.add_argument('--model', metavar='ONNX', help='the bundled one if left out')
     options.add_argument('--json', metavar='OUT', help='also write the figures to this file')
     return options
@@ -104,7 +106,8 @@ def verdict(what: str, *, reached: bool) -> str:
 
 def in_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: float = 0.0,
              block: int = 1) -> dict[Name, list[float]]:
-    """Return the seconds that each call took, in `rounds` rounds of all calls in turns.
+    """
+    Return the seconds that each call took, in `rounds` rounds of all calls in turns.
 
     What disturbs the machine then disturbs all of them alike. One round before, which does not
     count, warms up. `pause` in seconds goes before every call: the worker threads of one library
@@ -126,7 +129,8 @@ def in_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: flo
 
 def in_both_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: float
                   ) -> dict[str, dict[Name, NDArray[np.float64]]]:
-    """Return the seconds of some `rounds` calls of each, in turns, after a pause and without one.
+    """
+    Return the seconds of some `rounds` calls of each, in turns, after a pause and without one.
 
     After a pause caches are cold and threads asleep, as on a robot with time to spare. Call after
     call is what the code itself can do; the first of each turn, which is after a pause, is left
@@ -141,7 +145,8 @@ def in_both_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause
 
 def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, rounds: int, *,
          pause: float = 0.0, units: int = 1, target: float | None = None) -> dict[str, Any]:
-    """Time calls in turns against the one named `peer`; print the table and return the figures.
+    """
+    Time calls in turns against the one named `peer`; print the table and return the figures.
 
     The ratios are taken within each round, so that what slows the machine down for a while cancels
     out; `ratio` is their median, `ratio_quartiles` their spread. Milliseconds are of one of the
@@ -184,7 +189,8 @@ def lines(title: str, x: str, y: str, points: Mapping[str, Sequence[tuple[float,
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
-    """Return the exponent b of the power law y = a x^b that fits points (x, y) best.
+    """
+    Return the exponent b of the power law y = a x^b that fits points (x, y) best.
 
     By least squares of the logarithms: 1 is a cost that grows as the work does, 0 one that does
     not grow.

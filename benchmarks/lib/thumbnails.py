@@ -1,4 +1,5 @@
-"""The peer of a place recognition model that needs no model: SeqSLAM's thumbnails.
+"""
+The peer of a place recognition model that needs no model: SeqSLAM's thumbnails.
 
 Milford and Wyeth, 'SeqSLAM', ICRA 2012: 64x32 grey pixels, normalised patch by patch, compared by
 the sum of absolute differences. Single pictures only, without the search over sequences.

@@ -1,4 +1,5 @@
-"""What config/ekf.yaml makes of wheels and poses: errors with it, and without its main settings.
+"""
+What config/ekf.yaml makes of wheels and poses: errors with it, and without its main settings.
 
 The filter here has the equations of robot_localization's ekf_node, for the ground: x, y, yaw and
 their speeds. It takes its settings from config/ekf.yaml. It is not that node, and shows what the
@@ -49,7 +50,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Drive:
-    """A drive of N frames: truth (N,3) and poses (N,3) as x y yaw, covariances (N,3,3), speeds.
+    """
+    A drive of N frames: truth (N,3) and poses (N,3) as x y yaw, covariances (N,3,3), speeds.
 
     `given` (N,) says which frames have a pose; `speeds` (N,3) are forward, sideways and yaw rate.
     """
@@ -156,7 +158,8 @@ def _drive(model: str | None, length: float) -> Drive:
 
 def _run(drive: Drive, settings: Settings, carried: float = 0.0
          ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return errors (N,) in m, NEES (N,), and which poses (N,) were rejected.
+    """
+    Return errors (N,) in m, NEES (N,), and which poses (N,) were rejected.
 
     With `carried`, the robot stands so many metres further in x from the middle of the drive on.
     """
@@ -221,7 +224,7 @@ def _wrapped(angle: float) -> float:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--length', type=float, default=600.0, help='metres of the drive')
     options = parser.parse_args()
     return tables.answer(options, lambda: ekf_fusion(options.model, options.length))

@@ -1,4 +1,5 @@
-"""The node as it is operated: how soon ready, paused and resumed, its map swapped, killed.
+"""
+The node as it is operated: how soon ready, paused and resumed, its map swapped, killed.
 
 A street in winter among 10,000 places is the map, a drive along it in spring comes at 15 Hz as
 640x480 raw. `--soak MINUTES` goes on with that drive, and looks at memory, diagnostics and poses.
@@ -131,7 +132,8 @@ def _ready(start: Callable[[], Any]) -> float:
 
 
 def _killed(start: Callable[[], Any], drive: list[DriveFrame]) -> tuple[float, int]:
-    """Kill the node in the middle of the drive; return how soon the next one is right.
+    """
+    Kill the node in the middle of the drive; return how soon the next one is right.
 
     In seconds from its first frame; and how many of its poses until then were wrong.
     """
@@ -154,7 +156,8 @@ def _killed(start: Callable[[], Any], drive: list[DriveFrame]) -> tuple[float, i
 
 
 class _Feed:
-    """Sends the drive while the recorder listens; at its end the robot is back at the start.
+    """
+    Sends the drive while the recorder listens; at its end the robot is back at the start.
 
     `truth` says where each frame of a stamp is.
     """
@@ -280,7 +283,7 @@ class _Feed:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--soak', type=float, default=0.0, metavar='MINUTES')
     options = parser.parse_args()
     return tables.answer(options, lambda: node_operation(options.model, options.soak))

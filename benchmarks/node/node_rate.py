@@ -1,4 +1,5 @@
-"""The node under a camera of 640x480 raw over DDS: frames kept, latency and memory.
+"""
+The node under a camera of 640x480 raw over DDS: frames kept, latency and memory.
 
 Once with the model as it is, and once with one that takes longer than the camera's period: then
 the node may drop frames, but not fall behind.
@@ -237,7 +238,7 @@ def _tell(runs: dict[str, dict[str, Any]]) -> None:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--seconds', type=float, default=60.0, help='for each of the two runs')
     parser.add_argument('--rate', type=float, default=RATE, help='of the camera, in Hz')
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Real pictures through the real node: a set becomes a map and a bag, played over DDS.
+"""
+Real pictures through the real node: a set becomes a map and a bag, played over DDS.
 
 A set with poses is split: its even pictures are the map, its odd ones the drive. In a set with
 queries the pictures stand one metre apart, in the order of their names.
@@ -49,7 +50,8 @@ RADIUS = 5.0
 
 def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace: float = PACE,
               radius: float = RADIUS) -> dict[str, Any]:
-    """Drive one set of the folder `data` through the node; return counts, errors and latency.
+    """
+    Drive one set of the folder `data` through the node; return counts, errors and latency.
 
     `pace` is in frames a second; `radius` in metres is what counts as right, here and in the node.
     Raises SourceError for a set that is not there or has neither poses nor answers.
@@ -134,7 +136,7 @@ def _write_bag(path: Path, frames: list[Frame]) -> list[int]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
                         help='folder of picture sets')
     parser.add_argument('--set', default=DEFAULT_SET, help='the set to drive')
@@ -142,7 +144,7 @@ def main() -> int:
     parser.add_argument('--radius', type=float, default=RADIUS, help='metres that are right')
     options = parser.parse_args()
     if not options.data:
-        from benchmarks.accuracy.real_sets import NO_DATA
+        from benchmarks.lib.sets import NO_DATA
         print(NO_DATA)
         return 0
     return tables.answer(options, lambda: real_node(

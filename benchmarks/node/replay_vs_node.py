@@ -1,4 +1,5 @@
-"""Whether the replay and the node give the same poses for the same bag.
+"""
+Whether the replay and the node give the same poses for the same bag.
 
 A node that drops a frame has seen another drive, so the bag is played slowly enough for all. Every
 pose is published, however unsure, and so compared.
@@ -77,7 +78,7 @@ def _difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--length', type=float, default=150.0, help='metres of the drive')
     parser.add_argument('--rate', type=float, default=1.0, help='times 5 frames a second')
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""What one frame costs the belief, with odometry and without, and the localiser as a whole.
+"""
+What one frame costs the belief, with odometry and without, and the localiser as a whole.
 
 Peers in the same run: the encoder, which a frame needs anyway, and a plain forward filter with a
 dense N x N transition matrix in numpy, as a textbook has it (up to the size that fits).
@@ -144,7 +145,7 @@ def _dense(size: int) -> Callable[[], object]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--sizes', type=int, nargs='+', default=(1_000, 10_000, 100_000))
     parser.add_argument('--rounds', type=int, default=50)
     options = parser.parse_args()

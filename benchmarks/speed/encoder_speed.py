@@ -1,4 +1,5 @@
-"""What the Encoder adds to the engine that it runs, and how both compare with torch.
+"""
+What the Encoder adds to the engine that it runs, and how both compare with torch.
 
 One picture at a time, as on the robot. Accuracy is looked at in precision.py and resize.py.
 """
@@ -29,7 +30,8 @@ GOAL = 1.1
 
 def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
                   provider: str = 'auto') -> dict[str, Any]:
-    """Time Encoder.encode, its bare session and torch in turns; return milliseconds and ratios.
+    """
+    Time Encoder.encode, its bare session and torch in turns; return milliseconds and ratios.
 
     `threads` is for each of them; 0 is what each library takes by itself, but then their pools of
     threads, which wait by spinning, compete for the cores of a small machine.
@@ -108,7 +110,7 @@ def _torch(picture: NDArray[np.uint8], dimension: int, threads: int
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--rounds', type=int, default=100)
     parser.add_argument('--threads', type=int, default=1, help="0 for each library's own choice")
     parser.add_argument('--provider', default='auto')

@@ -1,4 +1,5 @@
-"""One frame and a batch of 32 on a GPU: CUDA and TensorRT, in each precision that a model has.
+"""
+One frame and a batch of 32 on a GPU: CUDA and TensorRT, in each precision that a model has.
 
 Absolute figures with the device named, for there is no peer on the same device; where there is no
 GPU it says so, and measures nothing.
@@ -71,7 +72,7 @@ def _row(path: str, name: str, folder: Path, rounds: int) -> tuple[object, ...]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--models', nargs='+', metavar='ONNX', help='several, in turns')
     parser.add_argument('--rounds', type=int, default=200)
     options = parser.parse_args()

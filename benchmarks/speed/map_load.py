@@ -1,4 +1,5 @@
-"""How long a large map takes to load, all checks included, and to save.
+"""
+How long a large map takes to load, all checks included, and to save.
 
 The peer is what no loader can do without: FAISS reading the index, and its SHA-256. The files are
 in the page cache for both.
@@ -64,7 +65,7 @@ def _random_map(places: int, dimension: int, index: str) -> PlaceMap:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--places', type=int, default=100_000)
     parser.add_argument('--dimension', type=int, default=512)
     parser.add_argument('--index', default='flat')

@@ -1,4 +1,5 @@
-"""Whether the memory that a map takes to build grows with the map alone, and not with the bag.
+"""
+Whether the memory that a map takes to build grows with the map alone, and not with the bag.
 
 A long bag of small JPEG pictures, read by a process of its own. What it keeps of a frame is the
 descriptor, the pose and the thumbnail; its peer is what the decoded pictures would take.
@@ -97,7 +98,7 @@ def _watched(frames: Iterable[Frame], count: int, samples: list[tuple[int, int]]
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--frames', type=int, default=20_000)
     options = parser.parse_args()
     return tables.answer(options, lambda: map_memory(options.model, options.frames))

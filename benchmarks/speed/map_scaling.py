@@ -1,4 +1,5 @@
-"""What a map costs as it grows to a million places: a query, opening it, and memory.
+"""
+What a map costs as it grows to a million places: a query, opening it, and memory.
 
 Each size is saved, and opened by a process of its own, whose resident memory is what counts; the
 exponents are those of a line through the logarithms. Pages of a mapped file that the kernel may
@@ -130,7 +131,7 @@ def main() -> int:
     if sys.argv[1:2] == ['--open']:
         print(json.dumps(_opened(*sys.argv[2:4])))
         return 0
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--sizes', type=int, nargs='+',
                         default=(1_000, 10_000, 100_000, 1_000_000))
     parser.add_argument('--dimension', type=int, default=256)

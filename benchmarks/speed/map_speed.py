@@ -1,4 +1,5 @@
-"""How close the building of a map comes to the network alone, from bags of 640x480.
+"""
+How close the building of a map comes to the network alone, from bags of 640x480.
 
 The peer is `Encoder.encode_batch` on the same pictures, which lie decoded in memory: one call
 after another on all cores, and beside it the most that the processor gives, a call for each core,
@@ -112,7 +113,7 @@ def _in_line(encoder: Encoder, path: Path) -> list[bytes]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--frames', type=int, default=256)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=0, help='of the network; 0 for all cores')

@@ -1,4 +1,5 @@
-"""How long the mining of semi-hard triplets takes, beside pytorch-metric-learning's miner.
+"""
+How long the mining of semi-hard triplets takes, beside pytorch-metric-learning's miner.
 
 Distances of one batch; what the triplets do for a training is not looked at here.
 """
@@ -26,7 +27,8 @@ NO_TORCH = 'mining_speed: left out, it needs torch and pytorch-metric-learning (
 
 def mining_speed(rounds: int = 15, pictures: int = 512, dimension: int = 256, threads: int = 1
                  ) -> dict[str, Any]:
-    """Time the mining of one batch in turns with the peer; return milliseconds and a verdict.
+    """
+    Time the mining of one batch in turns with the peer; return milliseconds and a verdict.
 
     `pictures` (B) of unit norm, in places of 2, 4 and 16. The peer returns every semi-hard triplet
     and computes the distances itself, so the product is timed with ours too. `threads` of torch;
@@ -76,7 +78,7 @@ def _race(size: int, rounds: int, pictures: int, dimension: int) -> dict[str, An
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--rounds', type=int, default=15)
     parser.add_argument('--pictures', type=int, default=512, help='of the batch')
     parser.add_argument('--threads', type=int, default=1, help="0 for torch's own choice")

@@ -1,4 +1,5 @@
-"""What fewer bits, and other engines, gain and lose: one network in each precision, in turns.
+"""
+What fewer bits, and other engines, gain and lose: one network in each precision, in turns.
 
 From a frame of 320x240 to a descriptor, beside torch eager in float32. With a checkpoint and real
 pictures, Recall@1 on every set too, and how far descriptors are from those in float32, beside what
@@ -60,7 +61,8 @@ NOISE = 'cpu fp32, noise of one grey level'
 
 def precision(checkpoint: str | None = None, data: str | None = None, rounds: int = 40,
               threads: int = 1) -> dict[str, Any]:
-    """Time each precision on each provider that loads, in turns; return figures and ratios.
+    """
+    Time each precision on each provider that loads, in turns; return figures and ratios.
 
     int8 is calibrated on frames of the street, and on the sets in `data` that have no queries.
     Raises VprError where torch, which makes the networks, is not installed.
@@ -249,7 +251,7 @@ def _verdicts(gains: dict[str, dict[str, float]], recalls: dict[str, dict[str, f
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0],
+        description=__doc__.strip().splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--checkpoint', metavar='CKPT', help='random weights if left out')
     parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',

@@ -1,4 +1,5 @@
-"""How close `vpr replay` of a 640x480 bag comes to the network alone.
+"""
+How close `vpr replay` of a 640x480 bag comes to the network alone.
 
 The peer is `Encoder.encode` on the same pictures, which lie decoded in memory: one call after
 another on all cores, and beside it the most that the processor gives, a call for each core, as
@@ -89,7 +90,7 @@ def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--frames', type=int, default=256)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--threads', type=int, default=0, help='of the network; 0 for all cores')

@@ -1,4 +1,5 @@
-"""How time and memory grow with the camera's picture, the batch and the descriptor.
+"""
+How time and memory grow with the camera's picture, the batch and the descriptor.
 
 Each as a power law: an exponent of 1 is a cost that grows as the work does. How they grow with the
 map is in map_scaling.py.
@@ -135,7 +136,7 @@ def _timed(calls: Mapping[float, Callable[[], object]], rounds: int) -> list[tup
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--threads', type=int, default=1, help='of the network; 0 for all cores')
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""How long it takes to find a frame on a map, against what else one would take for that.
+"""
+How long it takes to find a frame on a map, against what else one would take for that.
 
 Peers are a Python loop over SciPy's cosine distance, numpy (one product, argpartition),
 scikit-learn's brute force, a bare FAISS flat index, and hnswlib where it is installed. All are
@@ -141,7 +142,7 @@ def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--places', type=int, default=100_000)
     parser.add_argument('--dimension', type=int, default=256)
     parser.add_argument('--index', default='auto')

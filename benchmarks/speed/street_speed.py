@@ -1,4 +1,5 @@
-"""How fast the street is rendered, in every condition.
+"""
+How fast the street is rendered, in every condition.
 
 The measure is a camera of 30 Hz: a ratio of 1 means that a drive takes as long as in the world.
 """
@@ -64,7 +65,7 @@ def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__.splitlines()[0])
+    parser = tables.parser(__doc__)
     parser.add_argument('--frames', type=int, default=100)
     options = parser.parse_args()
     return tables.answer(options, lambda: street_speed(options.frames))

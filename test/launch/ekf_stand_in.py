@@ -1,4 +1,5 @@
-"""A program in place of robot_localization's ekf_node: it hands on every pose it is given.
+"""
+A program in place of robot_localization's ekf_node: it hands on every pose it is given.
 
 It takes the parameters, topics and qualities of service of that node, and filters nothing.
 """

@@ -1,4 +1,5 @@
-"""The launch files: the installed package starts, localises frames of a played bag, and ends.
+"""
+The launch files: the installed package starts, localises frames of a played bag, and ends.
 
 Needs a ROS 2 that has launch, which the wheels lack. Where robot_localization is missing, a filter
 that hands on every pose it is given stands in for it: what it is given is what is tried.
@@ -110,7 +111,8 @@ def ekf_node(tmp_path_factory):
 
 
 def launch(path, arguments, meanwhile, namespace='', codes=None):
-    """Launch a file and shut down once `meanwhile` is done.
+    """
+    Launch a file and shut down once `meanwhile` is done.
 
     Returns the exit codes of launch and of the processes, and what `meanwhile` returned. Those of
     the processes are put into `codes` as they end.

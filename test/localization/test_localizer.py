@@ -494,7 +494,8 @@ def _map(encoder: Encoder, descriptors: np.ndarray, spacing: float = 1.0, kind: 
 
 def _crosses(encoder: Encoder, where: dict[int, tuple[float, float, float]], *,
              spacing: float = 0.5, calibration: dict | None = None) -> PlaceMap:
-    """Return a map whose mean is zero, so that similarities are what the axes say.
+    """
+    Return a map whose mean is zero, so that similarities are what the axes say.
 
     Place n looks like the n-th axis and is at `where[n]` (x, y, heading). So do places far away
     with the axes from 10 to 45; and each place has an opposite, far away too.

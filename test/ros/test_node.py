@@ -86,7 +86,8 @@ class Operator(node_process.Recorder):
         assert self.wait(happened, LIMIT, self.process), 'waited in vain'
 
     def heard(self, send=None):
-        """Send frames of long ago until they are answered, and wait for the last of them.
+        """
+        Send frames of long ago until they are answered, and wait for the last of them.
 
         Until all have found each other, what is sent best-effort may be lost.
         """

@@ -1,4 +1,5 @@
-"""The `vpr` command: its arguments, and nothing else.
+"""
+The `vpr` command: its arguments, and nothing else.
 
 Each command imports what it needs when it runs, so that `vpr --help` is instant.
 """

@@ -1,4 +1,5 @@
-"""The errors of the core: one class per cause, one line per message.
+"""
+The errors of the core: one class per cause, one line per message.
 
 A message names the file and the way out. The command line prints it and exits 1; the node counts
 and logs it.

@@ -1,4 +1,5 @@
-"""Files and folders that are whole or absent, their digests, and where the package keeps its own.
+"""
+Files and folders that are whole or absent, their digests, and where the package keeps its own.
 
 Everything the project writes goes through here. What the files mean is not known here.
 """
@@ -25,7 +26,8 @@ _SPOTS = 64
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` to write to; on success it becomes `path`.
+    """
+    Yield a temporary sibling of `path` to write to; on success it becomes `path`.
 
     After an exception (a full disk, an interrupt) the sibling is removed and what was at `path`
     before is untouched. The sibling keeps the suffix, since some writers choose a format by it.
@@ -41,7 +43,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> None:
-    """Raise VprError when a directory must not be written to `path`.
+    """
+    Raise VprError when a directory must not be written to `path`.
 
     What is there is replaced only when `overwrite` says so and it is empty or of the same kind:
     it holds the file `marker`, such as map.yaml. A recording is never replaced by a map.
@@ -58,7 +61,8 @@ def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> N
 
 @contextmanager
 def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary directory to fill; on success it becomes `path`.
+    """
+    Yield a temporary directory to fill; on success it becomes `path`.
 
     The directory that is yielded has the final name inside a hidden parent, so that writers which
     name files after their directory get it right. `marker` is the file that tells its kind: what
@@ -98,7 +102,8 @@ def sha256(path: str | Path) -> str:
 
 
 def spot_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file's size and of 64 parts, the first and the last among them.
+    """
+    Return the SHA-256 of a file's size and of 64 parts, the first and the last among them.
 
     For files of gigabytes that have to open at once. It tells a file that was cut off, exchanged
     or written over, but not one whose bytes were changed elsewhere: only `sha256` does.
@@ -120,7 +125,8 @@ def user_cache() -> Path:
 
 
 def packaged(name: str) -> Path:
-    """Return the path of a file that the package carries, such as 'models/resnet18_netvlad.onnx'.
+    """
+    Return the path of a file that the package carries, such as 'models/resnet18_netvlad.onnx'.
 
     Looks in the source tree first, then in the `share/vpr_ros` of each ROS workspace and of this
     Python. Raises FileNotFoundError naming those places.

@@ -1,4 +1,5 @@
-"""Pictures: decode, convert to RGB, resize. The only resize in the project.
+"""
+Pictures: decode, convert to RGB, resize. The only resize in the project.
 
 A picture is uint8 (H,W,3) RGB everywhere else. Nothing here knows of messages or networks.
 """
@@ -87,7 +88,8 @@ def check_size(height: int, width: int, name: str = 'image') -> None:
 
 def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: int, encoding: str,
              step: int, *, big_endian: bool = False) -> NDArray[np.uint8]:
-    """Convert raw pixels to uint8 (H,W,3) RGB.
+    """
+    Convert raw pixels to uint8 (H,W,3) RGB.
 
     `data` holds `height` rows of `step` bytes each, of which padding at the end is skipped; it is
     not copied, so the result of 'rgb8' is a view of it. 16-bit pictures keep their high byte.
@@ -112,7 +114,8 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
 
 def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row: int, step: int,
              name: str) -> NDArray[np.uint8]:
-    """Return raw pixels as uint8 (height,row), a view without what pads each row to `step` bytes.
+    """
+    Return raw pixels as uint8 (height,row), a view without what pads each row to `step` bytes.
 
     Raises ImageError, naming `name`, when there are fewer bytes than that takes.
     """
@@ -125,7 +128,8 @@ def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row: int
 
 def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
            enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decode a compressed picture (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
+    """
+    Decode a compressed picture (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
 
     Where `resize` to `enough` (height, width) would halve a JPEG, it is decoded at half its size,
     which saves time instead of taking it. Raises ImageError, naming `name`, when it cannot be
@@ -155,7 +159,8 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
 
 
 def _declared_size(view: memoryview) -> tuple[int, int] | None:
-    """Return the height and width that a PNG or JPEG header gives; None for all other bytes.
+    """
+    Return the height and width that a PNG or JPEG header gives; None for all other bytes.
 
     A small file can declare a picture that fills the memory when it is decoded.
     """
@@ -180,7 +185,8 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
 
 
 def read(path: str | Path, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Read a picture file as uint8 (H,W,3) RGB, of the size that `decode` gives.
+    """
+    Read a picture file as uint8 (H,W,3) RGB, of the size that `decode` gives.
 
     Raises ImageError or FileNotFoundError.
     """
@@ -188,7 +194,8 @@ def read(path: str | Path, enough: tuple[int, int] | None = None) -> NDArray[np.
 
 
 def list_folder(folder: str | Path) -> list[Path]:
-    """Return the picture files of a folder (not of those below it), sorted by name.
+    """
+    Return the picture files of a folder (not of those below it), sorted by name.
 
     Raises SourceError when there is no such folder or no picture in it.
     """
@@ -203,7 +210,8 @@ def list_folder(folder: str | Path) -> list[Path]:
 
 def resize(rgb: NDArray[np.uint8], height: int, width: int,
            out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """Scale a uint8 (H,W,3) picture to (height,width,3), by area when it shrinks.
+    """
+    Scale a uint8 (H,W,3) picture to (height,width,3), by area when it shrinks.
 
     The aspect ratio is not kept: a network sees the whole field of view. The result is `out` where
     that is given; otherwise a picture of that size already is returned itself.

@@ -1,4 +1,5 @@
-"""The measures: one definition each, for the evaluation, the training and the benchmarks.
+"""
+The measures: one definition each, for the evaluation, the training and the benchmarks.
 
 Arrays in, numbers out; docs/metrics.md has the definitions in words. What is measured, and on
 what, is in offline/evaluate.py and training/recall.py.
@@ -26,7 +27,8 @@ BINS = 10
 
 
 def first_right(candidates: NDArray[np.int64], truth: Sequence[ArrayLike]) -> NDArray[np.int64]:
-    """Return the rank (Q,) of each query's first right candidate, counted from 0.
+    """
+    Return the rank (Q,) of each query's first right candidate, counted from 0.
 
     candidates (Q,K), best first; truth[q] are the right places of query q. K where none is right.
     """
@@ -39,7 +41,8 @@ def first_right(candidates: NDArray[np.int64], truth: Sequence[ArrayLike]) -> ND
 
 
 def recall(ranks: NDArray[np.int64], ns: Sequence[int] = RECALLS) -> dict[int, float]:
-    """Return Recall@n: the share of queries whose first right candidate is among the first n.
+    """
+    Return Recall@n: the share of queries whose first right candidate is among the first n.
 
     ranks (Q,) of the queries that have a right place on the map, and of no others. Raises
     ValueError when there are none.
@@ -62,7 +65,8 @@ def wilson(share: float, count: int, sigmas: float = 1.96) -> tuple[float, float
 
 def precision_recall(score: Floats, right: Flags, wanted: int | None = None
                      ) -> tuple[Floats, Floats, Floats]:
-    """Return (thresholds, precision, recall), each (T,), from the highest threshold down.
+    """
+    Return (thresholds, precision, recall), each (T,), from the highest threshold down.
 
     At a threshold all answers of at least that `score` (N,) are given: precision is the share of
     them that is `right` (N,), recall how many right ones there are over how many are `wanted`
@@ -76,7 +80,8 @@ def precision_recall(score: Floats, right: Flags, wanted: int | None = None
 
 
 def average_precision(score: Floats, right: Flags) -> float:
-    """Return the area under the precision-recall curve, in steps, without interpolation.
+    """
+    Return the area under the precision-recall curve, in steps, without interpolation.
 
     The sum of precision times gain in recall (Manning et al. 2008, 8.4), as scikit-learn's
     average_precision_score has it; 0 when nothing is right.
@@ -92,7 +97,8 @@ def recall_at_precision(score: Floats, right: Flags, precision: float, wanted: i
 
 
 def reliability(confidence: Floats, right: Flags) -> list[tuple[int, float, float]]:
-    """Return (frames, mean confidence, share that is right) of each of ten equal bins.
+    """
+    Return (frames, mean confidence, share that is right) of each of ten equal bins.
 
     Empty bins have nan.
     """
@@ -115,7 +121,8 @@ def within(errors: Floats, limits: Sequence[float]) -> dict[float, float]:
 
 
 def nees(errors: Floats, covariances: Floats) -> float:
-    """Return the normalised estimation error squared, over its expectation: 1 if honest.
+    """
+    Return the normalised estimation error squared, over its expectation: 1 if honest.
 
     errors (N,d), covariances (N,d,d); the mean of e' C^-1 e, divided by d (Bar-Shalom et al.
     2001, 5.4.2). Above 1 the covariance promises too much. nan for no errors.

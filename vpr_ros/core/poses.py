@@ -1,4 +1,5 @@
-"""Poses: interpolation, distance, averaging, and the TUM and CSV files that hold them.
+"""
+Poses: interpolation, distance, averaging, and the TUM and CSV files that hold them.
 
 A pose is float64 (7,): x y z in metres and a unit quaternion qx qy qz qw, of base_link in the
 map's frame (REP-103, REP-105). Stamps are int64 nanoseconds.
@@ -36,7 +37,8 @@ _CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 
 
 class PoseTrack(NamedTuple):
-    """The poses of one drive over time.
+    """
+    The poses of one drive over time.
 
     stamps int64 (N,) ns, strictly increasing; poses float64 (N,7); `dropped` counts those that
     were not finite or out of order and so are not here.
@@ -122,7 +124,8 @@ def moved(pose: Floats, motion: Floats) -> Floats:
 
 def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float = 1.0
                 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return poses (N,7) at `stamps`, and which of them (N,) are known.
+    """
+    Return poses (N,7) at `stamps`, and which of them (N,) are known.
 
     Positions are interpolated linearly, orientations spherically (slerp). A stamp outside the
     track, or inside a gap of more than `max_gap` seconds, is never extrapolated: its pose is NaN
@@ -172,7 +175,8 @@ def _slerp(a: Floats, b: Floats, part: Floats) -> Floats:
 
 
 def mean(poses: Floats, weights: Floats) -> Floats:
-    """Return the weighted mean (7,) of poses (N,7); weights (N,) are non-negative, sum above 0.
+    """
+    Return the weighted mean (7,) of poses (N,7); weights (N,) are non-negative, sum above 0.
 
     The quaternion maximises the weighted sum of squared dot products, so that q and -q count as
     one (Markley et al. 2007, 'Averaging Quaternions', eq. 12).
@@ -188,7 +192,8 @@ def mean(poses: Floats, weights: Floats) -> Floats:
 
 
 def covariance(poses: Floats, weights: Floats, centre: Floats, floor: Floats) -> Floats:
-    """Return the weighted covariance (6,6) of poses (N,7) about `centre` (7,).
+    """
+    Return the weighted covariance (6,6) of poses (N,7) about `centre` (7,).
 
     The order is that of PoseWithCovariance: x y z in metres, then rotation about x, y, z in
     radians. `floor` (6,) are variances added to the diagonal: they make it positive definite.
@@ -202,7 +207,8 @@ def covariance(poses: Floats, weights: Floats, centre: Floats, floor: Floats) ->
 
 
 def flattened(pose: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-    """Return a pose (7,) and its covariance (6,6) on the ground: no z, roll or pitch.
+    """
+    Return a pose (7,) and its covariance (6,6) on the ground: no z, roll or pitch.
 
     Their variances are FLAT, for filters take one near zero for certainty, and covariances zero.
     """
@@ -215,7 +221,8 @@ def flattened(pose: Floats, covariance: Floats) -> tuple[Floats, Floats]:
 
 
 def non_negative(covariance: Floats) -> Floats:
-    """Return a covariance (N,N) without negative entries that promises no more than the given.
+    """
+    Return a covariance (N,N) without negative entries that promises no more than the given.
 
     A covariance c < 0 of two values is dropped and |c| added to both variances: the difference,
     |c| times a matrix of ones, is positive semi-definite.
@@ -225,7 +232,8 @@ def non_negative(covariance: Floats) -> Floats:
 
 
 def frame_between(pose: Floats, other: Floats) -> Floats:
-    """Return the pose (7,) of a frame in which a body is at `other`, where it is at `pose`.
+    """
+    Return the pose (7,) of a frame in which a body is at `other`, where it is at `pose`.
 
     Of odom in map, for a robot's pose (7,) in map and in odom.
     """
@@ -261,7 +269,8 @@ def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> Non
 
 
 def read_csv(path: str | Path) -> tuple[list[str], Floats]:
-    """Read `image,...` rows that give each picture a pose; return file names and poses (N,7).
+    """
+    Read `image,...` rows that give each picture a pose; return file names and poses (N,7).
 
     Columns after the name are x,y,z,qx,qy,qz,qw or, for a planar pose, x,y,yaw (radians); a
     suffix such as in x_m or yaw_rad is ignored. Raises PoseError naming the file and the line.

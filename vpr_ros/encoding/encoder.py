@@ -1,4 +1,5 @@
-"""Encoder: an ONNX model of this project's contract, and the descriptors it gives.
+"""
+Encoder: an ONNX model of this project's contract, and the descriptors it gives.
 
 Contract: input `image` uint8 (N,H,W,3) RGB, output `descriptor` float32 (N,D) of unit L2 norm;
 normalisation, aggregation and whitening are inside the graph. What runs it is engines.py's.
@@ -42,7 +43,8 @@ def bundled_model() -> Path:
 
 
 class Encoder:
-    """Turns pictures into descriptors; any number of threads may call it at once.
+    """
+    Turns pictures into descriptors; any number of threads may call it at once.
 
     Attributes: `path`; `digest`, the file's SHA-256, which is the model's identity; `provider`,
     the short name of the execution provider that serves; `at_once`, the calls in flight that keep
@@ -53,7 +55,8 @@ class Encoder:
     def __init__(self, path: str | Path, provider: str | Sequence[str] = 'auto', threads: int = 0,
                  *, throughput: bool = False, engine_cache: str | Path | None = None,
                  report: Callable[[str], None] | None = None) -> None:
-        """Load a model; `provider` is 'auto', a key of PROVIDERS, or several, with commas.
+        """
+        Load a model; `provider` is 'auto', a key of PROVIDERS, or several, with commas.
 
         The first that loads and runs the model serves; if none does, that is an error. `threads`
         is for the CPU, 0 for all cores: they share each call, so that one picture is done soonest,
@@ -86,7 +89,8 @@ class Encoder:
         return self.height, self.width
 
     def encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture.
+        """
+        Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture.
 
         Raises ImageError when the model gives none that is finite.
         """

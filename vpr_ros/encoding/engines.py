@@ -1,4 +1,5 @@
-"""Engines: which execution provider runs a model, with which options, and engines kept on disk.
+"""
+Engines: which execution provider runs a model, with which options, and engines kept on disk.
 
 A session is opened here; what goes in and comes out of it is encoder.py's. No CUDA and no TensorRT
 was at hand when this was written: what concerns them follows their documentation.
@@ -54,7 +55,8 @@ class NotServingError(ModelError):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to run, and how.
+    """
+    What is to run, and how.
 
     `digest` is the SHA-256 of the file; `threads` is for a CPU, 0 for all cores; `cache` is the
     folder of engines; `report` is told what takes long; `throughput`: a call keeps to one of those
@@ -73,7 +75,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Engine:
-    """A session that runs; `provider` by its short name, `largest` is the batch it takes at most.
+    """
+    A session that runs; `provider` by its short name, `largest` is the batch it takes at most.
 
     `precision` is what it computes in, unless the model says otherwise. Of an engine that was
     prepared, `cosine` is how far its descriptors agree with those of the CPU, and `folder` is
@@ -89,7 +92,8 @@ class Engine:
 
 
 def provider_names(provider: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the providers to try, in order: of 'auto', of 'tensorrt,cuda,cpu', or of a list.
+    """
+    Return the providers to try, in order: of 'auto', of 'tensorrt,cuda,cpu', or of a list.
 
     Raises ValueError for a name that is not in PROVIDERS.
     """
@@ -105,7 +109,8 @@ def provider_names(provider: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def open_engine(provider: str | Sequence[str], request: Request) -> Engine:
-    """Open a session with the first provider that loads and runs the model.
+    """
+    Open a session with the first provider that loads and runs the model.
 
     An engine that is built for it, or whose agreement with the CPU is measured, is taken from the
     cache where it is there and fits; `request.report` is told before and after what takes long.
@@ -138,7 +143,8 @@ def open_engine(provider: str | Sequence[str], request: Request) -> Engine:
 
 
 def variants(name: str, *, threads: int, int8: bool, bf16: bool) -> list[Options]:
-    """Return the options to try with a provider, the fastest first.
+    """
+    Return the options to try with a provider, the fastest first.
 
     `int8` says that the model is one of 8 bits, `bf16` that the processor computes in bfloat16.
     TensorRT computes in fp16, but for squares and their sums, which overflow there: L2 norms stay
@@ -155,7 +161,8 @@ def variants(name: str, *, threads: int, int8: bool, bf16: bool) -> list[Options
 
 def provider_options(name: str, options: Mapping[str, str], folder: Path | None
                      ) -> list[tuple[str, Options]]:
-    """Return what ONNX Runtime is given: providers in order of preference, with their options.
+    """
+    Return what ONNX Runtime is given: providers in order of preference, with their options.
 
     `folder` is where TensorRT finds its engine, or writes it; None for nowhere.
     """
@@ -184,7 +191,8 @@ def engine_folder(cache: Path, key: Mapping[str, Any]) -> Path:
 
 
 def read_manifest(folder: Path, key: Mapping[str, Any]) -> float | None:
-    """Return the cosine of an engine in a folder; None unless it is whole and made for `key`.
+    """
+    Return the cosine of an engine in a folder; None unless it is whole and made for `key`.
 
     The manifest must hold the very key, and each file must be there with its SHA-256, and none
     besides.
@@ -230,7 +238,8 @@ def _open(name: str, request: Request) -> Engine:
 
 
 def prepared(name: str, request: Request, options: Options) -> Engine | None:
-    """Return an engine from the cache, or built into it; None when it disagrees with the CPU.
+    """
+    Return an engine from the cache, or built into it; None when it disagrees with the CPU.
 
     What the cache holds is used only with a manifest of this very key and of these very files;
     anything else is built anew. Where the cache cannot be written, nothing is kept.
@@ -317,7 +326,8 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
 
 
 def input_size(session: onnxruntime.InferenceSession) -> tuple[int, int]:
-    """Return the height and width of a model's input, of the graph or else of the metadata.
+    """
+    Return the height and width of a model's input, of the graph or else of the metadata.
 
     Raises KeyError or ValueError where neither tells.
     """

@@ -1,4 +1,5 @@
-"""The machine: cores that may be used, what its processor can, and the names of GPU and TensorRT.
+"""
+The machine: cores that may be used, what its processor can, and the names of GPU and TensorRT.
 
 Asked of the system alone, since none of it may be there; nothing here runs a model.
 """
@@ -21,7 +22,8 @@ _BYTES = frozenset({'avx512_vnni', 'avx_vnni', 'amx_int8'})
 
 
 def cores() -> int:
-    """Return how many cores this process may use: no hyper-threads, no more than its quota.
+    """
+    Return how many cores this process may use: no hyper-threads, no more than its quota.
 
     A container sees all cores of its host; one thread for each of those would only queue up.
     """
@@ -32,7 +34,8 @@ def cores() -> int:
 
 
 def quota(line: str, most: int) -> int:
-    """Return the cores that a line of cgroup's cpu.max grants, at most `most`.
+    """
+    Return the cores that a line of cgroup's cpu.max grants, at most `most`.
 
     Such as '150000 100000': microseconds of work in each so many, of all cores together.
     """
@@ -53,7 +56,8 @@ def computes_bf16() -> bool:
 
 
 def cuts_off_bytes() -> bool:
-    """Tell whether what 8 bits multiply is added up in 16 bits first, and cut off there.
+    """
+    Tell whether what 8 bits multiply is added up in 16 bits first, and cut off there.
 
     By an x86 processor without VNNI, unless it is asked for a slower way.
     """

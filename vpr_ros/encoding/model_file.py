@@ -1,4 +1,5 @@
-"""A model's file before it runs: its SHA-256, and whether the file is all there is of the model.
+"""
+A model's file before it runs: its SHA-256, and whether the file is all there is of the model.
 
 Only as much of ONNX is read as that takes; what the model computes is the engine's to find out.
 """
@@ -47,7 +48,8 @@ class _Field(NamedTuple):
 
 
 def check_model_file(path: str | Path) -> str:
-    """Return the SHA-256 of a model's file, which is the model's identity.
+    """
+    Return the SHA-256 of a model's file, which is the model's identity.
 
     Raises FileNotFoundError, or ModelError for what is not ONNX, and for a model that keeps
     weights, or an engine, in other files: these could change, and its SHA-256 would not.

@@ -1,4 +1,5 @@
-"""Rosbag2 recordings, read and written through rosbags, without ROS.
+"""
+Rosbag2 recordings, read and written through rosbags, without ROS.
 
 Sqlite3 and mcap, plain or compressed. What the messages say is in messages.py; pixels are not
 converted here, and nothing is published (play.py).
@@ -48,7 +49,8 @@ POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/
 
 @lru_cache(maxsize=1)
 def _typestore() -> Typestore:
-    """Return the message definitions of ROS 2 Humble, whatever the bag itself carries.
+    """
+    Return the message definitions of ROS 2 Humble, whatever the bag itself carries.
 
     Bags of Humble and before in sqlite3 carry none. The messages read here have not changed since,
     and a definition in the bag of some message that is of no interest cannot get in the way.
@@ -57,7 +59,8 @@ def _typestore() -> Typestore:
 
 
 def rosbags_types(name: str) -> Any:
-    """Return rosbags' class for a message type, such as 'sensor_msgs/msg/Image'.
+    """
+    Return rosbags' class for a message type, such as 'sensor_msgs/msg/Image'.
 
     Raises KeyError for a type that is not of ROS 2 Humble.
     """
@@ -65,7 +68,8 @@ def rosbags_types(name: str) -> Any:
 
 
 class Bag:
-    """A rosbag2 recording that is open for reading: a directory, or one .mcap or .db3 file.
+    """
+    A rosbag2 recording that is open for reading: a directory, or one .mcap or .db3 file.
 
     A context manager. Every method raises SourceError, naming the bag, when it is damaged.
     """
@@ -114,7 +118,8 @@ class Bag:
         return all(profile.durability is QosDurability.TRANSIENT_LOCAL for profile in profiles)
 
     def image_topic(self, topic: str | None = None) -> str:
-        """Return the image topic to read: `topic`, or without one the first by name.
+        """
+        Return the image topic to read: `topic`, or without one the first by name.
 
         Raises SourceError, naming the image topics there are, when there is no such topic, it
         has no messages or is not one of images.
@@ -124,7 +129,8 @@ class Bag:
         return self._chosen(topic, found, 'images')
 
     def pose_topic(self, topic: str | None = None) -> str:
-        """Return the pose topic to read: `topic`, or without one the best there is.
+        """
+        Return the pose topic to read: `topic`, or without one the best there is.
 
         PoseWithCovarianceStamped goes before PoseStamped, and that before Odometry, but a topic
         with few messages after those with many. Raises SourceError, naming the topics there are,
@@ -137,7 +143,8 @@ class Bag:
         return self._chosen(topic, found, 'poses')
 
     def odometry(self, topic: str | None = None) -> poses.PoseTrack | None:
-        """Read the odometry on `topic`, or on the first topic of that type; None without any.
+        """
+        Read the odometry on `topic`, or on the first topic of that type; None without any.
 
         Raises SourceError when `topic` has none.
         """
@@ -147,7 +154,8 @@ class Bag:
         return self.poses(self._chosen(topic, found, 'odometry'))
 
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:
-        """Yield (stamp in ns, Image or CompressedImage) in the order of the recording.
+        """
+        Yield (stamp in ns, Image or CompressedImage) in the order of the recording.
 
         The stamp is the header's, or where that is zero the time of recording. Pixels are left
         as they are: `messages.rgb` converts them.
@@ -156,7 +164,8 @@ class Bag:
             yield messages.stamp_ns(message.header) or time, message
 
     def poses(self, topic: str) -> poses.PoseTrack:
-        """Read all poses of a topic, sorted by stamp; unusable ones are left out and counted.
+        """
+        Read all poses of a topic, sorted by stamp; unusable ones are left out and counted.
 
         Raises SourceError when none is usable, or when their frame changes on the way.
         """
@@ -181,7 +190,8 @@ class Bag:
         return track
 
     def raw(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
-        """Yield (topic, type, time of recording in ns, serialised message), in time order.
+        """
+        Yield (topic, type, time of recording in ns, serialised message), in time order.
 
         All topics, or those named; raises SourceError for a topic the bag does not have.
         """
@@ -220,7 +230,8 @@ class Bag:
 
 
 class BagWriter:
-    """A rosbag2 directory that is being written, and is there only once it is complete.
+    """
+    A rosbag2 directory that is being written, and is there only once it is complete.
 
     A context manager; after an exception in it nothing is left behind. A path that ends in .mcap
     is written as mcap, any other as sqlite3. Raises VprError when the path exists already and

@@ -1,4 +1,5 @@
-"""Conversions between ROS messages and plain values, for rclpy's messages and for rosbags'.
+"""
+Conversions between ROS messages and plain values, for rclpy's messages and for rosbags'.
 
 Nothing of ROS is imported here before it is used: a builder gets its classes from `types`, which
 maps a name such as 'geometry_msgs/msg/PoseStamped' to a class. Files and topics are not here.
@@ -66,7 +67,8 @@ def float32(types: Types, value: float) -> Any:
 
 
 def rgb(message: Any, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
+    """
+    Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
 
     A JPEG much larger than `enough` (height, width) comes smaller: see images.decode. Raises
     ImageError when it cannot be converted.
@@ -77,7 +79,8 @@ def rgb(message: Any, enough: tuple[int, int] | None = None) -> NDArray[np.uint8
 
 
 def rgb_from_image(message: Any) -> NDArray[np.uint8]:
-    """Return the picture of a sensor_msgs/Image as uint8 (H,W,3) RGB.
+    """
+    Return the picture of a sensor_msgs/Image as uint8 (H,W,3) RGB.
 
     It may be a view of the message's data. The common encodings are converted here, row padding
     included; others by cv_bridge where that is installed. Raises ImageError for an encoding that
@@ -91,7 +94,8 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
 
 def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
                         ) -> NDArray[np.uint8]:
-    """Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
+    """
+    Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
 
     Raises ImageError when it is a depth picture, damaged, or of a format OpenCV cannot decode.
     """
@@ -103,7 +107,8 @@ def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
 
 
 def pose_of(message: Any) -> Floats:
-    """Return the pose (7,) of an Odometry, PoseStamped or PoseWithCovarianceStamped.
+    """
+    Return the pose (7,) of an Odometry, PoseStamped or PoseWithCovarianceStamped.
 
     Raises PoseError when it is not finite or its quaternion has no length.
     """
@@ -146,7 +151,8 @@ def transform(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose
 def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats,
              velocity: Floats, *, pose_covariance: Floats | None = None,
              twist_covariance: Floats | None = None) -> Any:
-    """Return a nav_msgs/Odometry of a pose (7,) and a velocity (2,).
+    """
+    Return a nav_msgs/Odometry of a pose (7,) and a velocity (2,).
 
     The velocity is forward m/s and yaw rad/s, in the child frame. The covariances are (6,6);
     without them they are zero, which nav_msgs does not define and filters read as certainty.
@@ -181,7 +187,8 @@ def compressed_image(types: Types, stamp: int, frame_id: str, picture: NDArray[n
 
 def camera_info(types: Types, stamp: int, frame_id: str, camera_matrix: Floats, width: int,
                 height: int) -> Any:
-    """Return the sensor_msgs/CameraInfo of a pinhole camera without distortion.
+    """
+    Return the sensor_msgs/CameraInfo of a pinhole camera without distortion.
 
     `camera_matrix` is (3,3): focal lengths and principal point in pixels.
     """
@@ -238,7 +245,8 @@ def _flat(matrix: Floats | None, size: int) -> Floats:
 
 
 def _sequence(cls: Any, code: str, values: NDArray[Any]) -> Any:
-    """Return values as what a message class takes for a sequence without converting it again.
+    """
+    Return values as what a message class takes for a sequence without converting it again.
 
     rosbags wants numpy arrays; rclpy takes an array.array as it is, and walks through anything
     else one number at a time.

@@ -1,4 +1,5 @@
-"""The same work on several things at once, each in a process of its own.
+"""
+The same work on several things at once, each in a process of its own.
 
 What the work is, is the callers'. Threads that overlap the stages of one work are in ahead.py.
 """
@@ -32,7 +33,8 @@ Result = TypeVar('Result')
 
 def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], jobs: int,
                  progress: Report) -> list[Result]:
-    """Return `work(item, report)` for each item, in their order, `jobs` of them at a time.
+    """
+    Return `work(item, report)` for each item, in their order, `jobs` of them at a time.
 
     What a process reports, a number of steps, is passed on to `progress`. The work, the items and
     the results are pickled on their way. The first error ends all processes and is raised here,
@@ -75,7 +77,8 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put a Ctrl-C off, and keep it from processes that are started meanwhile.
+    """
+    Put a Ctrl-C off, and keep it from processes that are started meanwhile.
 
     The terminal sends it to all of them. Blocked here it may still reach another thread, and would
     then be raised in the middle of what this one does: so it is only noted.

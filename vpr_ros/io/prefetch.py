@@ -21,7 +21,8 @@ DEPTH = 16
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH,
           threads: int = 1) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield each item and its work's Future, in order; at most `depth` are worked on ahead.
+    """
+    Yield each item and its work's Future, in order; at most `depth` are worked on ahead.
 
     Items are taken in the caller's thread, the work is done in `threads` others: OpenCV and ONNX
     Runtime leave the interpreter free meanwhile. `result()` raises what the work raised. When the

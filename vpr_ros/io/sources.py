@@ -1,4 +1,5 @@
-"""Where frames with poses come from: a rosbag2, or a folder of pictures with a pose file.
+"""
+Where frames with poses come from: a rosbag2, or a folder of pictures with a pose file.
 
 A source gives frames in order and decodes none that is not asked for.
 """
@@ -44,7 +45,8 @@ _POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
+    """
+    One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
 
     `load(enough)` gives them uint8 (H,W,3), smaller where that is quicker and `enough` (height,
     width) of them are left; whole without (see images.decode). `raw` says that its pixels wait in
@@ -70,7 +72,8 @@ class Source:
 
 
 class SourceAt(AbstractContextManager['Source']):
-    """A source that is opened by a `with` block.
+    """
+    A source that is opened by a `with` block.
 
     Unlike an open one it can be sent to another process. Its text is its path.
     """
@@ -95,7 +98,8 @@ class SourceAt(AbstractContextManager['Source']):
 def open_source(path: str | Path, *, image_topic: str | None = None,
                 pose_topic: str | None = None, pose_file: str | Path | None = None,
                 in_order: bool = False) -> SourceAt:
-    """Return a bag or a folder of pictures, to be opened as a source of frames with poses.
+    """
+    Return a bag or a folder of pictures, to be opened as a source of frames with poses.
 
     A bag gives each picture the pose that lies between the two messages around its stamp. A
     folder takes `pose_file`, or its own poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or
@@ -129,7 +133,8 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
 
 def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float
                  ) -> bool:
-    """Return whether a pose (7,) is `spacing` metres, or TURN, from the last one that was kept.
+    """
+    Return whether a pose (7,) is `spacing` metres, or TURN, from the last one that was kept.
 
     Without a last one it is new.
     """
@@ -153,7 +158,8 @@ def some_of(names: Sequence[str], most: int = 10) -> str:
 
 def read_ground_truth(path: str | Path, queries: Sequence[Path], references: Sequence[Path]
                       ) -> list[list[int]]:
-    """Return the right places of each query: numbers in `references`, none or more.
+    """
+    Return the right places of each query: numbers in `references`, none or more.
 
     `path` is a CSV with the columns query,reference: file names, a row for each right answer.
     Raises FileNotFoundError, or SourceError for a name that is not among the pictures, or is that
@@ -186,7 +192,8 @@ def _numbers_of(files: Sequence[Path]) -> dict[str, int]:
 
 
 def utm_of(name: str) -> tuple[float, float, float, str] | None:
-    """Return east, north (m), heading (radians about z, or nan) and zone that a name says.
+    """
+    Return east, north (m), heading (radians about z, or nan) and zone that a name says.
 
     The layout of the geo-localisation benchmarks, @east@north@zone@letter@...: fields 1 and 2 are
     metres, 3 and 4 the UTM zone, 9 a compass heading in degrees or empty. None for other names.

@@ -1,4 +1,5 @@
-"""Belief: a Bayes filter over the places of a map and one more state, 'nowhere on the map'.
+"""
+Belief: a Bayes filter over the places of a map and one more state, 'nowhere on the map'.
 
 It knows of poses, likelihoods and time; what a picture or a descriptor is, it does not know.
 """
@@ -78,7 +79,8 @@ much): mass that drives off the end of the map does not pile up there."""
 
 
 class Belief:
-    """The probability of each of N places and of being nowhere on the map; they sum to 1.
+    """
+    The probability of each of N places and of being nowhere on the map; they sum to 1.
 
     `places` is float64 (N,), `nowhere` a float. `support` float64 (N,) is the mean log-likelihood
     ratio of what was lately seen on the way to each place: it starts at zero, and where ways meet
@@ -88,7 +90,8 @@ class Belief:
     """
 
     def __init__(self, place_poses: Floats, spacing: float = 0.0) -> None:
-        """Take the poses (N,7) of the places, and the metres between neighbours.
+        """
+        Take the poses (N,7) of the places, and the metres between neighbours.
 
         Without a spacing, the median distance to the nearest place is taken. Only where the
         places are matters, not their order.
@@ -146,7 +149,8 @@ class Belief:
         self._start(np.full(self._count, (1 - self.nowhere) / self._count))
 
     def expect(self, pose: Floats, deviation: float) -> None:
-        """Start over around a pose (7,) that somebody gave, within some metres (1 sigma).
+        """
+        Start over around a pose (7,) that somebody gave, within some metres (1 sigma).
 
         Raises ValueError for a deviation that is not finite or is below zero.
         """
@@ -163,7 +167,8 @@ class Belief:
 
     def predict(self, seconds: float, motion: Floats | None, max_speed: float,
                 odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
-        """Let time pass while the robot moves.
+        """
+        Let time pass while the robot moves.
 
         With `motion` float64 (3,) (metres ahead, metres to the left, radians turned: odometry's
         increment, off by `odometry_error` metres per metre), mass moves to the places that agree
@@ -199,7 +204,8 @@ class Belief:
 
     def update(self, places: NDArray[np.int64], ratios: Floats, rest: float, *,
                weight: float = 1.0, novelty: float = 1.0) -> None:
-        """Take in what was seen: the likelihood ratios (k,) of `places`, `rest` of all others.
+        """
+        Take in what was seen: the likelihood ratios (k,) of `places`, `rest` of all others.
 
         A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1. The belief
         takes it to the power of `weight`, the support counts it as `novelty` (0 to 1) of a frame.
@@ -274,7 +280,8 @@ class Belief:
             self._evidence[:, block] = change @ self._evidence[:, block]
 
     def _move(self, length: float, motion: Floats | None, odometry_error: float) -> float:
-        """Move the mass of each state to those of its place's neighbours that one step leads to.
+        """
+        Move the mass of each state to those of its place's neighbours that one step leads to.
 
         `length` is that of the motion or, without one, that of the fastest. Returns the mass that
         finds none there.
@@ -324,7 +331,8 @@ class Belief:
 
     def _ways(self, place: NDArray[np.int64], near: NDArray[np.int32]
               ) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats]]:
-        """Return how far the places `near` (m,16) are ahead of places (m,), aside, and turned.
+        """
+        Return how far the places `near` (m,16) are ahead of places (m,), aside, and turned.
 
         And the cosine and sine of half the turn.
         """
@@ -344,7 +352,8 @@ class Belief:
 
 @dataclass(frozen=True)
 class _Alike:
-    """What has happened to all states of a belief alike since their numbers were last touched.
+    """
+    What has happened to all states of a belief alike since their numbers were last touched.
 
     A state whose numbers are m and e has the mass `scale * m + landed`, and the evidence
     `scale * (fade * e + drift * m) + proven`.

@@ -1,4 +1,5 @@
-"""Localizer: a picture and its stamp in, an Estimate out.
+"""
+Localizer: a picture and its stamp in, an Estimate out.
 
 The robot, the offline replay and the evaluation run this one class. It knows of no messages, no
 node and no files.
@@ -61,7 +62,8 @@ _STILL = 0.002
 
 @dataclass(frozen=True)
 class Candidates:
-    """Places that may be the one, best first.
+    """
+    Places that may be the one, best first.
 
     places int64 (k,); similarity float32 (k,) cosine; probability float64 (k,) that this is the
     place; poses float64 (k,7).
@@ -75,7 +77,8 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Where the camera's robot is, and how sure that is.
+    """
+    Where the camera's robot is, and how sure that is.
 
     stamp int ns, that of the picture; pose float64 (7,) and covariance float64 (6,6) (metres,
     radians; symmetric positive definite) in the map's frame: the best guess, which is to be used
@@ -102,7 +105,8 @@ class Estimate:
 
 
 class Localizer:
-    """Finds pictures on a map. One instance follows one drive; it is not thread-safe.
+    """
+    Finds pictures on a map. One instance follows one drive; it is not thread-safe.
 
     `top_k` candidates are reported; `min_confidence` is the confidence from which an estimate is
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
@@ -164,7 +168,8 @@ class Localizer:
         return self._belief.places
 
     def modes(self) -> Candidates:
-        """Return where the belief is after the latest frame: its modes, at most `top_k`.
+        """
+        Return where the belief is after the latest frame: its modes, at most `top_k`.
 
         Places that hold more of it than any other within `correct_radius`, each with all that is
         held there as its probability; without those that hold next to nothing. The similarity is
@@ -193,7 +198,8 @@ class Localizer:
                           self.place_map.poses[places])
 
     def take_over(self, old: Localizer) -> None:
-        """Go on with the drive that another localiser followed, on another map of the same model.
+        """
+        Go on with the drive that another localiser followed, on another map of the same model.
 
         The drive's running mean and its last stamp are kept, the belief starts over.
         """
@@ -202,7 +208,8 @@ class Localizer:
         self._last_stamp = old._last_stamp
 
     def resume(self, state: DriveState) -> None:
-        """Go on with the running mean of an earlier run, if the first frame shows it is young.
+        """
+        Go on with the running mean of an earlier run, if the first frame shows it is young.
 
         Only if it is of the last seconds, a node that crashed, it says where the robot is, too:
         later it may have been moved. Raises ValueError for a state of another dimension, or that
@@ -220,7 +227,8 @@ class Localizer:
 
     def localize(self, rgb: NDArray[np.uint8], stamp: int,
                  odometry: NDArray[np.float64] | None = None) -> Estimate:
-        """Return the estimate for a uint8 (H,W,3) picture taken at `stamp` (ns).
+        """
+        Return the estimate for a uint8 (H,W,3) picture taken at `stamp` (ns).
 
         `odometry` is the pose (7,) at that time in a frame that does not jump (REP-105 odom), or
         None. A stamp more than a second before the last one starts a new drive; one that is
@@ -302,7 +310,8 @@ class Localizer:
         self._pending_seconds = 0.0
 
     def _stands(self, descriptor: NDArray[np.float32], step: NDArray[np.float64] | None) -> bool:
-        """Return whether the robot is where it was: then no time passes for the belief.
+        """
+        Return whether the robot is where it was: then no time passes for the belief.
 
         By odometry's step (3,), or without it when the view is that of the last frame that moved.
         """
@@ -314,7 +323,8 @@ class Localizer:
         return False
 
     def _move(self, seconds: float, step: NDArray[np.float64] | None) -> None:
-        """Let the belief follow the robot; less than a spacing is saved up for later.
+        """
+        Let the belief follow the robot; less than a spacing is saved up for later.
 
         Mass that moves in many small steps would spread by the map's grid in each of them.
         """
@@ -370,7 +380,8 @@ class Localizer:
                         mass, support, reason)
 
     def _deviation(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the covariance (6,6) of a robot that is at a place, but not exactly there.
+        """
+        Return the covariance (6,6) of a robot that is at a place, but not exactly there.
 
         The map's grid, and how far robots drive beside their old track (`Calibration.deviation`).
         """

@@ -1,4 +1,5 @@
-"""The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
+"""
+The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
 
 What it is taken out of, and what for, is in localizer.py and place_map.py.
 """
@@ -26,7 +27,8 @@ RECENT = 10_000_000_000
 
 
 class DriveMean:
-    """The running mean of a drive's descriptors, float32 (D,), started from the map's own.
+    """
+    The running mean of a drive's descriptors, float32 (D,), started from the map's own.
 
     A season or the light shifts all descriptors of a drive together; the mean follows that shift.
     The prior weighs as much as `prior` frames, and old frames fade with the weight `memory`.
@@ -52,7 +54,8 @@ class DriveMean:
 
 @dataclass(frozen=True)
 class DriveState:
-    """What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns.
+    """
+    What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns.
 
     `pose`: float64 (7,) of the last trusted estimate in the map's frame, and `posed`, its stamp;
     NaN where there was none.
@@ -66,7 +69,8 @@ class DriveState:
 
 
 def write_state(path: str | Path, state: DriveState, model: str) -> None:
-    """Write a state, and the digest of the model it is of, to an .npz file: whole, or not at all.
+    """
+    Write a state, and the digest of the model it is of, to an .npz file: whole, or not at all.
 
     Raises OSError or VprError when it cannot be written.
     """
@@ -77,7 +81,8 @@ def write_state(path: str | Path, state: DriveState, model: str) -> None:
 
 
 def read_state(path: str | Path, model: str) -> DriveState | None:
-    """Read a state; None when there is no file, or one of another model.
+    """
+    Read a state; None when there is no file, or one of another model.
 
     Raises VprError when the file is damaged.
     """

@@ -1,4 +1,5 @@
-"""From similarity to likelihood, and from belief to confidence: the numbers, and how to fit them.
+"""
+From similarity to likelihood, and from belief to confidence: the numbers, and how to fit them.
 
 Nothing here knows of frames or of time, nor where the examples come from (offline/calibrate.py).
 """
@@ -30,7 +31,8 @@ _FAR = 15.0
 
 @dataclass(frozen=True)
 class Curve:
-    """A monotone map from belief to confidence: a logistic law of three numbers.
+    """
+    A monotone map from belief to confidence: a logistic law of three numbers.
 
     log-odds of being right = offset + mass * log-odds of the belief's mode
     + support * mean log-likelihood ratio on the way there (`Belief.support`). `weight` is what one
@@ -65,7 +67,8 @@ DEFAULT_CURVES = {'odometry': Curve(-4.9, 0.68, 1.92, 0.3), 'filter': Curve(-4.8
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is known of the similarities of same and of other places, and what belief is worth.
+    """
+    What is known of the similarities of same and of other places, and what belief is worth.
 
     A frame's similarities are first standardised by its own similarities to a sample of the map's
     places, so that dusk, which lowers them all, changes nothing. `separation`: how many standard
@@ -100,7 +103,8 @@ class Calibration:
         object.__setattr__(self, 'curves', DEFAULT_CURVES | curves)
 
     def ratios(self, scores: NDArray[np.floating[Any]] | float) -> Floats:
-        """Return p(score | same place) / p(score | other place) for standardised scores.
+        """
+        Return p(score | same place) / p(score | other place) for standardised scores.
 
         Both are normal with unit variance, `separation` apart: their ratio is exponential in the
         score. It is kept between `outliers` and `largest`: no one frame rules a place out or in.
@@ -123,7 +127,8 @@ def log_odds(probability: Floats | float) -> Floats:
 def fit_curve(mass: Floats, support: Floats, right: NDArray[np.bool_], prior: Curve, *,
               frames: Floats | float = 1.0, keep_shape: bool = False,
               prior_weight: float = 1.0) -> Curve:
-    """Return the curve that best tells the right (N,) from the wrong, by belief's two numbers.
+    """
+    Return the curve that best tells the right (N,) from the wrong, by belief's two numbers.
 
     Logistic regression (Platt 1999) with a normal prior about another curve, so that a drive on
     which all went well does not make it certain. `frames` (N,): how many independent frames each

@@ -1,4 +1,5 @@
-"""Index: kinds of search over descriptors, which of them fits a map, and how exact it is.
+"""
+Index: kinds of search over descriptors, which of them fits a map, and how exact it is.
 
 Vectors in, an object that finds the most similar of them out. Where they come from and what a
 map is, is not known here.
@@ -46,7 +47,8 @@ _LEARNED_FROM = 128  # vectors for each centroid; more do not move it
 
 
 class Reranked:
-    """Codes in memory find the best few hundred; half-precision vectors on disk order them.
+    """
+    Codes in memory find the best few hundred; half-precision vectors on disk order them.
 
     Has what a FAISS index has and PlaceMap uses: `d`, `ntotal`, `search`, `reconstruct_batch`.
     `codes` is a FAISS index of N vectors, `vectors` float16 (N,D), in memory or mapped from a
@@ -64,7 +66,8 @@ class Reranked:
         self.rows = vectors
 
     def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-        """Return similarities float32 (Q,k) and numbers int64 (Q,k), best first.
+        """
+        Return similarities float32 (Q,k) and numbers int64 (Q,k), best first.
 
         Where fewer are found, the rest is -1 in both, as in FAISS.
         """
@@ -91,7 +94,8 @@ class Reranked:
 
 
 def search(index: Any, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-    """Return similarities float32 (Q,k) and numbers int64 (Q,k) of the most similar, best first.
+    """
+    Return similarities float32 (Q,k) and numbers int64 (Q,k) of the most similar, best first.
 
     A single query is answered by one core, unless there are many vectors to look through: to wait
     for a second core, which the network may keep busy, takes many times as long as the search.
@@ -112,7 +116,8 @@ def _large(index: Any) -> bool:
 
 
 def make_index(vectors: Floats, kind: str) -> Any:
-    """Return a trained index (inner product) of `kind` that holds `vectors` (N,D).
+    """
+    Return a trained index (inner product) of `kind` that holds `vectors` (N,D).
 
     Raises ValueError for an unknown kind, or one that needs more places to learn from.
     """
@@ -163,7 +168,8 @@ def make_index(vectors: Floats, kind: str) -> Any:
 
 def fit_index(vectors: Floats, kind: str, exact_bytes: int = EXACT_BYTES
               ) -> tuple[Any, str, float]:
-    """Return an index of vectors (N,D), its kind, and its recall@1 of the exact answer.
+    """
+    Return an index of vectors (N,D), its kind, and its recall@1 of the exact answer.
 
     'auto' is 'fp16' while the vectors take no more than `exact_bytes`, and above that 'rerank',
     whose search is widened until the recall reaches RECALL; where it does not, 'flat'. Other kinds
@@ -191,7 +197,8 @@ def fit_index(vectors: Floats, kind: str, exact_bytes: int = EXACT_BYTES
 
 def other_views(vectors: Floats, least: float, most: float, rng: np.random.Generator,
                 count: int = _QUERIES) -> Floats:
-    """Return queries float32 (count,D) as another season would give of some of the vectors (N,D).
+    """
+    Return queries float32 (count,D) as another season would give of some of the vectors (N,D).
 
     Each is a vector and a disturbance that is random, yet made as the vectors differ among
     themselves; its cosine similarity to the vector is about `least` to `most`. White noise would
@@ -225,7 +232,8 @@ def _recall(index: Any, vectors: Floats, queries: Floats, best: Floats) -> float
 
 
 def save_vectors(index: Reranked, path: Path) -> None:
-    """Write the vectors of an index to a file from which they can be mapped.
+    """
+    Write the vectors of an index to a file from which they can be mapped.
 
     In parts: numpy would take a mapped file for a small thing, and copy it whole.
     """
@@ -237,7 +245,8 @@ def save_vectors(index: Reranked, path: Path) -> None:
 
 
 def open_vectors(codes: Any, path: Path) -> Reranked:
-    """Return the index whose vectors are in a file, which stays on disk.
+    """
+    Return the index whose vectors are in a file, which stays on disk.
 
     Raises ValueError when the file does not hold float16 (N,D).
     """

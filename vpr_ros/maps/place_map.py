@@ -1,4 +1,5 @@
-"""PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
+"""
+PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
 
 A map is a directory: `map.yaml` (what it is, and the SHA-256 of the rest), `index.faiss` (the
 descriptors, each centred on its session's mean and renormalised; `vectors.npy`, where they stay
@@ -82,7 +83,8 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of map.yaml but for counts and digests, which follow from the files.
+    """
+    The contents of map.yaml but for counts and digests, which follow from the files.
 
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
@@ -101,7 +103,8 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PlaceMap:
-    """N places: where each is, and how it looks, ready to be searched.
+    """
+    N places: where each is, and how it looks, ready to be searched.
 
     index holds N descriptors of D float32, centred on their session's mean and renormalised;
     stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
@@ -125,7 +128,8 @@ class PlaceMap:
     def build(cls, descriptors: NDArray[np.float32], stamps: NDArray[np.int64],
               poses: NDArray[np.float64], sessions: NDArray[np.int32], manifest: Manifest,
               thumbnails: Sequence[bytes] = ()) -> PlaceMap:
-        """Make a map of N places from descriptors float32 (N,D) of unit norm.
+        """
+        Make a map of N places from descriptors float32 (N,D) of unit norm.
 
         Where the manifest's index is 'auto', one is chosen (index.py). Raises ValueError for no
         places, lengths, sessions or dimensions that disagree, an unknown index kind, or too few
@@ -161,7 +165,8 @@ class PlaceMap:
 
     def search(self, descriptors: NDArray[np.float32], k: int
                ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the k most similar places of each centred descriptor (Q,D), best first.
+        """
+        Return the k most similar places of each centred descriptor (Q,D), best first.
 
         Gives cosine similarities float32 (Q,k) and places int64 (Q,k). k is cut to N; where an
         approximate index finds fewer, place 0 stands in with similarity -1.
@@ -170,7 +175,8 @@ class PlaceMap:
         return np.where(places < 0, np.float32(-1), similarity), np.maximum(places, 0)
 
     def vectors(self, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return the centred descriptors float32 (M,D) of some places, or of all of them.
+        """
+        Return the centred descriptors float32 (M,D) of some places, or of all of them.
 
         What a compressed index gives back is what it kept of them.
         """
@@ -192,7 +198,8 @@ class PlaceMap:
         return replace(self, manifest=replace(self.manifest, calibration=calibration.as_dict()))
 
     def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
-        """Return the picture of a place, uint8 (h,w,3) RGB, or None when the map has none.
+        """
+        Return the picture of a place, uint8 (h,w,3) RGB, or None when the map has none.
 
         Raises MapError when the file is gone or is not what the map was written with.
         """
@@ -213,7 +220,8 @@ class PlaceMap:
         return self.thumbnails[place]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the map to the directory `path`: whole, or not at all.
+        """
+        Write the map to the directory `path`: whole, or not at all.
 
         Raises VprError when `path` exists and `overwrite` is false, OSError on a full disk.
         """
@@ -245,7 +253,8 @@ class PlaceMap:
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
              ) -> PlaceMap:
-        """Read a map, checking its digests, counts and dimensions.
+        """
+        Read a map, checking its digests, counts and dimensions.
 
         Of vectors that stay on disk, which may be gigabytes, only the size and spots all over the
         file are checked, and with `verify` every byte. With an encoder, also checks that its model
@@ -311,7 +320,8 @@ class PlaceMap:
 
 
 def centre(descriptors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return descriptors (...,D) less `mean`, scaled to unit norm; zero where nothing is left.
+    """
+    Return descriptors (...,D) less `mean`, scaled to unit norm; zero where nothing is left.
 
     A season, the light or a camera moves all descriptors of a drive together; the difference to
     the drive's mean is what tells its places apart.

@@ -1,4 +1,5 @@
-"""Build a map from the drives of one or more sources, one after another or side by side.
+"""
+Build a map from the drives of one or more sources, one after another or side by side.
 
 Where frames come from is in sources.py, what a map is in place_map.py.
 """
@@ -51,7 +52,8 @@ _REPORT = 32
 
 @dataclass(frozen=True)
 class Places:
-    """The places of one drive.
+    """
+    The places of one drive.
 
     descriptors float32 (N,D) of unit norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails
     N JPEG files, or none.
@@ -72,7 +74,8 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
               index: str = defaults.INDEX, thumbnails: bool = True, rehearse: bool = True,
               jobs: int = 1) -> PlaceMap:
-    """Make a map of all sources, each a session, with a place every `spacing` metres.
+    """
+    Make a map of all sources, each a session, with a place every `spacing` metres.
 
     Its confidence is fitted by rehearsing on the map itself (calibrate.py), unless `rehearse` is
     false. `conditions` names each session's season or light. With more `jobs` than one, as many
@@ -126,7 +129,8 @@ def _places_in_process(opened: AbstractContextManager[Source], report: Callable[
 def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: float, *,
             thumbnails: bool, report: Callable[[int], object] | None = None,
             before: Sequence[tuple[str, str]] = ()) -> Places:
-    """Read one source to its end; what is read goes to `report`, or to a bar of its own.
+    """
+    Read one source to its end; what is read goes to `report`, or to a bar of its own.
 
     Raises SourceError at once when its frames of reference are not those of the sources `before`.
     """

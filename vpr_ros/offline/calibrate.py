@@ -1,4 +1,5 @@
-"""Fit a map's confidence to drives whose truth is known.
+"""
+Fit a map's confidence to drives whose truth is known.
 
 The laws that are fitted are in calibration.py; how a map does without drives, in rehearse.py.
 """
@@ -58,7 +59,8 @@ _SETTLING = 10
 
 @dataclass(frozen=True)
 class KnownDrive:
-    """A drive whose truth is known.
+    """
+    A drive whose truth is known.
 
     descriptors float32 (N,D) of unit norm; stamps int64 (N,) ns; truth float64 (N,7), NaN where
     it is not known; odometry float64 (N,7), NaN where there is none. Of a drive that is not
@@ -88,7 +90,8 @@ class KnownDrive:
 
 @dataclass(frozen=True)
 class Examples:
-    """What came of drives, frame by frame (N,): belief, whether right, on the map, which fold.
+    """
+    What came of drives, frame by frame (N,): belief, whether right, on the map, which fold.
 
     `residual` (N,2) is how far off the pose was, metres ahead and aside, and `spread` (N,2) the
     variances that the belief alone gave for it.
@@ -104,7 +107,8 @@ class Examples:
 
     @property
     def counts(self) -> Floats:
-        """How many independent frames each row counts for.
+        """
+        How many independent frames each row counts for.
 
         Those off the map count as much in all as those on it: to begin with, the belief takes the
         one to be as likely as the other, too.
@@ -132,7 +136,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Fit:
-    """A calibration, and for each way that was fitted its examples and held-out confidence (N,).
+    """
+    A calibration, and for each way that was fitted its examples and held-out confidence (N,).
 
     `before` (N,) is what the calibration that was there says, and `examples_before` are its own:
     with another law other beliefs, and poses, come of the same drives.
@@ -161,7 +166,8 @@ class Fit:
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
                image_topic: str | None = None, odometry_topic: str | None = None) -> KnownDrive:
-    """Encode the frames of a bag that have a true pose on `truth_topic` (the best one without).
+    """
+    Encode the frames of a bag that have a true pose on `truth_topic` (the best one without).
 
     Raises SourceError when fewer than 30 have one.
     """
@@ -195,7 +201,8 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
 def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive], *,
               correct_radius: float = defaults.CORRECT_RADIUS,
               max_speed: float = defaults.MAX_SPEED) -> Fit:
-    """Fit the calibration of a map to drives through it: its curves, and its deviation.
+    """
+    Fit the calibration of a map to drives through it: its curves, and its deviation.
 
     Each drive is also held against the map without the stretch it drives through: every pose that
     this gives is wrong. The curves are drawn to the defaults, which hold for the default law of
@@ -301,7 +308,8 @@ def _same_law(one: Calibration, other: Calibration, way: str) -> bool:
 
 
 def _deviation(examples: Examples, drives: int) -> tuple[float, float, float]:
-    """Return how far (m ahead, m aside, rad; 1 sigma) a robot is from the right place.
+    """
+    Return how far (m ahead, m aside, rad; 1 sigma) a robot is from the right place.
 
     Within a drive it keeps to its line, so that a drive tells one distance: the default counts as
     one drive more.

@@ -1,4 +1,5 @@
-"""The demo: map a street in winter, drive it again in spring, and find the way.
+"""
+The demo: map a street in winter, drive it again in spring, and find the way.
 
 The caller says how the spring drive is played: to the real node, a process of its own, over DDS.
 Without that the same Localizer replays the bag.
@@ -53,7 +54,8 @@ class Recorder(Protocol):
 
 def demo(output: str | Path, *, seed: int = 7, model: str | None = None,
          play_to_node: Callable[..., Recorder] | None = None) -> int:
-    """Run the demo in the folder `output`; print what came of it and draw demo.png.
+    """
+    Run the demo in the folder `output`; print what came of it and draw demo.png.
 
     `play_to_node` is that of ros/node_process.py; without it the bag is replayed offline. Returns
     0 when most of the published poses were right, else 1. Raises VprError when a step fails.

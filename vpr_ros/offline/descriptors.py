@@ -1,4 +1,5 @@
-"""Descriptors of many pictures: decoded ahead, and encoded in batches or frame by frame.
+"""
+Descriptors of many pictures: decoded ahead, and encoded in batches or frame by frame.
 
 Those of files are kept for the next time. What is done with them is the callers'.
 """
@@ -48,7 +49,8 @@ _KEPT_HEIGHT = 240
 def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder, name: str,
              files: Sequence[Path] | None = None
              ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return the descriptors (N,D) of N pictures, and the seconds of each, (N,), by stage.
+    """
+    Return the descriptors (N,D) of N pictures, and the seconds of each, (N,), by stage.
 
     With the `files` that `loads` reads, they are kept under the user's cache directory, by model
     and by the files' names, sizes and times; those that come from there took no time, and the
@@ -77,7 +79,8 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
 
 def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
             ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
-    """Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
+    """
+    Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 
     `frames` are stamps in ns with an Image or a CompressedImage. They are read in the caller's
     thread, decoded in a second and encoded in others, each by itself as the node does, so that the
@@ -97,7 +100,8 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
 
 def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | None = None
                     ) -> tuple[list[Frame], NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
+    """
+    Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
 
     Only the frames of `wanted` numbers, if given. Frames whose picture is bad are left out,
     counted and logged. What would keep raw pixels in memory gives a JPEG of _KEPT_HEIGHT instead.

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def draw_drive(path: str | Path, place_map: PlaceMap, stamps: NDArray[np.int64],
                estimated: NDArray[np.float64], trusted: NDArray[np.bool_], score: DriveScore,
                correct_radius: float, queries: Mapping[int, NDArray[np.uint8]]) -> None:
-    """Draw the route, true and estimated positions, and each query beside its match.
+    """
+    Draw the route, true and estimated positions, and each query beside its match.
 
     stamps (N,), estimated (N,7) and trusted (N,) describe the drive; `queries` are pictures of
     some of its frames by their stamps. Needs matplotlib.

@@ -1,4 +1,5 @@
-"""Whether the same place lies together, whatever the season, in the descriptors of drives.
+"""
+Whether the same place lies together, whatever the season, in the descriptors of drives.
 
 Pictures of them by t-SNE and UMAP, and the share that says it in a number. What happens inside the
 network is in training/words.py.
@@ -39,7 +40,8 @@ _NEIGHBOURS = 15
 
 @dataclass(frozen=True)
 class DescribedDrive:
-    """Some frames of a drive: `label` (its season), `descriptors` float32 (N,D), positions (N,3).
+    """
+    Some frames of a drive: `label` (its season), `descriptors` float32 (N,D), positions (N,3).
 
     `pictures` are those that were asked for, uint8 (H,W,3), by the number of the frame. `centred`
     says that the drive's mean is out of the descriptors already, as a map keeps them.
@@ -54,7 +56,8 @@ class DescribedDrive:
 
 @dataclass(frozen=True)
 class Together:
-    """How much the same place lies together in different drives.
+    """
+    How much the same place lies together in different drives.
 
     `frames`: those that have a frame of another drive within the radius; of these, `share` have
     it as their nearest descriptor among all other drives, `centred` when each drive's mean is
@@ -69,7 +72,8 @@ class Together:
 
 def describe_drive(source: Source, encoder: Encoder, label: str, most: int, pictures: int
                    ) -> DescribedDrive:
-    """Describe at most `most` frames of a source, evenly; keep that many of their pictures.
+    """
+    Describe at most `most` frames of a source, evenly; keep that many of their pictures.
 
     Raises SourceError when it has none.
     """
@@ -79,7 +83,8 @@ def describe_drive(source: Source, encoder: Encoder, label: str, most: int, pict
 
 
 def describe_map(place_map: PlaceMap, most: int, pictures: int) -> list[DescribedDrive]:
-    """Return at most `most` places of each session of a map, evenly; some have thumbnails.
+    """
+    Return at most `most` places of each session of a map, evenly; some have thumbnails.
 
     Labels are the sessions' conditions, or their sources where the condition is unknown. What a
     map keeps is centred.
@@ -97,7 +102,8 @@ def describe_map(place_map: PlaceMap, most: int, pictures: int) -> list[Describe
 
 
 def together(drives: Sequence[DescribedDrive], radius: float) -> Together:
-    """Return how much the same place, within `radius` metres, lies together in several drives.
+    """
+    Return how much the same place, within `radius` metres, lies together in several drives.
 
     Raises VprError when there is one drive only, or none passes where another did.
     """
@@ -114,7 +120,8 @@ def together(drives: Sequence[DescribedDrive], radius: float) -> Together:
 
 
 def together_in_plane(drives: Sequence[DescribedDrive], points: Floats, radius: float) -> float:
-    """Return the share of frames, as in Together, whose nearest point (M,2) is of their place.
+    """
+    Return the share of frames, as in Together, whose nearest point (M,2) is of their place.
 
     What a picture shows of the descriptors. Raises VprError as `together` does.
     """
@@ -162,7 +169,8 @@ def centred(drives: Sequence[DescribedDrive]) -> Vectors:
 
 
 def embed(vectors: Vectors, method: str, seed: int = 0) -> tuple[Floats, float]:
-    """Return vectors (M,D) in the plane, (M,2), by 'tsne' or 'umap', and its trustworthiness.
+    """
+    Return vectors (M,D) in the plane, (M,2), by 'tsne' or 'umap', and its trustworthiness.
 
     That is 1 when the neighbours in the plane are neighbours in truth (Venna and Kaski 2001).
     Raises VprError when the library is missing, or for fewer than four vectors.
@@ -189,7 +197,8 @@ def embed(vectors: Vectors, method: str, seed: int = 0) -> tuple[Floats, float]:
 
 def draw_embedding(path: str | Path, drives: Sequence[DescribedDrive],
                    layouts: Mapping[str, Floats], radius: float, title: str) -> None:
-    """Draw points (M,2) twice: coloured by where the frame is, and by which drive it is of.
+    """
+    Draw points (M,2) twice: coloured by where the frame is, and by which drive it is of.
 
     `layouts`, by what was done to the descriptors, each become a row. Where: by the metres that
     the first drive had driven there. Lines join the same place, within `radius` metres, in the

@@ -1,4 +1,5 @@
-"""Evaluate: queries whose truth is known against a map, through the Localizer that robots run.
+"""
+Evaluate: queries whose truth is known against a map, through the Localizer that robots run.
 
 Each function makes an Evaluation (evaluation.py); `summary` makes figures of it, by metrics.py.
 """
@@ -61,7 +62,8 @@ def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | 
                  filter: bool = False,  # noqa: A002 (the node's name)
                  min_confidence: float = defaults.MIN_CONFIDENCE, cache: bool = True
                  ) -> Evaluation:
-    """Hold a folder of queries against a folder of pictures of places.
+    """
+    Hold a folder of queries against a folder of pictures of places.
 
     `ground_truth` is a CSV of (query,reference) file names, a row for each right answer. The
     places are where the database's poses.csv says, or else a metre apart, which counts for the
@@ -89,7 +91,8 @@ def evaluate_utm(folder: str | Path, encoder: Encoder, *, tolerance: float = UTM
                  filter: bool = False,  # noqa: A002 (the node's name)
                  min_confidence: float = defaults.MIN_CONFIDENCE, cache: bool = True
                  ) -> Evaluation:
-    """Hold `queries/` against `database/` of a folder whose file names say where they are.
+    """
+    Hold `queries/` against `database/` of a folder whose file names say where they are.
 
     Names are @east@north@zone@letter@... (sources.utm_of); right is a place within `tolerance`
     metres in the same zone. Raises SourceError for a name of another form.
@@ -115,7 +118,8 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
                    filter: bool = True,  # noqa: A002 (the node's name)
                    min_confidence: float = defaults.MIN_CONFIDENCE,
                    max_speed: float = defaults.MAX_SPEED) -> Evaluation:
-    """Drive through a map along a source of frames with poses: a bag, or a folder with poses.
+    """
+    Drive through a map along a source of frames with poses: a bag, or a folder with poses.
 
     Right is what lies within `tolerance` metres and `degrees` of the truth. There is no odometry:
     for a drive with it, replay the bag and evaluate that. Raises SourceError when the source has
@@ -147,7 +151,8 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
 def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.PoseTrack, *,
                     tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0,
                     min_confidence: float = defaults.MIN_CONFIDENCE) -> Evaluation:
-    """Judge the output of `vpr replay` by the true poses of that drive.
+    """
+    Judge the output of `vpr replay` by the true poses of that drive.
 
     A frame without a true pose takes no part. There is one candidate a frame, and no covariance.
     Raises FileNotFoundError or SourceError for a folder that is not one of a replay.
@@ -188,7 +193,8 @@ def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.Pose
 
 
 def summary(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the figures of an evaluation, as `vpr evaluate --json` writes them (docs/metrics.md).
+    """
+    Return the figures of an evaluation, as `vpr evaluate --json` writes them (docs/metrics.md).
 
     What cannot be said (no mapped or no unmapped query, no metric poses, no covariance) is None.
     """
@@ -239,7 +245,8 @@ def _pictures(references: Sequence[Path], files: Sequence[Path], truth: Sequence
               places: Floats | None, encoder: Encoder, tolerance: str, *, compensate: bool,
               filter: bool,  # noqa: A002 (the node's name)
               min_confidence: float, cache: bool) -> Evaluation:
-    """Hold query files against reference files; the right places of each query are `truth`.
+    """
+    Hold query files against reference files; the right places of each query are `truth`.
 
     The queries go through the Localizer in the order of their names, one a second: each for
     itself, or with `filter` as a drive without odometry at up to FASTEST places a query. What is
@@ -347,7 +354,8 @@ def _positions(files: Sequence[Path]) -> tuple[Floats, NDArray[np.str_]]:
 
 @dataclass(frozen=True)
 class DriveScore:
-    """How right a drive was, over the frames whose truth is known.
+    """
+    How right a drive was, over the frames whose truth is known.
 
     errors (N,) in metres and truth (N,7) are for every frame, NaN where it is not known;
     median_error is over the published poses.
@@ -365,7 +373,8 @@ class DriveScore:
 
 def score_drive(stamps: NDArray[np.int64], estimated: Floats, trusted: NDArray[np.bool_],
                 truth: poses.PoseTrack, correct_radius: float) -> DriveScore:
-    """Compare a drive's estimated poses (N,7), some of them `trusted` (N,), with the true ones.
+    """
+    Compare a drive's estimated poses (N,7), some of them `trusted` (N,), with the true ones.
 
     Raises SourceError when no estimate lies within the time of the truth.
     """

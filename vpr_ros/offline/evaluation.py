@@ -1,4 +1,5 @@
-"""Evaluation: what came of queries whose truth is known, in the form that all who judge take.
+"""
+Evaluation: what came of queries whose truth is known, in the form that all who judge take.
 
 How it comes about is in evaluate.py, what is counted in metrics.py, how it looks in report.py.
 """
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Q queries, in the order they were taken, against a map of N places; K candidates each.
+    """
+    Q queries, in the order they were taken, against a map of N places; K candidates each.
 
     `names` of the queries, for people. Estimates: `stamps` int64 (Q,) ns, `estimated` float64
     (Q,7), `covariance` float64 (Q,6,6), `confidence` float64 (Q,), `reasons`, why there is no pose

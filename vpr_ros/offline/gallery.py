@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def write_gallery(path: str | Path, title: str, shown: Sequence[tuple[str, str, Path]],
                   lines: Sequence[str] = ()) -> None:
-    """Write a page of PNG files, each with a heading and a caption: (heading, caption, file).
+    """
+    Write a page of PNG files, each with a heading and a caption: (heading, caption, file).
 
     `lines` go before them.
     """

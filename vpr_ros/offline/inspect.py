@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def inspect(path: str | Path, *, verify: bool = False) -> Iterator[tuple[str, object]]:
-    """Yield what there is to say, as pairs of a name and a value.
+    """
+    Yield what there is to say, as pairs of a name and a value.
 
     With `verify` every byte of a map is checked first, whatever its size.
     Raises FileNotFoundError, or what Encoder, PlaceMap or Bag raise for what `path` seems to be.

@@ -1,4 +1,5 @@
-"""Pictures of a map for people: what looks alike, what was seen when.
+"""
+Pictures of a map for people: what looks alike, what was seen when.
 
 What is found in it is in map_report.py.
 """
@@ -29,7 +30,8 @@ _PAIRS = 6
 def write_map_page(path: str | Path, place_map: PlaceMap, score: NDArray[np.float64],
                    other: NDArray[np.int64], report: dict[str, Any], advice: Sequence[str]
                    ) -> None:
-    """Write one HTML page of a map: a heat map of aliasing, pairs that look alike, seasons.
+    """
+    Write one HTML page of a map: a heat map of aliasing, pairs that look alike, seasons.
 
     `score` (N,) and `other` (N,) are what `look_alikes` found, `report` what `map_report` made of
     it. Needs matplotlib.

@@ -1,4 +1,5 @@
-"""Map report: where a map has gaps, where its places look alike, and what to do about it.
+"""
+Map report: where a map has gaps, where its places look alike, and what to do about it.
 
 Whether drives find their way on it is for evaluate.py and calibrate.py to say.
 """
@@ -39,7 +40,8 @@ _MOST = 5
 
 
 def look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
-    """Return for each place (N,) the most similar one far away, and how it stands out (sigmas).
+    """
+    Return for each place (N,) the most similar one far away, and how it stands out (sigmas).
 
     Standardised by the similarities to a sample of the map, as the Localizer does; -inf and -1
     where the most similar places are all nearby.
@@ -64,7 +66,8 @@ def look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
 
 
 def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what can be said of a map by itself, ready for JSON; after `look_alikes`.
+    """
+    Return what can be said of a map by itself, ready for JSON; after `look_alikes`.
 
     `aliasing`: for how many places another, more than AWAY metres off, is as similar as the
     right one is in another season; `stretches` of these, the longest first. `gaps`: metres

@@ -57,7 +57,8 @@ class Drive:
 
 def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None,
            odometry_topic: str | None = None, odometry: bool = True) -> Drive:
-    """Localise every frame of a bag, in order; bad frames are counted by cause, and logged.
+    """
+    Localise every frame of a bag, in order; bad frames are counted by cause, and logged.
 
     Odometry comes from `odometry_topic`, or the first one of the bag, if it has any and unless
     `odometry` is false. Raises SourceError when the bag has no images, or none can be used.
@@ -89,7 +90,8 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
 
 def write_drive(drive: Drive, output: str | Path, frame_id: str, *, overwrite: bool = False
                 ) -> None:
-    """Write a drive to the directory `output`, whole or not at all.
+    """
+    Write a drive to the directory `output`, whole or not at all.
 
     trajectory.tum holds the trusted poses; estimates.csv every frame, trusted or not; poses/ is
     a rosbag2 with `/vpr_localizer/pose` and `/vpr_localizer/confidence` as the node would send.

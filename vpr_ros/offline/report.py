@@ -1,4 +1,5 @@
-"""Report: an Evaluation as one HTML file that opens anywhere, without a server or a network.
+"""
+Report: an Evaluation as one HTML file that opens anywhere, without a server or a network.
 
 The page is in page/; the figures are those of metrics.py.
 """
@@ -41,7 +42,8 @@ _BINS = 30
 
 
 def write_report(evaluation: Evaluation, path: str | Path) -> None:
-    """Write the report of an evaluation to `path`, whole or not at all.
+    """
+    Write the report of an evaluation to `path`, whole or not at all.
 
     A picture that cannot be read any more is left out. Raises VprError or OSError when it cannot
     be written.

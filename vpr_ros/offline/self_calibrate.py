@@ -1,4 +1,5 @@
-"""Rehearse drives on a map that no drive has been held against, and fit its confidence to them.
+"""
+Rehearse drives on a map that no drive has been held against, and fit its confidence to them.
 
 How a fit is made from drives is in calibrate.py.
 """
@@ -40,7 +41,8 @@ _MOST_PLACES = 20_000
 def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WAYS,
               correct_radius: float = defaults.CORRECT_RADIUS,
               max_speed: float = defaults.MAX_SPEED, seed: int = 0) -> Calibration:
-    """Return the calibration of a map that no drive has been held against yet.
+    """
+    Return the calibration of a map that no drive has been held against yet.
 
     The map's own places, mixed with others until they stand out by 3 or 4 standard deviations as
     places do in another season, are driven through it, and through the map without that stretch;
@@ -62,7 +64,8 @@ def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WA
 def expected(place_map: PlaceMap, encoder: Encoder, threshold: float, *,
              correct_radius: float = defaults.CORRECT_RADIUS,
              max_speed: float = defaults.MAX_SPEED, seed: int = 1) -> dict[str, float] | None:
-    """Return what rehearsed drives would get of a map, by the map's own calibration.
+    """
+    Return what rehearsed drives would get of a map, by the map's own calibration.
 
     Without odometry: `published`, the share of frames on the map with a pose at `threshold`;
     `right`, the share of these that is; `off_map`, the share of frames off the map with a pose,
@@ -108,7 +111,8 @@ def _rehearsals(place_map: PlaceMap, random: np.random.Generator
 
 def _mixed(vectors: NDArray[np.float32], level: float, usual: float, random: np.random.Generator
            ) -> NDArray[np.float32]:
-    """Return centred descriptors (N,D) that look like their places, and a little like others.
+    """
+    Return centred descriptors (N,D) that look like their places, and a little like others.
 
     Over a stretch the others keep their distance along the drive: what disturbs one frame disturbs
     the next, as do streets that are alike.

@@ -1,4 +1,5 @@
-"""Inside a NetVLAD network, seen through its ONNX file: what its visual words stand for.
+"""
+Inside a NetVLAD network, seen through its ONNX file: what its visual words stand for.
 
 Nothing here needs torch. What descriptors of whole pictures look like is in offline/embedding.py.
 """
@@ -41,7 +42,8 @@ _LEAST_ENERGY = 1e-3
 
 @dataclass(frozen=True)
 class Words:
-    """What the K words of a network make of N pictures, on its grid of h x w cells.
+    """
+    What the K words of a network make of N pictures, on its grid of h x w cells.
 
     `assignment` float32 (N,K,h,w): how much of each cell's local descriptor goes to each word, in
     all 1; `energy` float32 (N,K): the squared length of what each word sums up, before words are
@@ -59,7 +61,8 @@ class Words:
 
 
 def look_inside(encoder: Encoder, pictures: Pictures) -> Words:
-    """Return what the words of an encoder's model make of some pictures uint8 (H,W,3).
+    """
+    Return what the words of an encoder's model make of some pictures uint8 (H,W,3).
 
     Raises ModelError for a model without NetVLAD (Arandjelovic et al. 2016) as `vpr export` writes
     it.
@@ -117,7 +120,8 @@ def _opened(model: onnx.ModelProto, wanted: Sequence[str]) -> onnxruntime.Infere
 
 
 def strongest(words: Words, word: int) -> list[tuple[int, int, int]]:
-    """Return where a word is strongest: (picture, row, column), one for each picture, best first.
+    """
+    Return where a word is strongest: (picture, row, column), one for each picture, best first.
 
     STRONGEST at most.
     """
@@ -182,7 +186,8 @@ def draw_filters(path: str | Path, weights: NDArray[np.float32]) -> None:
 
 
 def draw_energy(path: str | Path, words: Words) -> None:
-    """Draw how much each word sums up: half of the pictures in the bar, nine tenths in the line.
+    """
+    Draw how much each word sums up: half of the pictures in the bar, nine tenths in the line.
 
     Words that never have the most of a cell are marked.
     """

@@ -13,7 +13,8 @@ _TIMEOUT = 4.0
 
 
 def bonded(node: Node, period: float) -> Any:
-    """Return a bond with a heartbeat every `period` seconds; None for 0, or without bondpy.
+    """
+    Return a bond with a heartbeat every `period` seconds; None for 0, or without bondpy.
 
     The manager looks for it on the topic `bond`, under the name of the node
     (nav2_util::LifecycleNode::createBond).
@@ -32,7 +33,8 @@ def bonded(node: Node, period: float) -> Any:
 
 
 def unbond(node: Node, bond: Any) -> None:
-    """Tell the manager that the bond is over, and free what it has of the node.
+    """
+    Tell the manager that the bond is over, and free what it has of the node.
 
     Its own `shutdown` destroys its subscription without a word to the node, whose executor then
     fails.

@@ -1,4 +1,5 @@
-"""What the node counts and times, and how that reads in /diagnostics.
+"""
+What the node counts and times, and how that reads in /diagnostics.
 
 Counting happens in two threads, each with counters of its own; reading is by a third.
 """

@@ -81,7 +81,8 @@ class OdometryBuffer:
             self._condition.notify()
 
     def at(self, stamp: int) -> NDArray[np.float64] | None:
-        """Return the pose (7,) at a stamp in ns, or None when odometry does not reach it.
+        """
+        Return the pose (7,) at a stamp in ns, or None when odometry does not reach it.
 
         Where there is odometry at all, waits a moment for what is on its way; what then is older
         than the image, by half a second at most, is taken as it is: the next step makes up for it.

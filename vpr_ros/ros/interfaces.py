@@ -9,7 +9,8 @@ from typing import Any
 
 @cache
 def rclpy_types(name: str) -> Any:
-    """Return rclpy's class for a message type.
+    """
+    Return rclpy's class for a message type.
 
     Raises ModuleNotFoundError or AttributeError where that interface is not installed, ValueError
     when the name is not of the form 'package/msg/Name'.

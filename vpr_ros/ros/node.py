@@ -1,4 +1,5 @@
-"""The lifecycle node: images in, poses with confidence out.
+"""
+The lifecycle node: images in, poses with confidence out.
 
 A thin edge around the Localizer. Callbacks only put frames into a slot; one worker thread takes
 the newest, localises and publishes. Every published stamp is the image's.
@@ -290,7 +291,8 @@ class LocalizerNode(LifecycleNode):
             'beside encode': posed - received - (encoded - ready), 'rest': done - posed})
 
     def _encoded(self, localizer: Localizer, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the descriptor (D,) of a picture; a model that crashes is given up.
+        """
+        Return the descriptor (D,) of a picture; a model that crashes is given up.
 
         Bad pictures raise VprError; whatever else the engine raises, it will again.
         """

@@ -1,4 +1,5 @@
-"""Run the node as a process of its own, play a bag to it over DDS, and collect what it says.
+"""
+Run the node as a process of its own, play a bag to it over DDS, and collect what it says.
 
 For the demo, the benchmarks and the tests. A robot has no use for this.
 """
@@ -108,7 +109,8 @@ class Recorder:
 
     def wait(self, happened: Callable[[], bool], limit: float,
              process: subprocess.Popen[bytes] | None = None) -> bool:
-        """Take messages until something has happened; return whether it has, within the limit.
+        """
+        Take messages until something has happened; return whether it has, within the limit.
 
         Raises VprError when the process that it should come from has ended.
         """
@@ -122,7 +124,8 @@ class Recorder:
         return True
 
     def drive(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-        """Return the stamps (N,) of all frames, poses (N,7), and which of them were published.
+        """
+        Return the stamps (N,) of all frames, poses (N,7), and which of them were published.
 
         A frame without a published pose has the position of its best candidate.
         """
@@ -149,7 +152,8 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path,
                  image_topic: str, topics: Sequence[str] = (), rate: float = 1.0,
                  limit: float = 300.0, progress: Callable[[int], object] | None = None
                  ) -> Recorder:
-    """Play a bag to a node of its own and return, closed, the recorder with all that it said.
+    """
+    Play a bag to a node of its own and return, closed, the recorder with all that it said.
 
     `frames` images are on `image_topic`, sent and taken reliably; `topics` are played, or all;
     logs go to `folder`; `limit` is in seconds; `progress` gets the number of frames that came

@@ -1,4 +1,5 @@
-"""What the node publishes: an Estimate as the messages that its consumers want.
+"""
+What the node publishes: an Estimate as the messages that its consumers want.
 
 When a frame is localised, and on which map, is in node.py.
 """
@@ -32,7 +33,8 @@ _DEBUG_HEIGHT = 240
 
 
 class Outputs:
-    """The publishers of a configured node.
+    """
+    The publishers of a configured node.
 
     `flat`: z, roll and pitch are zero, for robots on the ground; `non_negative`: no entry of the
     covariance is below zero (poses.non_negative), as nav2 wants it; `initialpose_topic`: where the

@@ -1,4 +1,5 @@
-"""The node's parameters: each name, default, meaning and range, once.
+"""
+The node's parameters: each name, default, meaning and range, once.
 
 config/localize.yaml and docs/parameters.md repeat them; a test holds the three together.
 """
@@ -25,7 +26,8 @@ Value = str | bool | int | float
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of the node; `live` ones take effect at once, others at the next configure.
+    """
+    One parameter of the node; `live` ones take effect at once, others at the next configure.
 
     `check` raises ValueError for a value that cannot be taken, where `choices` are not all.
     """

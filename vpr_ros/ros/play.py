@@ -1,4 +1,5 @@
-"""Play a bag over rclpy, with /clock, for machines that have no `ros2 bag`.
+"""
+Play a bag over rclpy, with /clock, for machines that have no `ros2 bag`.
 
 The messages go out as they were serialised; reading them from disk is bag.py's.
 """
@@ -60,7 +61,8 @@ def play(path: str | Path, *, rate: float = 1.0, topics: Sequence[str] | None = 
          image_reliability: Literal['reliable', 'best_effort'] = 'reliable',
          stop: Event | None = None,
          on_progress: Callable[[int, int], None] | None = None) -> Played:
-    """Publish a bag's messages at the pace they were recorded at, times `rate`.
+    """
+    Publish a bag's messages at the pace they were recorded at, times `rate`.
 
     `wait_for_subscribers` holds the first message back until each topic has so many subscribers;
     a number goes for the image topics. `wait_limit` is in seconds. With `loop` it starts again at
@@ -161,7 +163,8 @@ def _wait(publishers: Mapping[str, Publisher], wanted: Mapping[str, int], limit:
 def _publish(bag: Bag, node: Node, publishers: Mapping[str, Publisher],
              types: Mapping[str, str], counts: dict[str, int], *, rate: float, loop: bool,
              clock: bool, stop: Event, on_progress: Callable[[int, int], None] | None) -> bool:
-    """Publish until the end of the bag, or with `loop` until `stop`; return whether it got there.
+    """
+    Publish until the end of the bag, or with `loop` until `stop`; return whether it got there.
 
     Counts into `counts`, which stays right when an exception ends it.
     """
@@ -193,7 +196,8 @@ def _publish(bag: Bag, node: Node, publishers: Mapping[str, Publisher],
 
 def with_ticks(records: Iterable[tuple[int, str, bytes]], period: int
                ) -> Iterator[tuple[int, str | None, bytes]]:
-    """Yield (time in ns, topic, message), and (time, None, b'') every `period` ns between them.
+    """
+    Yield (time in ns, topic, message), and (time, None, b'') every `period` ns between them.
 
     The ticks begin at the time of the first message, before it.
     """

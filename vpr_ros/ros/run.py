@@ -1,4 +1,5 @@
-"""The node as a process: signals first, then all the rest.
+"""
+The node as a process: signals first, then all the rest.
 
 What the node does is in node.py.
 """
@@ -14,7 +15,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM; return 0, or 1 when a parameter is refused.
+    """
+    Run the node until SIGINT or SIGTERM; return 0, or 1 when a parameter is refused.
 
     Signals wait until somebody can listen, and the node then stops while it can still tell others
     that it does: rclpy's own handlers would shut its context down in the middle of a callback, and

@@ -1,4 +1,5 @@
-"""The street: a small procedural town with seasons, rendered in software, for demo and tests.
+"""
+The street: a small procedural town with seasons, rendered in software, for demo and tests.
 
 A drive gives frames, exact poses and drifting odometry. Writing them to a bag lives elsewhere.
 """

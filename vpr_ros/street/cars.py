@@ -1,4 +1,5 @@
-"""Cars and vans, parked or driving: their shapes and colours as faces.
+"""
+Cars and vans, parked or driving: their shapes and colours as faces.
 
 Where they stand or how they move is decided elsewhere.
 """

@@ -1,4 +1,5 @@
-"""The conditions of a drive: light, weather and what they do to the colours of the town.
+"""
+The conditions of a drive: light, weather and what they do to the colours of the town.
 
 Numbers only. Geometry (town.py) is the same under every condition; drawing lives elsewhere.
 """

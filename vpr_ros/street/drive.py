@@ -1,4 +1,5 @@
-"""A drive through the town: motion, traffic, odometry, and a frame at every tick.
+"""
+A drive through the town: motion, traffic, odometry, and a frame at every tick.
 
 Everything follows from the town, the seed and the arguments; no clock is read.
 """
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DriveFrame:
-    """One frame of a drive, with the truth and with what the wheels say.
+    """
+    One frame of a drive, with the truth and with what the wheels say.
 
     `pose` is base_link in 'map' (exact), `odometry` base_link in 'odom' (drifting, starts at the
     identity), both float64 (7,) x y z qx qy qz qw; `velocity` (2,) is forward m/s and yaw rate
@@ -57,7 +59,8 @@ def drive(town: Town, *, condition: str = 'spring', seed: int = 0, route: str = 
           start: float = 0.0, rate: float = 10.0, width: int = 320, height: int = 240,
           traffic: bool = True,
           start_stamp: int = 1_700_000_000_000_000_000) -> Iterator[DriveFrame]:
-    """Yield the frames of a drive along a route in the right-hand lane.
+    """
+    Yield the frames of a drive along a route in the right-hand lane.
 
     `speed` is in m/s (it varies by some per cent), `lateral_offset` in m to the left of the lane's
     middle, `start` and `length` in m along the route (None: the whole of it; a closed route may be

@@ -1,4 +1,5 @@
-"""Facades, side walls and roofs of the houses, drawn under a condition.
+"""
+Facades, side walls and roofs of the houses, drawn under a condition.
 
 What is built where is town.py's; what a house shows here follows from its number and the town.
 """
@@ -68,7 +69,8 @@ class _Facade:
 
 def front(house: House, seed: int, condition: Condition, drive: int,
           normal: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the front of a house, uint8 (H,W,3), PIXELS_PER_METRE, gable included.
+    """
+    Return the front of a house, uint8 (H,W,3), PIXELS_PER_METRE, gable included.
 
     `seed` is the town's; `drive` decides which windows are lit and which blinds are down.
     """

@@ -1,4 +1,5 @@
-"""Faces: textured convex pieces of planes in space, and the bodies made of them.
+"""
+Faces: textured convex pieces of planes in space, and the bodies made of them.
 
 Plain geometry (m, map frame). What is built of faces lives in scene.py and cars.py.
 """
@@ -21,7 +22,8 @@ UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Face:
-    """A convex piece of a plane: point (a, b) of its texture lies at origin + a*right + b*down.
+    """
+    A convex piece of a plane: point (a, b) of its texture lies at origin + a*right + b*down.
 
     `right` and `down` are unit vectors (3,), a and b in m; the texture covers `size` (width,
     height). `corners` (K,2) are its outline in (a, b). `skin` is a Texture or a flat colour.

@@ -1,4 +1,5 @@
-"""The ground of a town as one picture from above, and the sky around it, under a condition.
+"""
+The ground of a town as one picture from above, and the sky around it, under a condition.
 
 Both are drawn once per town and condition. What stands on the ground is not known here, but for
 the shadows and the pools of light that it casts.
@@ -74,7 +75,8 @@ def ground(town: Town, condition: Condition) -> Ground:
 
 
 def sky(town: Town, condition: Condition) -> NDArray[np.uint8]:
-    """Return the sky and the far skyline all around, uint8 (256,2048,3).
+    """
+    Return the sky and the far skyline all around, uint8 (256,2048,3).
 
     Column 0 looks along +x of the map and the angle grows to the right with the azimuth
     (counter-clockwise); row 0 is 45 degrees up, the last row 11 degrees below the horizon.

@@ -1,4 +1,5 @@
-"""Record a drive through the street as a rosbag2, as a robot with a camera would have.
+"""
+Record a drive through the street as a rosbag2, as a robot with a camera would have.
 
 The drive itself is drive.py's; how a bag is written is bag.py's.
 """
@@ -32,7 +33,8 @@ TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
 
 def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool = False,
            overwrite: bool = False) -> int:
-    """Write a drive to a rosbag2 and return the number of its frames.
+    """
+    Write a drive to a rosbag2 and return the number of its frames.
 
     Topics: /camera/image_raw (Image), or with `compressed` /camera/image_raw/compressed (JPEG);
     /camera/camera_info; /odom (Odometry from odom to base_link, which drifts); and

@@ -1,4 +1,5 @@
-"""The renderer: a scene through a pinhole camera, painted from far to near.
+"""
+The renderer: a scene through a pinhole camera, painted from far to near.
 
 Every face is warped by its own homography into the rectangle that it covers on the screen
 (Hartley and Zisserman, Multiple View Geometry, ch. 8). Weather and sensor are in sensor.py.
@@ -361,7 +362,8 @@ def _rims(matrices: NDArray[np.float64], sizes: NDArray[np.float64],
 
 
 class _Skyline:
-    """What the nearer walls hide: everything below a line, by columns of the screen.
+    """
+    What the nearer walls hide: everything below a line, by columns of the screen.
 
     Walls stand on the ground, so of a thing that stands farther away they hide all but what
     reaches above them.

@@ -1,4 +1,5 @@
-"""Paths of the lane: from crossings to a smooth curve, and along it by distance.
+"""
+Paths of the lane: from crossings to a smooth curve, and along it by distance.
 
 Plane geometry in m. Neither speed nor time is known here.
 """
@@ -18,7 +19,8 @@ _RADIUS = {'right': 6.5, 'left': 10.0}
 
 
 def lane_path(corners: NDArray[np.float64], lane: float, *, closed: bool) -> NDArray[np.float64]:
-    """Return the lane `lane` m right of the line through `corners` (K,2), corners as arcs.
+    """
+    Return the lane `lane` m right of the line through `corners` (K,2), corners as arcs.
 
     The result is (M,2), points STEP apart (evenly, to within 1 %). The heading is continuous and
     so, after smoothing, is the curvature.
@@ -102,7 +104,8 @@ class Path:
         self.length = float(self._along[-1])
 
     def at(self, distance: float, offset: float = 0.0) -> tuple[NDArray[np.float64], float]:
-        """Return the point (2,), `offset` m to the left of the path, and the heading (rad).
+        """
+        Return the point (2,), `offset` m to the left of the path, and the heading (rad).
 
         Beyond the ends of an open path the point stays at the end.
         """

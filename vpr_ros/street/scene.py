@@ -1,4 +1,5 @@
-"""The faces of a town: every wall, roof and sprite as a textured piece of a plane.
+"""
+The faces of a town: every wall, roof and sprite as a textured piece of a plane.
 
 Built once per drive from a Town under a condition. Projection and painting live in render.py.
 """

@@ -1,4 +1,5 @@
-"""From the rendered scene to the camera's frame: haze, wet roads, headlights, drops and noise.
+"""
+From the rendered scene to the camera's frame: haze, wet roads, headlights, drops and noise.
 
 Works on pictures and depths alone; it knows no town.
 """
@@ -42,7 +43,8 @@ class Sensor:
 
     def expose(self, image: NDArray[np.uint8], depth: NDArray[np.float32],
                ground: NDArray[np.bool_], horizon: float) -> NDArray[np.uint8]:
-        """Return the frame uint8 (H,W,3) that the camera delivers of a rendered `image`.
+        """
+        Return the frame uint8 (H,W,3) that the camera delivers of a rendered `image`.
 
         `depth` (H,W) is in m, `ground` (H,W) marks where the ground is seen, `horizon` is a row.
         """

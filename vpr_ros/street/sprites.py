@@ -1,4 +1,5 @@
-"""Flat things with an outline: trees, lamps, signs, boards, hedges and the sides of cars.
+"""
+Flat things with an outline: trees, lamps, signs, boards, hedges and the sides of cars.
 
 Each is a picture uint8 (H,W,4), RGB and coverage, drawn under a condition.
 """

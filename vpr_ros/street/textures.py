@@ -1,4 +1,5 @@
-"""Textures: pictures that are drawn when first needed, kept at every scale, and grain for walls.
+"""
+Textures: pictures that are drawn when first needed, kept at every scale, and grain for walls.
 
 What is drawn on them lives in facades.py and sprites.py.
 """
@@ -21,7 +22,8 @@ _LEVELS = 6
 
 
 class Texture:
-    """A picture, uint8 (H,W,3) RGB or (H,W,4) with coverage, and its reductions by powers of two.
+    """
+    A picture, uint8 (H,W,3) RGB or (H,W,4) with coverage, and its reductions by powers of two.
 
     Width and height are reduced apart from each other, since a wall along the street is seen
     squeezed in one direction only.

@@ -1,4 +1,5 @@
-"""The town: streets, houses, trees, lamps and the routes through them, from a seed.
+"""
+The town: streets, houses, trees, lamps and the routes through them, from a seed.
 
 Geometry and identity only, the same under every condition. How things look is drawn elsewhere.
 """
@@ -158,7 +159,8 @@ class Town:
         self._build(nodes, rng)
 
     def route(self, name: str) -> NDArray[np.float64]:
-        """Return the middle of the right-hand lane along a route, (M,2) in m, about 0.25 m apart.
+        """
+        Return the middle of the right-hand lane along a route, (M,2) in m, about 0.25 m apart.
 
         'main' is a closed tour (the last point is one step before the first), 'other' runs through
         streets that 'main' never enters. Raises ValueError naming the routes there are.

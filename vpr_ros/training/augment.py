@@ -1,4 +1,5 @@
-"""Random changes of a training picture: viewpoint, light, things in the way, optics, sensor, JPEG.
+"""
+Random changes of a training picture: viewpoint, light, things in the way, optics, sensor, JPEG.
 
 One picture goes in and one of the same shape comes out. Which pictures are augmented, and whether
 two views of one picture make a pair, is not decided here.
@@ -24,7 +25,8 @@ YIQ = (LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 
 def augmentation(strength: str = 'strong') -> v2.Transform | None:
-    """Return what changes one picture, a uint8 tensor (3,H,W) RGB, into another of that shape.
+    """
+    Return what changes one picture, a uint8 tensor (3,H,W) RGB, into another of that shape.
 
     `strength` is 'none' (None is returned), 'mild' (the same drive on another day) or 'strong'
     (another lane, season or hour). The steps follow the light: viewpoint, colour, dusk, things in
@@ -61,7 +63,8 @@ def augmentation(strength: str = 'strong') -> v2.Transform | None:
 
 
 class Warp(v2.Transform):
-    """Crop, scale, shift, rotation and perspective as one homography, hence one resampling.
+    """
+    Crop, scale, shift, rotation and perspective as one homography, hence one resampling.
 
     A quadrilateral of the picture is spread over the whole of it; what lies outside is reflected,
     since a black wedge would tell a network which pictures belong together.
@@ -110,7 +113,8 @@ class Warp(v2.Transform):
 
 
 class Colour(v2.Transform):
-    """Brightness, contrast, saturation, hue and white balance as one matrix on RGB.
+    """
+    Brightness, contrast, saturation, hue and white balance as one matrix on RGB.
 
     `v2.ColorJitter` goes through HSV and alone takes more than all the rest together.
 
@@ -152,7 +156,8 @@ class Colour(v2.Transform):
 
 
 class Dusk(v2.Transform):
-    """Less light: 255 * gain * (x / 255) ** gamma, with both drawn log-uniformly.
+    """
+    Less light: 255 * gain * (x / 255) ** gamma, with both drawn log-uniformly.
 
     A picture whose mean would fall below `darkest` grey levels stays as it is: a night needs no
     dusk, and black teaches nothing.
@@ -192,7 +197,8 @@ class Occlusion(v2.RandomErasing):
 
 
 class SensorNoise(v2.Transform):
-    """Gaussian noise of variance read**2 + shot * x, each channel and pixel for itself.
+    """
+    Gaussian noise of variance read**2 + shot * x, each channel and pixel for itself.
 
     read  standard deviation in the dark, least and greatest, in grey levels; drawn log-uniformly
     shot  variance per grey level, least and greatest: the photons' own noise
@@ -233,7 +239,8 @@ class Specks(v2.Transform):
 
 
 class Compression(v2.Transform):
-    """JPEG there and back, at a quality between the two given (of 100).
+    """
+    JPEG there and back, at a quality between the two given (of 100).
 
     OpenCV's, as on the camera's compressed topic; torchvision has announced the end of its own.
     """

@@ -1,4 +1,5 @@
-"""Checkpoints: a trained network together with the experiment that it comes from.
+"""
+Checkpoints: a trained network together with the experiment that it comes from.
 
 They are written by train.py, through Lightning; only what is needed to use them is here.
 """
@@ -21,7 +22,8 @@ PREFIX = 'network.'
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experiment]:
-    """Return the weights of a checkpoint's network, by name, and its experiment.
+    """
+    Return the weights of a checkpoint's network, by name, and its experiment.
 
     Nothing in the file is executed. Raises FileNotFoundError, or ModelError for another file.
     """
@@ -40,7 +42,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experime
 
 
 def load_network(path: str | Path) -> tuple[PlaceNetwork, Experiment]:
-    """Return a checkpoint's network, in eval mode, and its experiment.
+    """
+    Return a checkpoint's network, in eval mode, and its experiment.
 
     Raises FileNotFoundError, or ModelError for a file that is no checkpoint or does not hold
     the network that its experiment describes.

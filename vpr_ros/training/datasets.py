@@ -1,4 +1,5 @@
-"""Training pictures: a table of how to read each, where it was taken and on which drive.
+"""
+Training pictures: a table of how to read each, where it was taken and on which drive.
 
 One function per kind of source makes such a table. Which pictures meet in a batch is the
 sampler's business, how they are changed that of the augmentation.
@@ -56,7 +57,8 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures to train with; row i of every field is about picture i.
+    """
+    Pictures to train with; row i of every field is about picture i.
 
     `reads` gives uint8 (H,W,3) RGB of any size, when called; `names` are for messages. Pictures of
     different `world` (int64) never show the same place; `position` (N,2) float64 is x y in metres
@@ -85,7 +87,8 @@ class Pictures:
 
     @staticmethod
     def join(tables: Sequence[Pictures]) -> Pictures:
-        """Return one table of all pictures; worlds and sessions of different tables stay apart.
+        """
+        Return one table of all pictures; worlds and sessions of different tables stay apart.
 
         Raises ValueError without a table.
         """
@@ -101,7 +104,8 @@ class Pictures:
             np.concatenate([table.alone for table in tables]))
 
     def select(self, indices: NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]) -> Pictures:
-        """Return the pictures of these indices, in this order, or of the true ones of a mask.
+        """
+        Return the pictures of these indices, in this order, or of the true ones of a mask.
 
         Worlds and sessions keep their numbers.
         """
@@ -112,7 +116,8 @@ class Pictures:
             self.session[chosen], self.alone[chosen])
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return a picture as uint8 (H,W,3) RGB; raise SourceError, naming it, when it cannot be.
+        """
+        Return a picture as uint8 (H,W,3) RGB; raise SourceError, naming it, when it cannot be.
 
         What cannot be read can be left out beforehand: `check_readable`.
         """
@@ -125,7 +130,8 @@ class Pictures:
 
     def relations(self, indices: Sequence[int] | NDArray[np.int64], within: float, beyond: float
                   ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return which pictures of a batch of B are positives and negatives of which: two (B,B).
+        """
+        Return which pictures of a batch of B are positives and negatives of which: two (B,B).
 
         Positives are of one world, at most `within` metres and SAME_VIEW apart (an unknown
         heading agrees with all), whatever their sessions; two views of one picture are, but no
@@ -148,7 +154,8 @@ class Pictures:
 
 
 class PictureSet(Dataset):
-    """The pictures as torch reads them, scaled to height x width.
+    """
+    The pictures as torch reads them, scaled to height x width.
 
     Item i is (uint8 tensor (3,H,W) RGB, i). `augmentation` changes such a tensor into another of
     that shape; its chance follows from `seed` and from which pictures are in the batch, so it is
@@ -180,7 +187,8 @@ class PictureSet(Dataset):
 
 
 def check_readable(pictures: Pictures) -> Pictures:
-    """Read every picture once and return the table without those that cannot be read.
+    """
+    Read every picture once and return the table without those that cannot be read.
 
     The first ten are named in the log, all are counted. Raises SourceError when none is left.
     """
@@ -202,7 +210,8 @@ def check_readable(pictures: Pictures) -> Pictures:
 
 
 def folders_of_places(folder: str | Path) -> Pictures:
-    """Return the pictures FOLDER/PLACE/*: each folder below is one place, a world of its own.
+    """
+    Return the pictures FOLDER/PLACE/*: each folder below is one place, a world of its own.
 
     A place with one picture can only be a negative; how many are such is logged. Raises
     SourceError for a folder without places and a place without pictures.
@@ -226,7 +235,8 @@ def folders_of_places(folder: str | Path) -> Pictures:
 def traverses(sources: Sequence[str | Path], *, spacing: float = 1.0,
               image_topic: str | None = None, pose_topic: str | None = None,
               pose_file: str | Path | None = None, in_order: bool = False) -> Pictures:
-    """Return the pictures of drives through one world: bags, or folders of pictures with poses.
+    """
+    Return the pictures of drives through one world: bags, or folders of pictures with poses.
 
     Each source is a session, its poses are in the same metric frame as all others', and what
     `vpr build-map` takes is taken (`vpr_ros.io.sources.open_source`). Frames nearer than `spacing`
@@ -259,7 +269,8 @@ def traverses(sources: Sequence[str | Path], *, spacing: float = 1.0,
 
 
 def utm_folder(folder: str | Path) -> Pictures:
-    """Return the pictures below a folder whose names say where: @east@north@zone@letter@...
+    """
+    Return the pictures below a folder whose names say where: @east@north@zone@letter@...
 
     The layout of the geo-localisation benchmarks (Pitts30k, SF-XL, MSLS as converted for them):
     fields 1 and 2 are metres, 3 and 4 the UTM zone (worlds apart), 9 a compass heading in degrees
@@ -288,7 +299,8 @@ def utm_folder(folder: str | Path) -> Pictures:
 
 
 def single_pictures(folder: str | Path) -> Pictures:
-    """Return all pictures below a folder, each a place of its own (self-supervision).
+    """
+    Return all pictures below a folder, each a place of its own (self-supervision).
 
     Raises SourceError when there is none.
     """
@@ -301,7 +313,8 @@ def street(towns: Sequence[int], conditions: Sequence[str] = CONDITIONS, *, seed
            routes: Sequence[str] = ('main',), length: float | None = None,
            size: tuple[int, int] = (160, 128), drawn: tuple[int, int] = (320, 240),
            jobs: int = 2, cache: str | Path | None = None) -> Pictures:
-    """Return pictures of drives through the procedural street: a world per town.
+    """
+    Return pictures of drives through the procedural street: a world per town.
 
     Every town is driven `drives` times under each condition along each route, for `length` metres
     (None: the whole route), `lanes` metres at random to the left of the lane's middle, with a

@@ -1,4 +1,5 @@
-"""Distillation: a student learns to give what a teacher gives, on pictures that need no label.
+"""
+Distillation: a student learns to give what a teacher gives, on pictures that need no label.
 
 The teacher may be far larger than the student, and need not be of this project.
 """
@@ -26,7 +27,8 @@ MATCHES = ('descriptor', 'similarity', 'local', 'stages')
 
 
 class Outputs(NamedTuple):
-    """What a network gives for a batch of N pictures.
+    """
+    What a network gives for a batch of N pictures.
 
     stages: maps (N,C,h,w) after each stage of the backbone, by name; the last are the local
     descriptors. descriptor: (N,D) of unit norm. A teacher leaves out what it does not have.
@@ -48,7 +50,8 @@ def outputs(network: PlaceNetwork, image: Tensor) -> Outputs:
 
 
 class Teacher:
-    """A network whose outputs are learned; it never changes.
+    """
+    A network whose outputs are learned; it never changes.
 
     `source` is a checkpoint of `vpr train` (it has stages and descriptors), weights of a backbone
     or 'imagenet' for torchvision's (stages only), or an ONNX model of this package's contract,
@@ -91,7 +94,8 @@ class Teacher:
 
 
 class Matching(nn.Module):
-    """How far a student's outputs are from its teacher's: a weighted sum of what is matched.
+    """
+    How far a student's outputs are from its teacher's: a weighted sum of what is matched.
 
     'descriptor': one minus the cosine of both descriptors, the student's mapped to the teacher's
     size by a trained matrix where sizes differ (Hinton et al., 2015, in spirit). 'similarity':

@@ -1,4 +1,5 @@
-"""The description of an experiment: a YAML file in, checked dataclasses out.
+"""
+The description of an experiment: a YAML file in, checked dataclasses out.
 
 What the parts mean is in docs/training.md. Nothing is read or trained here.
 """
@@ -47,7 +48,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Relations:
-    """Pictures within `within` metres show one place, those beyond `beyond` metres do not.
+    """
+    Pictures within `within` metres show one place, those beyond `beyond` metres do not.
 
     A query of the validation is right within `tolerance` metres.
     """
@@ -68,7 +70,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Whose outputs are learned: a checkpoint, an ONNX model, or a weights file; '' for nobody.
+    """
+    Whose outputs are learned: a checkpoint, an ONNX model, or a weights file; '' for nobody.
 
     `match` weighs what is to agree: 'descriptor', 'similarity', 'local', 'stages'; 'similarity'
     alone where it is left out.
@@ -114,7 +117,8 @@ class Experiment:
 
 
 def read_experiment(path: str | Path, changes: Sequence[str] = ()) -> Experiment:
-    """Read an experiment; `changes` are 'part.name=value', as from the command line.
+    """
+    Read an experiment; `changes` are 'part.name=value', as from the command line.
 
     Raises FileNotFoundError, or TrainingError for what is not YAML, a name that an experiment
     does not have, or a value of the wrong kind.

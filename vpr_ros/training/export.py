@@ -1,4 +1,5 @@
-"""From a torch network to the ONNX file that the robot runs, and the proof that both agree.
+"""
+From a torch network to the ONNX file that the robot runs, and the proof that both agree.
 
 How nodes lose precision is in quantise.py; other people's networks come in through wrap.py.
 """
@@ -58,7 +59,8 @@ SMALLEST = 32
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What became of a network in the file: its size, and how far it is from torch.
+    """
+    What became of a network in the file: its size, and how far it is from torch.
 
     `worst` and `mean` are cosines over pictures; `recall_before` and `recall_after` are Recall@1
     in [0,1] on the validation set, in torch and in the file, None without such a set.
@@ -85,7 +87,8 @@ def export(network: PlaceNetwork, path: str | Path, *, height: int = 240, width:
            metadata: Mapping[str, str], precision: str = 'fp32', dynamic_size: bool = False,
            half_weights: bool = True, pictures: NDArray[np.uint8] | None = None,
            validation: ValidationSet | None = None) -> ExportReport:
-    """Write `network` as an ONNX model of the project's contract and return how exact it is.
+    """
+    Write `network` as an ONNX model of the project's contract and return how exact it is.
 
     The graph takes uint8 (N,height,width,3) RGB named `image` and gives float32 (N,D) named
     `descriptor`. `precision` is that of the backbone (fp16: of the whitening, too); L2 norms, the
@@ -135,7 +138,8 @@ def to_precision(network: PlaceNetwork, precision: str, *, height: int, width: i
 
 def read_pictures(folders: Sequence[str | Path], height: int, width: int, most: int
                   ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return at most `most` pictures (N,height,width,3) of folders, and which drive (N,) each is.
+    """
+    Return at most `most` pictures (N,height,width,3) of folders, and which drive (N,) each is.
 
     Each folder is one drive: one season, one light. They are taken evenly from all. Raises
     SourceError for a folder without pictures, ImageError for a picture that cannot be read.

@@ -1,4 +1,5 @@
-"""First values of a network, fitted to pictures without a label: before any gradient.
+"""
+First values of a network, fitted to pictures without a label: before any gradient.
 
 BatchNorm statistics of random filters, NetVLAD's centres, PCA-whitening.
 """
@@ -30,7 +31,8 @@ SECOND_SHARE = 0.01
 
 @torch.no_grad()
 def calibrate_batch_norm(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> None:
-    """Set the BatchNorm statistics to those of `pictures` (N,H,W,3), and freeze them.
+    """
+    Set the BatchNorm statistics to those of `pictures` (N,H,W,3), and freeze them.
 
     Unlearned filters answer all pictures nearly alike, and some far louder than others; each
     channel brought to one mean and variance, what gets through is how pictures differ.
@@ -50,7 +52,8 @@ def calibrate_batch_norm(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> 
 @torch.no_grad()
 def fit_centres(network: PlaceNetwork, pictures: NDArray[np.uint8], seed: int,
                 per_picture: int = 50) -> None:
-    """Start the NetVLAD of `network` from k-means over local descriptors of `pictures` (N,H,W,3).
+    """
+    Start the NetVLAD of `network` from k-means over local descriptors of `pictures` (N,H,W,3).
 
     `per_picture` local descriptors are drawn from each. alpha is chosen as in the NetVLAD paper:
     the share of the second nearest centre is SECOND_SHARE of that of the nearest, on average.
@@ -67,7 +70,8 @@ def fit_centres(network: PlaceNetwork, pictures: NDArray[np.uint8], seed: int,
 
 
 def start_netvlad(aggregation: NetVLAD, descriptors: NDArray[np.float32], seed: int) -> float:
-    """Start W, b and c from k-means over local descriptors (M,C) of unit norm; return alpha.
+    """
+    Start W, b and c from k-means over local descriptors (M,C) of unit norm; return alpha.
 
     Raises ValueError when there are fewer descriptors than centres.
     """
@@ -92,7 +96,8 @@ def aggregated(network: PlaceNetwork, pictures: NDArray[np.uint8]) -> NDArray[np
 
 def centre_per_drive(vectors: NDArray[np.float32], drives: NDArray[np.integer]
                      ) -> NDArray[np.float32]:
-    """Subtract from each vector (N,D) the mean of its drive; `drives` (N,) says which it is.
+    """
+    Subtract from each vector (N,D) the mean of its drive; `drives` (N,) says which it is.
 
     Weather and light move all vectors of a drive together: taken out here, they don't count as
     variance that tells places apart.
@@ -105,7 +110,8 @@ def centre_per_drive(vectors: NDArray[np.float32], drives: NDArray[np.integer]
 
 def pca_whitening(centred: NDArray[np.float32], dimension: int, *, shrinkage: float = 0.0,
                   ) -> NDArray[np.float32]:
-    """Return the matrix P (dimension,D) for which P x has unit covariance over `centred` (N,D).
+    """
+    Return the matrix P (dimension,D) for which P x has unit covariance over `centred` (N,D).
 
     Jegou and Chum, ECCV 2012. `shrinkage` in [0,1) blends the kept variances with their mean, so
     that weak directions, fitted to few pictures, are not blown up; 0 is plain whitening. Works on

@@ -1,4 +1,5 @@
-"""Losses over the descriptors of one batch, and the mining of the pairs and triplets they take.
+"""
+Losses over the descriptors of one batch, and the mining of the pairs and triplets they take.
 
 Which pictures are positives or negatives of each other is given as masks, from places, positions
 and headings: nothing here knows labels. How batches are put together is in sampler.py.
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """Return all squared distances (B,B) of descriptors (B,D) of unit norm, in [0,4].
+    """
+    Return all squared distances (B,B) of descriptors (B,D) of unit norm, in [0,4].
 
     ||a - b||^2 = 2 - 2 a.b, so one matrix product gives all of them.
     """
@@ -33,7 +35,8 @@ def squared_distances(x: Tensor) -> Tensor:
 def semi_hard_triplets(distances: Tensor, positive: Tensor, negative: Tensor, margin: float,
                        generator: torch.Generator | None = None
                        ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return anchors, positives and negatives, each int64 (T,): the semi-hard triplets of a batch.
+    """
+    Return anchors, positives and negatives, each int64 (T,): the semi-hard triplets of a batch.
 
     Semi-hard (Schroff et al., CVPR 2015) is a negative that is farther than the positive by less
     than `margin`: d(a,p) < d(a,n) < d(a,p) + margin. Every pair of an anchor and a positive that
@@ -66,7 +69,8 @@ def semi_hard_triplets(distances: Tensor, positive: Tensor, negative: Tensor, ma
 @torch.no_grad()
 def hard_pairs(similarities: Tensor, positive: Tensor, negative: Tensor, epsilon: float
                ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return anchors and positives, each int64 (P,), and anchors and negatives, each int64 (N,).
+    """
+    Return anchors and positives, each int64 (P,), and anchors and negatives, each int64 (N,).
 
     The mining of Wang et al., CVPR 2019, equations 9 and 10: a positive that is less similar than
     the anchor's most similar negative plus `epsilon`, and a negative that is more similar than its
@@ -81,7 +85,8 @@ def hard_pairs(similarities: Tensor, positive: Tensor, negative: Tensor, epsilon
 
 
 class PairLoss(nn.Module, ABC):
-    """What the losses share: descriptors (B,D) of unit norm and masks bool (B,B) -> a scalar.
+    """
+    What the losses share: descriptors (B,D) of unit norm and masks bool (B,B) -> a scalar.
 
     Computed in float32 or better, under autocast too: with bfloat16 distances would have two
     digits. A batch without pairs gives a zero that still has a graph, and a descriptor that is not
@@ -108,7 +113,8 @@ class PairLoss(nn.Module, ABC):
 
 
 class TripletLoss(PairLoss):
-    """Mean of d(a,p) - d(a,n) + margin over semi-hard triplets, on squared distances.
+    """
+    Mean of d(a,p) - d(a,n) + margin over semi-hard triplets, on squared distances.
 
     Schroff et al., CVPR 2015. `generator` decides which negatives are taken; torch's own if left
     out.
@@ -129,7 +135,8 @@ class TripletLoss(PairLoss):
 
 
 class ContrastiveLoss(PairLoss):
-    """Positives together, negatives at least `margin` apart, on squared distances d in [0,4].
+    """
+    Positives together, negatives at least `margin` apart, on squared distances d in [0,4].
 
     d/2 on average over the positives, plus max(0, margin - d)/2 on average over the negatives that
     are closer than `margin`; after Hadsell et al., CVPR 2006, without its square roots.
@@ -148,7 +155,8 @@ class ContrastiveLoss(PairLoss):
 
 
 class MultiSimilarityLoss(PairLoss):
-    """Soft weights by how similar a pair is, over hard pairs: Wang et al., CVPR 2019, equation 15.
+    """
+    Soft weights by how similar a pair is, over hard pairs: Wang et al., CVPR 2019, equation 15.
 
     Mean over anchors of 1/alpha log(1 + sum_p exp(-alpha (s_p - base))) + 1/beta log(1 + sum_n
     exp(beta (s_n - base))), with cosines s; `epsilon` is the margin of the mining.

@@ -1,4 +1,5 @@
-"""The network: picture -> backbone -> aggregation -> whitening -> descriptor, all differentiable.
+"""
+The network: picture -> backbone -> aggregation -> whitening -> descriptor, all differentiable.
 
 How its parameters get their first values is in initialise.py; how it becomes a file, in export.py.
 """
@@ -57,7 +58,8 @@ class Normalise(nn.Module):
 
 
 class NetVLAD(nn.Module):
-    """Sums of residuals to soft-assigned centres, after Arandjelovic et al., CVPR 2016.
+    """
+    Sums of residuals to soft-assigned centres, after Arandjelovic et al., CVPR 2016.
 
     a_k(x) = softmax_k(W_k x + b_k) and V(j,k) = sum_i a_k(x_i) (x_i(j) - c_k(j)), of local
     descriptors x_i with unit norm. W, b and c learn independently of one another; they start from
@@ -161,7 +163,8 @@ AGGREGATIONS = {'netvlad': NetVLAD, 'gem': GeM, 'avg': Average, 'max': Maximum, 
 
 
 class PlaceNetwork(nn.Module):
-    """Pictures uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm.
+    """
+    Pictures uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm.
 
     `backbone` is one of BACKBONES, cut after `layer` ('' for its usual one), with random weights;
     `aggregation` one of AGGREGATIONS, with `clusters` centres where it has any; `dimension` is D,
@@ -204,7 +207,8 @@ class PlaceNetwork(nn.Module):
 
 
 def cut_backbone(name: str, layer: str = '') -> nn.Sequential:
-    """Return torchvision's network `name` up to and with `layer`, as a list of its parts.
+    """
+    Return torchvision's network `name` up to and with `layer`, as a list of its parts.
 
     The parts keep torchvision's names, so its weights fit. Raises ValueError, with the choices,
     for a name or a layer that is not there.
@@ -228,7 +232,8 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read weights by name from a torch state dict, or from the same arrays as .npz.
+    """
+    Read weights by name from a torch state dict, or from the same arrays as .npz.
 
     Nothing in the file is executed. Raises FileNotFoundError, or ModelError for a file that holds
     anything else than arrays by name.
@@ -251,7 +256,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Load the weights that `backbone` has, under torchvision's names; others are left aside.
+    """
+    Load the weights that `backbone` has, under torchvision's names; others are left aside.
 
     Raises ModelError, naming what `source` misses or what has another shape.
     """

@@ -1,4 +1,5 @@
-"""Shorter descriptors: PCA-whitening that becomes part of the network's last layer.
+"""
+Shorter descriptors: PCA-whitening that becomes part of the network's last layer.
 
 What the map may do on top of that, such as product quantisation, is the index's affair.
 """
@@ -27,7 +28,8 @@ SHRINKAGE = 0.1
 def fold_projection(network: PlaceNetwork, pictures: NDArray[np.uint8],
                     drives: NDArray[np.integer], dimension: int, *, shrinkage: float = SHRINKAGE
                     ) -> PlaceNetwork:
-    """Return a copy of `network`, in eval mode, whose descriptors have `dimension` values.
+    """
+    Return a copy of `network`, in eval mode, whose descriptors have `dimension` values.
 
     The projection P (dimension,D) is fitted to what the network says of `pictures` (N,H,W,3)
     before its last normalisation, y = W x + b, centred on the mean of each of `drives` (N,), and

@@ -1,4 +1,5 @@
-"""Fewer bits: half and 8-bit computation in chosen nodes of an ONNX graph, weights stored as half.
+"""
+Fewer bits: half and 8-bit computation in chosen nodes of an ONNX graph, weights stored as half.
 
 Which nodes may lose precision is export.py's to say; whether too much was lost, too.
 """
@@ -46,7 +47,8 @@ EIGHT_BIT = ('Conv', 'Relu', 'Clip', 'MaxPool', 'AveragePool', 'GlobalAveragePoo
 
 
 def to_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """Let the nodes called `names` compute in float16, with casts where their values come and go.
+    """
+    Let the nodes called `names` compute in float16, with casts where their values come and go.
 
     All other nodes see float32 as before: a general converter casts between these too, and an L2
     norm that passes through float16 overflows. Changes `model` and returns it. Raises ModelError
@@ -88,7 +90,8 @@ def to_half(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
 
 def to_int8(model: onnx.ModelProto, names: Collection[str], pictures: NDArray[np.uint8]
             ) -> onnx.ModelProto:
-    """Return `model` with those nodes called `names` in 8 bits that can be: static QDQ.
+    """
+    Return `model` with those nodes called `names` in 8 bits that can be: static QDQ.
 
     The ranges of activations are those on `pictures` (M,H,W,3): the mean over batches of their
     extremes, since one odd picture would make the steps coarse for all. Activations are unsigned
@@ -122,7 +125,8 @@ def to_int8(model: onnx.ModelProto, names: Collection[str], pictures: NDArray[np
 
 def fit_weights(model: onnx.ModelProto, names: Collection[str], pictures: NDArray[np.uint8]
                 ) -> None:
-    """Put the weights of the convolutions called `names` on the grids that 8 bits can hold.
+    """
+    Put the weights of the convolutions called `names` on the grids that 8 bits can hold.
 
     Each output channel gets the step with the least squared error, which clips its rarest weights.
     Each of its kernels keeps its sum, to half a step where none of it was clipped: what it sees
@@ -155,7 +159,8 @@ def fit_weights(model: onnx.ModelProto, names: Collection[str], pictures: NDArra
 
 
 def store_as_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Turn big float32 weights into float16 ones, each followed by a cast to float32.
+    """
+    Turn big float32 weights into float16 ones, each followed by a cast to float32.
 
     Half the size, with every computation still in float32. Vectors are left alone: they are
     scales and biases. Changes `model` and returns it. Raises ModelError when a weight is beyond
@@ -187,7 +192,8 @@ def _keep_bytes(graph: onnx.GraphProto, casts: Mapping[str, str]) -> None:
 
 
 def _pool_before_relu(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
-    """Let a maximum be taken before the ReLU that feeds it alone, which comes to the same.
+    """
+    Let a maximum be taken before the ReLU that feeds it alone, which comes to the same.
 
     Of those in float32, not `chosen`: ONNX Runtime moves the step to 8 bits from behind the
     maximum to before it, where it has only a slow kernel; it does not move it across a ReLU.
@@ -209,7 +215,8 @@ def _pool_before_relu(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
 
 
 def _worth_eight_bits(graph: onnx.GraphProto, names: Collection[str]) -> list[str]:
-    """Return those of the nodes called `names` that are a convolution, or come after one.
+    """
+    Return those of the nodes called `names` that are a convolution, or come after one.
 
     A convolution of the picture does not count.
     """

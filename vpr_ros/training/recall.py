@@ -1,4 +1,5 @@
-"""Recall on a validation set, of whatever turns pictures into descriptors.
+"""
+Recall on a validation set, of whatever turns pictures into descriptors.
 
 What decides over checkpoints and over exports. The Localizer's own recall, frame by frame, is
 measured in offline/evaluate.py.
@@ -38,7 +39,8 @@ class ValidationSet:
 
     @classmethod
     def read(cls, folder: str | Path) -> ValidationSet:
-        """Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate`.
+        """
+        Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate`.
 
         The CSV has the columns query,reference: file names, a row for each right answer. Raises
         FileNotFoundError or SourceError for what is missing, or named but not there.
@@ -54,7 +56,8 @@ class ValidationSet:
 def validate(validation: ValidationSet,
              describe: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
              ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
-    """Return Recall@n of `describe`: N pictures uint8 (H,W,3) of any sizes -> descriptors (N,D).
+    """
+    Return Recall@n of `describe`: N pictures uint8 (H,W,3) of any sizes -> descriptors (N,D).
 
     Raises ImageError for a picture that cannot be read, ValueError for descriptors not finite.
     """
@@ -70,7 +73,8 @@ def validate(validation: ValidationSet,
 
 def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
               truth: Sequence[ArrayLike], ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
-    """Return the share of queries with a right place among the n most similar, for each of `ns`.
+    """
+    Return the share of queries with a right place among the n most similar, for each of `ns`.
 
     `database` (P,D) and `queries` (Q,D) are each centred on their own mean, as the map and the
     Localizer do, and compared by cosine. truth[q] are the right places of q; a query without any

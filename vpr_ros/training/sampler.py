@@ -1,4 +1,5 @@
-"""Which pictures make a batch: pictures into places, places into areas, areas into batches.
+"""
+Which pictures make a batch: pictures into places, places into areas, areas into batches.
 
 Numbers only: the pictures themselves are read in pictures.py, and what a batch costs is in
 losses.py.
@@ -40,7 +41,8 @@ def group_places(world: NDArray[np.int64], position: NDArray[np.float64], radius
                  heading: NDArray[np.float64] | None = None,
                  alone: NDArray[np.bool_] | None = None, views: int = 2
                  ) -> list[NDArray[np.int64]]:
-    """Group pictures into places, each the int64 indices of its pictures, ascending.
+    """
+    Group pictures into places, each the int64 indices of its pictures, ascending.
 
     A place is a cell of a square grid over a world whose diagonal is `radius` metres: any two of
     its pictures are closer than that. Where `heading` (N,) in radians is given, they also differ
@@ -69,7 +71,8 @@ def group_places(world: NDArray[np.int64], position: NDArray[np.float64], radius
 
 def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest: int
                 ) -> NDArray[np.int64]:
-    """Group places that are close into areas; return the area (P,) of each place.
+    """
+    Group places that are close into areas; return the area (P,) of each place.
 
     A world is halved across its longer side until its areas have `smallest` to 2 * smallest - 1
     places. The places of worlds that have fewer than `smallest` go into areas of the same size
@@ -102,7 +105,8 @@ def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest:
 
 
 class AreaBatchSampler(Sampler[list[int]]):
-    """Batches of n areas x m places x l pictures, for `DataLoader(data, batch_sampler=...)`.
+    """
+    Batches of n areas x m places x l pictures, for `DataLoader(data, batch_sampler=...)`.
 
     In a batch, pictures of one place stand next to each other, and places of one area do. An epoch
     goes through every place that can take part; an area whose places don't divide by m is filled

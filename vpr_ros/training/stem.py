@@ -1,4 +1,5 @@
-"""The first convolution, in a form that takes the picture's bytes: what 8 bits compute fast.
+"""
+The first convolution, in a form that takes the picture's bytes: what 8 bits compute fast.
 
 Instructions of 8 bits take four channels or more at once, where a picture has three; and its
 normalised values would have to be rounded again to what bytes are by nature.
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class PixelBlocks(nn.Module):
-    """Pictures uint8 (N,H,W,3) -> their blocks of s x s pixels, float32 (N,3 s s,h,w), unscaled.
+    """
+    Pictures uint8 (N,H,W,3) -> their blocks of s x s pixels, float32 (N,3 s s,h,w), unscaled.
 
     `before` pixels are added at the top and the left, `below` and `right` there, or cut off where
     they are fewer than none; they have one colour, uint8 (3,).
@@ -50,7 +52,8 @@ class PixelBlocks(nn.Module):
 
 @torch.no_grad()
 def take_bytes(network: PlaceNetwork, height: int, width: int) -> None:
-    """Let the first convolution see blocks of bytes, for pictures of one size; changes `network`.
+    """
+    Let the first convolution see blocks of bytes, for pictures of one size; changes `network`.
 
     A convolution of k x k pixels at each s-th one is one of k/s x k/s blocks at each; mean and
     standard deviation go into its weights and bias. The border, which was 0 after normalisation,

@@ -1,4 +1,5 @@
-"""Drives of the procedural street for training: drawn, compressed, and kept on disk.
+"""
+Drives of the procedural street for training: drawn, compressed, and kept on disk.
 
 Knows nothing of torch, since every process that draws imports this module. What the pictures
 are to training is said in pictures.py.
@@ -75,7 +76,8 @@ class Drive(NamedTuple):
 def plan(towns: Sequence[int], conditions: Sequence[str], *, seed: int, spacing: float,
          lanes: tuple[float, float], drives: int, routes: Sequence[str], length: float | None,
          size: tuple[int, int], drawn: tuple[int, int]) -> list[Plan]:
-    """Return the plans of all drives; each depends on `seed` and on what it is, on no other.
+    """
+    Return the plans of all drives; each depends on `seed` and on what it is, on no other.
 
     The arguments are those of `vpr_ros.training.datasets.street`. Raises ValueError.
     """
@@ -100,7 +102,8 @@ def plan(towns: Sequence[int], conditions: Sequence[str], *, seed: int, spacing:
 
 
 def draw(plans: Sequence[Plan], *, jobs: int, cache: Path | None) -> list[Drive]:
-    """Draw drives in `jobs` processes, and return them in the order of their plans.
+    """
+    Draw drives in `jobs` processes, and return them in the order of their plans.
 
     The result does not depend on `jobs`. With `cache`, a folder, each drive is kept there as one
     .npz and is not drawn again while its plan and the street's own code are the same. Raises

@@ -1,4 +1,5 @@
-"""Training: an experiment in, checkpoints and logs out.
+"""
+Training: an experiment in, checkpoints and logs out.
 
 Lightning runs the loop. What is learned from is in datasets.py and sampler.py, by what in
 losses.py and distill.py.
@@ -83,7 +84,8 @@ log = logging.getLogger(__name__)
 
 def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
           trainer_options: Mapping[str, Any] | None = None) -> Path:
-    """Train, write checkpoints and logs below the folder `output`, return the best checkpoint.
+    """
+    Train, write checkpoints and logs below the folder `output`, return the best checkpoint.
 
     `resume` goes on from the last checkpoint there, as if it had not been interrupted.
     `trainer_options` go to Lightning's Trainer (accelerator, devices, num_nodes, strategy ...);
@@ -111,7 +113,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
 
 
 def read_pictures(described: Mapping[str, Mapping[str, Any]], part: str) -> Pictures:
-    """Return one table of the sources that an experiment's `data` or `validation` describes.
+    """
+    Return one table of the sources that an experiment's `data` or `validation` describes.
 
     A source has a `kind`, one of SOURCES, the arguments of that function, and optionally `part`:
     the first and last share of each session's pictures, in order, that is used. Raises
@@ -147,7 +150,8 @@ def _part(table: Pictures, first: float, end: float) -> Pictures:
 
 
 def start(network: PlaceNetwork, experiment: Experiment, pictures: Pictures) -> None:
-    """Give `network` its first values: weights, then what is fitted to some of the pictures.
+    """
+    Give `network` its first values: weights, then what is fitted to some of the pictures.
 
     Raises FileNotFoundError or ModelError for weights that are not there or do not fit.
     """
@@ -338,7 +342,8 @@ class PlaceTraining(lightning.LightningModule):
 
 
 class _Truth:
-    """Which pictures of a validation are places, which queries, and the right answers.
+    """
+    Which pictures of a validation are places, which queries, and the right answers.
 
     The first session of each world is its map; the pictures of its other sessions are queries.
     """

@@ -1,4 +1,5 @@
-"""Other people's place-recognition networks as models of this project's contract.
+"""
+Other people's place-recognition networks as models of this project's contract.
 
 A published ONNX takes normalised floats and names its ends as it likes; here it gets the ends that
 the robot knows. Own networks go through export.py.
@@ -57,7 +58,8 @@ def wrap_model(third: str | Path, output: str | Path, *, mean: Sequence[float],
                std: Sequence[float], size: tuple[int, int] | None = None, layout: str = 'nchw',
                colour: str = 'rgb', scale: float = 255.0, output_name: str = '',
                name: str = '', license_name: str = '') -> WrapReport:
-    """Write the network `third` (.onnx) to `output` as a model of the contract.
+    """
+    Write the network `third` (.onnx) to `output` as a model of the contract.
 
     What is written casts uint8 (N,H,W,3) RGB to float, gives (pixels / scale - mean) / std in the
     `layout` and `colour` order that the network was trained with (`mean` and `std` are in that
