@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
+from dataclasses import astuple
 import sys
 from typing import Any
 from typing import NamedTuple
@@ -25,17 +26,17 @@ from vpr_ros.core.metrics import reliability
 from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps import calibration
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import DEFAULT_CURVES
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.calibration import DEFAULT_MODELS
+from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive
-from vpr_ros.offline.self_calibrate import rehearsed
+from vpr_ros.offline.self_calibrate import self_calibrated
 from vpr_ros.street import drive
 from vpr_ros.street import Town
 
@@ -48,10 +49,10 @@ TOWNS = (41, 42, 43, 44, 45, 46)
 """Seeds of towns that nothing was fitted to and no setting was chosen on."""
 
 DRIVES = ('spring', 'rain', 'night', 'unmapped', 'carried')
-WAYS = ('single frame', 'filter', 'filter, odometry')
+MODES = ('single frame', 'filter', 'filter, odometry')
 THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
 FITTED_ON = tuple(range(31, 41))
-"""Seeds of towns that `--fit` fits the default curves to."""
+"""Seeds of towns that `--fit` fits the default models to."""
 
 CARRIED_AFTER = 150
 """Frames on the main streets after which the robot is on the others."""
@@ -71,7 +72,7 @@ class Frames(NamedTuple):
 
 
 def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[str, Any]:
-    """Print, for each way and each kind of drive, how much is published and how much is right."""
+    """Print, for each mode and each kind of drive, how much is published and how much is right."""
     encoder = Encoder(model or bundled_model())
     came: dict[tuple[str, str, str], list[NDArray[np.float64]]] = defaultdict(list)
     for seed in tqdm(towns, desc='towns', disable=None):
@@ -88,13 +89,13 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
                                 [KnownDrive('spring', *known)]).calibration
                 maps = {name: one.calibrated(fit) for name, one in maps.items()}
             for name, frames in queries.items():
-                for way in WAYS:
+                for mode in MODES:
                     place_map = maps['both' if name == 'carried' else 'main']
-                    came[fitted, name, way].append(_run(
-                        Localizer(encoder, place_map, filter=way != 'single frame'), frames,
-                        odometry=way.endswith('odometry'), unmapped=name == 'unmapped'))
+                    came[fitted, name, mode].append(_run(
+                        Localizer(encoder, place_map, use_filter=mode != 'single frame'), frames,
+                        odometry=mode.endswith('odometry'), unmapped=name == 'unmapped'))
     _show_carried(came)
-    header = ['map', 'drive', 'way', 'right',
+    header = ['map', 'drive', 'mode', 'right',
               *(part for t in THRESHOLDS for part in (f'>={t:g}', 'of it right')), 'ECE', 'NEES']
     rows = [_row(key, parts) for key, parts in came.items()]
     tables.show(f'right within {defaults.CORRECT_RADIUS:g} m, winter maps, towns '
@@ -107,7 +108,7 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
 
 
 def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str, Any]:
-    """Print the curves that belief's two numbers have on made-up towns: the defaults."""
+    """Print the confidence models that fit made-up towns best: the defaults."""
     encoder = Encoder(model or bundled_model())
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for seed in tqdm(towns, desc='towns', disable=None):
@@ -116,16 +117,15 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
         runs += [(both if name == 'carried' else main,
                   KnownDrive(name, *frames, mapped=name != 'unmapped'))
                  for name, frames in queries.items()]
-    curves = {way: gather(runs, encoder, Calibration(), way, defaults.CORRECT_RADIUS,
-                          defaults.MAX_SPEED, without=False)
-              # Of a single frame the support says nothing that its mass does not.
-              .fit(DEFAULT_CURVES[way], prior_weight=0.1, keep_shape=way == 'single')
-              for way in calibration.WAYS}
-    tables.show(f'curves fitted to towns {", ".join(map(str, towns))}',
-                ['way', 'offset', 'mass', 'support', 'weight'],
-                [[way, curve.offset, curve.mass, curve.support, curve.weight]
-                 for way, curve in curves.items()])
-    return {way: asdict(curve) for way, curve in curves.items()}
+    models = {mode: gather(runs, encoder, Calibration(), mode, defaults.CORRECT_RADIUS,
+                           defaults.MAX_SPEED, without=False)
+              # Of a single frame the evidence says nothing that its probability does not.
+              .fit(DEFAULT_MODELS[mode], prior_weight=0.1, keep_shape=mode is Mode.SINGLE)
+              for mode in Mode}
+    tables.show(f'confidence models fitted to towns {", ".join(map(str, towns))}',
+                ['mode', 'offset', 'probability', 'evidence', 'weight'],
+                [[mode.value, *astuple(model)] for mode, model in models.items()])
+    return {mode.value: asdict(model) for mode, model in models.items()}
 
 
 def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
@@ -143,28 +143,28 @@ def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Fra
 def _show_carried(came: dict[tuple[str, str, str], list[NDArray[np.float64]]]) -> None:
     """Print how soon a robot that was carried knows, for the worst of the towns."""
     rows = []
-    for (fitted, name, way), parts in came.items():
-        if name != 'carried' or way == 'single frame':
+    for (fitted, name, mode), parts in came.items():
+        if name != 'carried' or mode == 'single frame':
             continue
         after = [part[CARRIED_AFTER:] for part in parts]
         given = [(part[:, 0] >= defaults.MIN_CONFIDENCE) for part in after]
-        rows.append([fitted, way, *(max(found) * METRES_A_FRAME for found in (
+        rows.append([fitted, mode, *(max(found) * METRES_A_FRAME for found in (
             [_first(part[:, 1] > 0) for part in after],
             [_first(one & (part[:, 1] > 0)) for one, part in zip(given, after, strict=True)])),
             max(int((one & (part[:, 1] == 0)).sum())
                 for one, part in zip(given, after, strict=True))])
     tables.show('carried to another street, the worst town', [
-        'map', 'way', 'metres until right', 'until published', 'wrong poses'], rows)
+        'map', 'mode', 'metres until right', 'until published', 'wrong poses'], rows)
 
 
 def _reliability(came: dict[tuple[str, str, str], list[NDArray[np.float64]]], fitted: str
                  ) -> dict[str, Any]:
     """Describe a plot of how often it was right against how sure it was, all drives together."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for way in WAYS:
+    for mode in MODES:
         sure, right, _ = np.concatenate([part for name in DRIVES
-                                         for part in came[fitted, name, way]]).T
-        points[way] = [(mean, share) for count, mean, share in reliability(sure, right > 0)
+                                         for part in came[fitted, name, mode]]).T
+        points[mode] = [(mean, share) for count, mean, share in reliability(sure, right > 0)
                        if count >= FEW]
     points['honest'] = [(0.0, 0.0), (1.0, 1.0)]
     return tables.lines(f'Is the confidence honest? {fitted}, all drives, on and off the map',
@@ -219,7 +219,7 @@ def _map(encoder: Encoder, drives: Sequence[Frames]) -> PlaceMap:
         np.concatenate([one.truth for one in drives]),
         np.repeat(np.arange(len(drives), dtype=np.int32), [len(one.stamps) for one in drives]),
         manifest)
-    return place_map.calibrated(rehearsed(place_map, encoder))
+    return place_map.calibrated(self_calibrated(place_map, encoder))
 
 
 def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
@@ -237,6 +237,7 @@ def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
 
 if __name__ == '__main__':
     parser = tables.parser(__doc__)
-    parser.add_argument('--fit', action='store_true', help='fit the default curves instead')
+    parser.add_argument('--fit', action='store_true',
+                        help='fit the default confidence models instead')
     options = parser.parse_args()
     sys.exit(tables.answer(options, lambda: (fit if options.fit else confidence)(options.model)))

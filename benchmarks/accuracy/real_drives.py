@@ -29,7 +29,7 @@ from vpr_ros.offline.calibrate import FEWEST
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluate import FASTEST
-from vpr_ros.offline.self_calibrate import rehearsed
+from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:
     from benchmarks.lib.sets import PictureSet
@@ -51,8 +51,8 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
             continue
         drive, radius = known
         place_map = build_map([open_source(one.database, in_order=True)], encoder, spacing=0.0,
-                              thumbnails=False, rehearse=False)
-        place_map = place_map.calibrated(rehearsed(
+                              thumbnails=False, self_calibrate=False)
+        place_map = place_map.calibrated(self_calibrated(
             place_map, encoder, correct_radius=radius, max_speed=FASTEST))
         half = len(drive) // 2
         fit = calibrate(place_map, encoder, [drive.part(slice(half))], correct_radius=radius,

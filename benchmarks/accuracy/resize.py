@@ -67,11 +67,11 @@ def resize(data: str | None = None, model: str | None = None, rounds: int = 60) 
         seconds = tables.in_turns({
             'at once': lambda one=one: at_once(images.decode(one)),
             'ours': lambda one=one: images.resize(
-                images.decode(one, enough=encoder.size), height, width)}, rounds)
+                images.decode(one, min_size=encoder.size), height, width)}, rounds)
         took = {name: tables.median_ms(times) for name, times in seconds.items()}
         smaller, whole = (
             {name: [scale(jpeg) for jpeg in some] for name, some in jpegs.items()}
-            for scale in (lambda jpeg: images.decode(jpeg, enough=encoder.size),
+            for scale in (lambda jpeg: images.decode(jpeg, min_size=encoder.size),
                           lambda jpeg: at_once(images.decode(jpeg))))
         of_jpegs.append(_row(encoder, size, took, smaller, whole))
         worst = min([worst, *rows[-1][4:], *of_jpegs[-1][4:]])

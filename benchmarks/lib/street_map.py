@@ -63,5 +63,5 @@ def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
                  height=height, length=length, lateral_offset=1.0)
 
 
-def _itself(picture: NDArray[np.uint8], enough: tuple[int, int]) -> NDArray[np.uint8]:
+def _itself(picture: NDArray[np.uint8], min_size: tuple[int, int]) -> NDArray[np.uint8]:
     return picture

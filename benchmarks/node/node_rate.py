@@ -28,7 +28,7 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import ModelIdentity
 
 if TYPE_CHECKING:
     import subprocess

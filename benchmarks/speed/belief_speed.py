@@ -19,10 +19,10 @@ from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable

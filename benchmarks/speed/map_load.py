@@ -17,10 +17,10 @@ import faiss
 import numpy as np
 from vpr_ros.core.files import sha256
 from vpr_ros.core.poses import planar
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 
 TARGET = 1.0
 """Seconds within which a map of 1e5 places of 512 dimensions is to be loaded."""

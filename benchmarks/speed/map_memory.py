@@ -83,7 +83,7 @@ def _built(bag: Path, report: Callable[[int], object], *, model: Path
     samples: list[tuple[int, int]] = []
     with open_source(bag) as source:
         watched = replace(source, frames=_watched(source.frames, source.count, samples))
-        place_map = build_map([nullcontext(watched)], Encoder(model), rehearse=False)
+        place_map = build_map([nullcontext(watched)], Encoder(model), self_calibrate=False)
         return samples, sum(map(len, place_map.thumbnails))
 
 

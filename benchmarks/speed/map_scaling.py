@@ -23,10 +23,10 @@ from benchmarks.lib.drive_vectors import drive_vectors
 from benchmarks.lib.drive_vectors import later_drive
 import numpy as np
 from vpr_ros.core.poses import planar
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

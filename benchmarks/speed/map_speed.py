@@ -103,7 +103,7 @@ def _in_line(encoder: Encoder, path: Path) -> list[bytes]:
     batch = []
     with open_source(path) as source:
         for frame in source.frames:
-            batch.append(frame.load(enough=encoder.size))
+            batch.append(frame.load(min_size=encoder.size))
             thumbnails.append(images.encode_jpeg(images.to_height(batch[-1], 120), 80))
             if len(batch) == BATCH:
                 encoder.encode_batch(batch)

@@ -230,7 +230,7 @@ def _verdicts(gains: dict[str, dict[str, float]], recalls: dict[str, dict[str, f
         found = [(what, name, gain) for what, each in gains.items()
                  for name, gain in each.items() if name.startswith(goal)]
         for what, name, gain in found:
-            if not hardware.cuts_off_bytes():
+            if not hardware.int8_saturates():
                 lines.append(tables.verdict(
                     f'{name} is at least {least:g} x as fast as torch eager, {what}: '
                     f'{gain:.2f} x', reached=gain >= least))

@@ -343,7 +343,7 @@ def test_a_map_is_calibrated_in_place_and_stays_whole(site, vpr, tmp_path):
     assert code == 0
     assert f'{COUNT} frames' in out
     after, old = PlaceMap.load(folder), PlaceMap.load(site / 'map')
-    assert after.manifest.calibration['fitted_on'].endswith(f'query.mcap: {COUNT} frames')
+    assert after.manifest.calibration.fitted_on.endswith(f'query.mcap: {COUNT} frames')
     assert (after.vectors() == old.vectors()).all()
     assert after.thumbnail(3) is not None
 

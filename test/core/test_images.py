@@ -276,7 +276,7 @@ def test_a_large_picture_is_scaled_almost_as_by_area_at_once(size: tuple[int, in
     assert difference.max() < 16
 
 
-@pytest.mark.parametrize(('size', 'enough', 'expected'), [
+@pytest.mark.parametrize(('size', 'min_size', 'expected'), [
     ((480, 640), (120, 160), (240, 320)),
     ((480, 640), (240, 320), (480, 640)),
     ((482, 642), (120, 160), (241, 321)),
@@ -285,21 +285,22 @@ def test_a_large_picture_is_scaled_almost_as_by_area_at_once(size: tuple[int, in
     ((480, 640), None, (480, 640)),
 ])
 def test_a_jpeg_that_would_be_halved_is_decoded_at_half_its_size(
-        size: tuple[int, int], enough: tuple[int, int] | None, expected: tuple[int, int]) -> None:
+        size: tuple[int, int], min_size: tuple[int, int] | None, expected: tuple[int, int]
+) -> None:
     jpeg = images.encode_jpeg(_smooth(*size))
-    assert images.decode(jpeg, enough=enough).shape == (*expected, 3)
+    assert images.decode(jpeg, min_size=min_size).shape == (*expected, 3)
 
 
 def test_a_jpeg_decoded_smaller_is_almost_that_which_was_halved() -> None:
     jpeg = images.encode_jpeg(_smooth(480, 640), 95)
-    smaller, whole = images.decode(jpeg, enough=(120, 160)), images.decode(jpeg)
+    smaller, whole = images.decode(jpeg, min_size=(120, 160)), images.decode(jpeg)
     off = images.resize(smaller, 120, 160).astype(int) - images.resize(whole, 120, 160)
     assert np.abs(off).max() <= 8
     assert np.abs(off).mean() < 1
 
 
 def test_a_png_is_decoded_whole() -> None:
-    assert images.decode(_png(_smooth(480, 640)), enough=(120, 160)).shape == (480, 640, 3)
+    assert images.decode(_png(_smooth(480, 640)), min_size=(120, 160)).shape == (480, 640, 3)
 
 
 def test_what_is_a_little_larger_is_scaled_by_area_exactly() -> None:

@@ -189,7 +189,7 @@ def test_openvino_leaves_int8_to_others_where_it_would_cut_off(
     onnx.save(model, str(request_.path))
     monkeypatch.setattr(onnxruntime, 'get_available_providers',
                         lambda: [PROVIDERS['openvino'], PROVIDERS['cpu']])
-    monkeypatch.setattr(hardware, 'cuts_off_bytes', lambda: True)
+    monkeypatch.setattr(hardware, 'int8_saturates', lambda: True)
     assert Encoder(request_.path, report=told.append).provider == 'cpu'
     assert 'no VNNI: the next provider is tried' in told[0]
     with pytest.raises(ModelError, match='no VNNI'):

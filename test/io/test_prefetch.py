@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 
 import pytest
-from vpr_ros.io.prefetch import ahead
+from vpr_ros.io.prefetch import prefetch
 
 
 def test_results_come_in_order_with_their_items() -> None:
-    assert [(item, future.result()) for item, future in ahead(str, range(50), depth=4)] == [
+    assert [(item, future.result()) for item, future in prefetch(str, range(50), depth=4)] == [
         (number, str(number)) for number in range(50)]
 
 
 def test_the_work_is_done_in_another_thread() -> None:
-    threads = {future.result() for _, future in ahead(lambda _: threading.get_ident(), range(9))}
+    threads = {future.result()
+               for _, future in prefetch(lambda _: threading.get_ident(), range(9))}
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
@@ -26,7 +27,7 @@ def test_several_threads_work_at_once_and_results_stay_in_order() -> None:
         together.wait()  # only two of them at once get past this
         return number
 
-    assert [future.result() for _, future in ahead(work, range(10), threads=2)] == [*range(10)]
+    assert [future.result() for _, future in prefetch(work, range(10), threads=2)] == [*range(10)]
 
 
 def test_no_more_than_the_depth_is_taken_ahead() -> None:
@@ -37,7 +38,7 @@ def test_no_more_than_the_depth_is_taken_ahead() -> None:
             taken.append(number)
             yield number
 
-    work = ahead(lambda number: number, items(), depth=5)
+    work = prefetch(lambda number: number, items(), depth=5)
     next(work)
     assert len(taken) == 6
     work.close()
@@ -45,7 +46,7 @@ def test_no_more_than_the_depth_is_taken_ahead() -> None:
 
 
 def test_an_error_comes_with_the_item_that_made_it() -> None:
-    futures = [future for _, future in ahead(lambda number: 1 / number, [1, 0, 2])]
+    futures = [future for _, future in prefetch(lambda number: 1 / number, [1, 0, 2])]
     assert futures[0].result() == 1
     with pytest.raises(ZeroDivisionError):
         futures[1].result()

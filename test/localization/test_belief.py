@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.belief import Belief
-from vpr_ros.localization.belief import TOLD
+from vpr_ros.localization.belief import EXPECTED_EVIDENCE
 from vpr_ros.localization.belief import WINDOW
 
 
@@ -132,28 +132,28 @@ def test_without_odometry_the_speed_is_found_out() -> None:
 def test_what_somebody_says_counts_as_evidence_there_only() -> None:
     belief = Belief(street(100))
     belief.expect(street(100)[40], 2.0)
-    assert belief.support[40] == pytest.approx(TOLD, abs=0.01)
-    assert belief.support[80] < 0.01
+    assert belief.evidence[40] == pytest.approx(EXPECTED_EVIDENCE, abs=0.01)
+    assert belief.evidence[80] < 0.01
 
 
 def test_support_is_the_mean_evidence_on_the_way() -> None:
     belief = Belief(street(100))
-    assert not belief.support.any()
+    assert not belief.evidence.any()
     for place in range(20, 80, 2):
         seen(belief, place, np.exp(3.0))
-        assert belief.support.max() <= 3.0 + 1e-9
+        assert belief.evidence.max() <= 3.0 + 1e-9
         belief.predict(0.2, np.array([2.0, 0.0, 0.0]), 15.0)
-    assert belief.support[80] == pytest.approx(3 * (1 - (1 - 1 / WINDOW) ** 30), abs=0.1)
-    assert belief.support[10] < 0
+    assert belief.evidence[80] == pytest.approx(3 * (1 - (1 - 1 / WINDOW) ** 30), abs=0.1)
+    assert belief.evidence[10] < 0
     belief.forget()
-    assert not belief.support.any()
+    assert not belief.evidence.any()
 
 
 def test_frames_that_show_nothing_new_add_no_support() -> None:
     belief = Belief(street(10))
     for _ in range(50):
         belief.update(np.array([3]), np.array([20.0]), 0.3, weight=0.0, novelty=0.0)
-    assert not belief.support.any()
+    assert not belief.evidence.any()
     np.testing.assert_allclose(belief.places, belief.places[0])
 
 
@@ -199,7 +199,7 @@ def test_what_is_put_off_is_as_good_as_done(seed: int, odometry: bool) -> None:
             belief.update(places, ratios, rest, weight=0.7, novelty=novelty)
         settled._settle()
     np.testing.assert_allclose(plain.places, settled.places, atol=1e-12)
-    np.testing.assert_allclose(plain.support, settled.support, atol=1e-6)
+    np.testing.assert_allclose(plain.evidence, settled.evidence, atol=1e-6)
     assert plain.nowhere == pytest.approx(settled.nowhere)
 
 
@@ -209,7 +209,7 @@ def test_the_support_of_some_places_is_that_of_all() -> None:
         seen(belief, place)
         belief.predict(0.2, None, 15.0)
     some = np.array([58, 3, 60])
-    np.testing.assert_allclose(belief.support_of(some), belief.support[some], rtol=1e-12)
+    np.testing.assert_allclose(belief.evidence_of(some), belief.evidence[some], rtol=1e-12)
 
 
 def test_places_within_a_radius_are_found_in_their_order() -> None:
@@ -293,7 +293,7 @@ def test_what_is_put_off_is_done_before_numbers_run_over(moving: bool) -> None:
     assert total(belief) == pytest.approx(1)
     assert (belief.places >= 0).all()
     assert belief.places[20:23].sum() > 0.9
-    np.testing.assert_allclose(belief.support[20:23], np.log(10.0), rtol=0.05)
+    np.testing.assert_allclose(belief.evidence[20:23], np.log(10.0), rtol=0.05)
 
 
 def test_time_cannot_pass_backwards() -> None:
@@ -310,7 +310,7 @@ def test_a_degenerate_map_gives_numbers(place_poses: NDArray[np.float64]) -> Non
         belief.predict(0.1, motion, 15.0)
         seen(belief, 0)
         assert np.isfinite(belief.places).all()
-        assert np.isfinite(belief.support).all()
+        assert np.isfinite(belief.evidence).all()
         assert total(belief) == pytest.approx(1)
 
 

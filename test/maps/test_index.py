@@ -17,10 +17,10 @@ from vpr_ros.maps.index import make_index
 from vpr_ros.maps.index import other_views
 from vpr_ros.maps.index import RECALL
 from vpr_ros.maps.index import Reranked
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 import yaml
 
 if TYPE_CHECKING:

@@ -18,12 +18,13 @@ from vpr_ros.core.errors import ModelMismatchError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import sha256
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.index import make_index
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import centre
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 import yaml
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def test_every_kind_searches_the_same_after_a_round_trip(
 def test_everything_but_the_index_comes_back_as_it_was(tmp_path: Path) -> None:
     manifest = Manifest(ModelIdentity('ab' * 32, 'model.onnx', DIMENSION, 240, 320),
                         (Session('käse.mcap', 'winter'), Session('b.mcap', 'night')),
-                        'town', 'camera_base', 1.5, 'flat', {'separation': 1.5, 'outliers': 0.2})
+                        'town', 'camera_base', 1.5, 'flat',
+                        Calibration(separation=1.5, outliers=0.2))
     built = PlaceMap.build(_clusters(6), NOW + np.arange(6), _poses(6),
                            np.array([0, 0, 0, 1, 1, 1], np.int32), manifest)
     built.save(tmp_path / 'map')

@@ -192,7 +192,7 @@ def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
         nonlocal alive
         alive -= 1
 
-    def load(number, enough):
+    def load(number, min_size):
         nonlocal alive, most
         view = np.random.default_rng(number).integers(
             0, 256, (encoder.height, encoder.width, 3), np.uint8)
@@ -203,7 +203,7 @@ def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
 
     frames = (Frame(number, pose(number), partial(load, number), str(number))
               for number in range(40 * BATCH))
-    build_map([nullcontext(Source('long', frames, 40 * BATCH))], encoder, rehearse=False)
+    build_map([nullcontext(Source('long', frames, 40 * BATCH))], encoder, self_calibrate=False)
     assert most <= 5 * BATCH
     assert alive == 0
 
@@ -218,7 +218,7 @@ def test_the_network_runs_while_the_next_pictures_are_read(model_path):
             assert read.wait(10)
             return super().encode_batch(pictures)
 
-    def load(number, enough):
+    def load(number, min_size):
         if number >= BATCH:
             read.set()
         return picture(number)
@@ -226,7 +226,7 @@ def test_the_network_runs_while_the_next_pictures_are_read(model_path):
     frames = [Frame(number, pose(number), partial(load, number), str(number))
               for number in range(2 * BATCH)]
     place_map = build_map([nullcontext(Source('drive', frames, len(frames)))],
-                          Waiting(model_path, 'cpu', 1), rehearse=False)
+                          Waiting(model_path, 'cpu', 1), self_calibrate=False)
     assert len(place_map) == 2 * BATCH
 
 

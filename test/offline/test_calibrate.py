@@ -1,4 +1,4 @@
-"""Fitting a map's confidence: to drives that are known, and by rehearsing on the map alone."""
+"""Fitting a map's confidence: to known drives, and to drives simulated on the map alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.calibration import ConfidenceModel
+from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.calibrate import read_drive
 from vpr_ros.offline.calibrate import report
-from vpr_ros.offline.self_calibrate import rehearsed
+from vpr_ros.offline.self_calibrate import self_calibrated
 
 COUNT = 120
 
@@ -63,14 +65,14 @@ def fit(encoder):
 
 def test_what_is_fitted_says_what_it_was_fitted_on(fit):
     assert fit.calibration.fitted_on == f'a drive: {COUNT} frames'
-    assert set(fit.examples) == {'odometry', 'filter', 'single'}
-    assert Calibration(**fit.calibration.as_dict()) == fit.calibration
+    assert set(fit.examples) == {Mode.ODOMETRY, Mode.SEQUENCE, Mode.SINGLE}
+    assert Calibration.from_dict(fit.calibration.as_dict()) == fit.calibration
 
 
 def test_held_out_confidence_is_honest_and_poses_off_the_map_are_rare(fit):
-    for way in ('odometry', 'filter'):
-        assert fit.errors(way)[1] < 0.12
-        assert fit.false_accepts(way, 0.95)[1] < 0.05
+    for mode in (Mode.ODOMETRY, Mode.SEQUENCE):
+        assert fit.errors(mode)[1] < 0.12
+        assert fit.false_accepts(mode, 0.95)[1] < 0.05
 
 
 def test_frames_off_the_map_are_all_wrong(fit):
@@ -111,27 +113,27 @@ def test_a_fit_holds_on_a_drive_that_it_was_not_made_on(encoder, fit):
     assert 0.3 < np.mean(squares) / 2 < 2
 
 
-def test_a_map_alone_is_rehearsed_and_says_so(encoder):
-    calibration = rehearsed(site(encoder, views(encoder)), encoder)
-    assert calibration.fitted_on == 'the map alone, rehearsed'
-    for way, curve in calibration.curves.items():
-        assert curve.mass > 0
-        assert curve.support > 0 or way == 'single'
+def test_a_map_alone_is_self_calibrated_and_says_so(encoder):
+    calibration = self_calibrated(site(encoder, views(encoder)), encoder)
+    assert calibration.fitted_on == 'simulated drives on the map itself'
+    for mode, model in calibration.confidence.items():
+        assert model.probability > 0
+        assert model.evidence > 0 or mode == Mode.SINGLE
 
 
-def test_sessions_are_rehearsed_against_each_other(encoder):
+def test_sessions_are_driven_against_each_other(encoder):
     one = views(encoder)
     other = one + 0.05 * views(encoder, seed=5)
     both = np.concatenate([one, other / np.linalg.norm(other, axis=1, keepdims=True)])
-    calibration = rehearsed(site(encoder, both.astype(np.float32), sessions=2), encoder,
-                            ways=('odometry',))
+    calibration = self_calibrated(site(encoder, both.astype(np.float32), sessions=2), encoder,
+                            modes=(Mode.ODOMETRY,))
     assert calibration.fitted_on
 
 
-def test_two_rehearsals_agree(encoder):
+def test_two_self_calibrations_agree(encoder):
     place_map = site(encoder, views(encoder))
-    assert rehearsed(place_map, encoder, ways=('single',)) == rehearsed(
-        place_map, encoder, ways=('single',))
+    assert self_calibrated(place_map, encoder, modes=(Mode.SINGLE,)) == self_calibrated(
+        place_map, encoder, modes=(Mode.SINGLE,))
 
 
 @pytest.mark.parametrize(('count', 'alike'), [(1, False), (2, True), (29, False), (60, True)])
@@ -139,7 +141,7 @@ def test_a_map_that_tells_nothing_keeps_the_defaults(encoder, count, alike):
     descriptors = views(encoder, count)
     if alike:
         descriptors = np.repeat(descriptors[:1], count, axis=0)
-    assert rehearsed(site(encoder, descriptors), encoder) == Calibration()
+    assert self_calibrated(site(encoder, descriptors), encoder) == Calibration()
 
 
 def test_a_drive_is_read_from_a_bag(tmp_path, encoder):
@@ -161,32 +163,35 @@ def test_a_drive_without_odometry_is_fitted_without(encoder):
     drive = driven(place_map, descriptors, 1.0)
     fit = calibrate(place_map, encoder,
                     [replace(drive, odometry=np.full_like(drive.odometry, np.nan))])
-    assert set(fit.examples) == {'filter', 'single'}
+    assert set(fit.examples) == {Mode.SEQUENCE, Mode.SINGLE}
 
 
 def test_a_map_with_another_law_is_fitted_anew_and_judged_by_its_own(encoder):
     descriptors = views(encoder, 60)
     place_map = site(encoder, descriptors)
     drive = driven(place_map, descriptors, 1.5)
-    other = Calibration(separation=1.5, outliers=0.2, curves={'filter': {'weight': 0.1}})
+    other = Calibration(separation=1.5, outliers=0.2,
+                        confidence={Mode.SEQUENCE: ConfidenceModel(weight=0.1)})
     plain = calibrate(place_map, encoder, [drive])
     fit = calibrate(place_map.calibrated(other), encoder, [drive])
     assert fit.calibration == plain.calibration
     localizer = Localizer(encoder, place_map.calibrated(other))
     said = [localizer.locate(view, int(at)).confidence
             for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
-    np.testing.assert_allclose(fit.before['filter'][:50], said[10:], atol=1e-9)
-    assert np.abs(plain.before['filter'][:50] - said[10:]).max() > 0.01
+    np.testing.assert_allclose(fit.before[Mode.SEQUENCE][:50], said[10:], atol=1e-9)
+    assert np.abs(plain.before[Mode.SEQUENCE][:50] - said[10:]).max() > 0.01
 
 
 def test_the_error_before_is_that_of_the_poses_given_before(encoder):
     descriptors = views(encoder, 60)
-    # So weak a law that its poses are wrong, and it says so.
-    weak = site(encoder, descriptors).calibrated(
-        Calibration(separation=0.5, outliers=0.2, curves={'filter': {'weight': 0.03}}))
+    # So weak a likelihood that its poses are wrong, and it says so.
+    weak = site(encoder, descriptors).calibrated(Calibration(
+        separation=0.5, outliers=0.2,
+        confidence={Mode.SEQUENCE: ConfidenceModel(weight=0.03)}))
     fit = calibrate(weak, encoder, [driven(weak, descriptors, 1.5)])
-    old = fit.examples_before['filter']
-    assert old.right[old.mapped].mean() < 0.5 < fit.examples['filter'].right[old.mapped].mean()
-    assert fit.errors('filter')[0] == pytest.approx(calibration_error(
-        fit.before['filter'][old.mapped], old.right[old.mapped]))
-    assert fit.errors('filter')[0] < 0.3
+    old = fit.examples_before[Mode.SEQUENCE]
+    now = fit.examples[Mode.SEQUENCE]
+    assert old.right[old.mapped].mean() < 0.5 < now.right[old.mapped].mean()
+    assert fit.errors(Mode.SEQUENCE)[0] == pytest.approx(calibration_error(
+        fit.before[Mode.SEQUENCE][old.mapped], old.right[old.mapped]))
+    assert fit.errors(Mode.SEQUENCE)[0] < 0.3

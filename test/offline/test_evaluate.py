@@ -105,7 +105,7 @@ def test_every_figure_is_explained(pictures, encoder):
     page = (Path(__file__).resolve().parents[2] / 'docs' / 'metrics.md').read_text()
     explained = set(re.findall(r'`(\w+)`', ''.join(
         line.split('|')[1] for line in page.splitlines() if line.startswith('| `'))))
-    assert set(evaluate_set(*pictures, encoder, filter=True)) <= explained
+    assert set(evaluate_set(*pictures, encoder, use_filter=True)) <= explained
 
 
 def test_a_set_against_itself_has_full_recall(tmp_path, encoder):
@@ -175,7 +175,7 @@ def test_recalls_are_no_smaller_with_more_candidates(pictures, encoder):
 
 def test_the_filter_finds_a_drive_that_single_frames_do_not(pictures, encoder):
     single = evaluate_set(*pictures, encoder)
-    carried = evaluate_set(*pictures, encoder, filter=True, min_confidence=0.5)
+    carried = evaluate_set(*pictures, encoder, use_filter=True, min_confidence=0.5)
     assert carried['recall'] == single['recall']  # of single frames, in both
     assert carried['filtered'] > single['recall']['1']
     assert 'filtered' not in single
@@ -183,12 +183,12 @@ def test_the_filter_finds_a_drive_that_single_frames_do_not(pictures, encoder):
 
 @pytest.mark.parametrize('carried', [True, False])
 def test_what_is_answered_is_counted(pictures, encoder, carried):
-    every = evaluate_set(*pictures, encoder, filter=carried, min_confidence=0.0)
+    every = evaluate_set(*pictures, encoder, use_filter=carried, min_confidence=0.0)
     assert every['answered'] == 1
     assert every['false_accepts'] == 1
     assert 0 < every['answered_right'] <= every['evaluated'] / (PLACES // 2)
     assert 0 <= every['ece'] <= 1
-    some = evaluate_set(*pictures, encoder, filter=carried, min_confidence=1.0)
+    some = evaluate_set(*pictures, encoder, use_filter=carried, min_confidence=1.0)
     assert some['answered'] == some['false_accepts'] == 0
     assert some['answered_right'] is None
     assert some['ece'] == every['ece']
@@ -245,8 +245,8 @@ def test_a_drive_is_held_against_a_map(tmp_path, encoder):
     bag = write_bag(tmp_path / 'drive')
     place_map = build_map([open_source(bag)], encoder, spacing=0.5)
     with open_source(bag) as source:
-        found = evaluate.evaluate_drive(place_map, source, encoder, tolerance=2.0, filter=False,
-                                        min_confidence=0.5)
+        found = evaluate.evaluate_drive(place_map, source, encoder, tolerance=2.0,
+                                        use_filter=False, min_confidence=0.5)
     result = summary(found)
     assert result['recall']['1'] == 1.0
     assert result['unmapped'] == 0
@@ -280,7 +280,7 @@ def test_a_drive_that_is_nowhere_on_the_map_has_no_recall(tmp_path, encoder, way
 def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder):
     bag = write_bag(tmp_path / 'drive')
     place_map = build_map([open_source(bag)], encoder, spacing=0.5)
-    drive = replay(bag, Localizer(encoder, place_map, filter=False, min_confidence=0.5))
+    drive = replay(bag, Localizer(encoder, place_map, use_filter=False, min_confidence=0.5))
     write_drive(drive, tmp_path / 'out', 'map')
     with Bag(bag) as opened:
         truth = opened.poses(opened.pose_topic(POSES))

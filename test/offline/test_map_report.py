@@ -10,10 +10,10 @@ from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
 from vpr_ros.core import poses
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.map_report import look_alikes
 from vpr_ros.offline.map_report import map_report
 
@@ -101,7 +101,7 @@ def test_the_page_shows_the_heat_map_the_pairs_and_what_to_expect(tmp_path, caps
     assert f'get a pose, {expected["right"]:.1%} of these right' in said
     page = (tmp_path / 'r.html').read_text()
     assert page.count('data:image/png') >= 2
-    assert 'no drive was held against it yet' in page
+    assert 'not validated: run vpr calibrate' in page
 
 
 @pytest.mark.parametrize('kind', ['flat', 'hnsw'])

@@ -632,7 +632,7 @@ def test_compressed_pictures_from_a_bag_that_is_played(site, alone, tmp_path):
     encoder = Encoder(site / 'm.onnx', 'cpu', 1)
     # Like this no frame depends on the one before, so one that is lost changes none.
     expected = replay(bag, Localizer(encoder, PlaceMap.load(site / 'map', encoder),
-                                     compensate=False, filter=False))
+                                     compensate=False, use_filter=False))
     parameters = given(site, image_transport='compressed', image_reliable='true',
                        compensate='false', filter='false')
     with node_process.process('vpr_ros.ros.run', *node_process.node_arguments(parameters, IMAGES),
@@ -640,7 +640,7 @@ def test_compressed_pictures_from_a_bag_that_is_played(site, alone, tmp_path):
             Operator(process, compressed=True) as operator:
         operator.until(lambda: operator.maps)
         with node_process.process('vpr_ros.cli', 'play', str(bag), '--rate', '5', '--wait', '1',
-                          '--topics', IMAGES, log=tmp_path / 'play.log'):
+                                  '--topics', IMAGES, log=tmp_path / 'play.log'):
             operator.until(lambda: operator.candidates and messages.stamp_ns(
                 operator.candidates[-1].header) == stamp(COUNT - 1))
         stamps, poses, published = operator.drive()

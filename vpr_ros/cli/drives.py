@@ -65,7 +65,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
                           min_confidence=options.min_confidence,
                           correct_radius=options.correct_radius, compensate=options.compensate,
-                          filter=options.filter, max_speed=options.max_speed)
+                          use_filter=options.filter, max_speed=options.max_speed)
     drive = replay(options.bag, localizer, image_topic=options.image_topic,
                    odometry_topic=options.odometry_topic, odometry=options.odometry)
     write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)

@@ -86,11 +86,11 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
     if pictures:
         return evaluate.evaluate_set(
             options.database, options.queries, options.ground_truth, encoder,
-            filter=bool(options.filter), cache=options.cache, **common)
+            use_filter=bool(options.filter), cache=options.cache, **common)
     if options.utm:
         return evaluate.evaluate_utm(
             options.utm, encoder, tolerance=options.tolerance or evaluate.UTM_TOLERANCE,
-            filter=bool(options.filter), cache=options.cache, **common)
+            use_filter=bool(options.filter), cache=options.cache, **common)
     where = {'tolerance': options.tolerance or defaults.CORRECT_RADIUS,
              'degrees': options.degrees}
     from vpr_ros.maps.place_map import PlaceMap
@@ -99,8 +99,9 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
         from vpr_ros.io.sources import open_source
         with open_source(options.drive, image_topic=options.image_topic,
                          pose_topic=options.truth_topic) as source:
-            return evaluate.evaluate_drive(place_map, source, encoder,
-                                           filter=options.filter is not False, **where, **common)
+            return evaluate.evaluate_drive(
+                place_map, source, encoder, use_filter=options.filter is not False, **where,
+                **common)
     return evaluate.evaluate_replay(
         options.replay, place_map, _true_poses(options.truth, options.truth_topic),
         min_confidence=options.min_confidence, **where)
@@ -164,7 +165,7 @@ def _map_lines(report: dict[str, Any]) -> Iterator[str]:
         yield (f'expected of drives without odometry: {expected["published"]:.0%} of the frames '
                f'get a pose, {expected["right"]:.1%} of these right'
                + (f'; {expected["off_map"]:.1%} of those off the map' if 'off_map' in expected
-                  else '') + ' (rehearsed: a guess)')
+                  else '') + ' (simulated drives: a guess)')
     for line in report['advice']:
         yield f'- {line}'
 

@@ -73,7 +73,7 @@ def _described(options: argparse.Namespace, encoder: Encoder) -> list[DescribedD
 
     from vpr_ros.io.sources import check_same_frames
     from vpr_ros.io.sources import open_source
-    from vpr_ros.maps.place_map import MANIFEST
+    from vpr_ros.maps.manifest import MANIFEST
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.embedding import describe_drive
     from vpr_ros.offline.embedding import describe_map

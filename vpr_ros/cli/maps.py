@@ -44,7 +44,7 @@ def add_build_map(commands: Commands) -> None:
 def _run_build_map(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
     from vpr_ros.io.sources import open_source
-    from vpr_ros.maps.place_map import MANIFEST
+    from vpr_ros.maps.manifest import MANIFEST
     from vpr_ros.offline.build_map import build_map
     if options.condition and len(options.condition) != len(options.sources):
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '

@@ -9,6 +9,10 @@ MIN_CONFIDENCE = 0.95
 CORRECT_RADIUS = 5.0
 """Metres from the truth within which a pose counts as right."""
 
+EXCLUSION_RADIUS = 25.0
+"""Metres beyond which another place is a different one: places that look alike count as aliases
+from there on, and calibration takes so much off the map around a stretch that shall be unknown."""
+
 MAX_SPEED = 15.0
 """Fastest that a robot drives, in m/s."""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MIN_SIDE = 8
 """Smallest width and height, in pixels, that can still show a place."""
 
-MUCH_LARGER = 3.5
+HALVING_RATIO = 3.5
 """How many times the sides that are wanted an image has at least when it is halved first. From
 there on descriptors keep a cosine of .999 (from 2.8 on .9986): benchmarks/accuracy/resize.py."""
 
@@ -127,13 +127,13 @@ def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row: int
 
 
 def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
-           enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+           min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
     Decode a compressed picture (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
 
-    Where `resize` to `enough` (height, width) would halve a JPEG, it is decoded at half its size,
-    which saves time instead of taking it. Raises ImageError, naming `name`, when it cannot be
-    decoded or its size is out of bounds.
+    Where `resize` to `min_size` (height, width) would halve a JPEG, it is decoded at half its
+    size, which saves time instead of taking it. Raises ImageError, naming `name`, when it cannot
+    be decoded or its size is out of bounds.
     """
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
@@ -142,8 +142,8 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
     half = False
     if declared is not None:
         check_size(*declared, name)
-        half = (enough is not None and bytes(buffer[:2]) == _JPEG
-                and _may_be_halved(*declared, *enough))
+        half = (min_size is not None and bytes(buffer[:2]) == _JPEG
+                and _may_be_halved(*declared, *min_size))
     try:
         picture = cv2.imdecode(
             buffer, (_IMREAD_RGB or cv2.IMREAD_COLOR) | (_IMREAD_HALF if half else 0))
@@ -184,13 +184,13 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
     return bytes(buffer)
 
 
-def read(path: str | Path, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read(path: str | Path, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
     Read a picture file as uint8 (H,W,3) RGB, of the size that `decode` gives.
 
     Raises ImageError or FileNotFoundError.
     """
-    return decode(np.fromfile(path, np.uint8), str(path), enough)
+    return decode(np.fromfile(path, np.uint8), str(path), min_size)
 
 
 def list_folder(folder: str | Path) -> list[Path]:
@@ -217,7 +217,7 @@ def resize(rgb: NDArray[np.uint8], height: int, width: int,
     that is given; otherwise a picture of that size already is returned itself.
 
     A large picture is halved first, which averages whole pixels and takes a fraction of the time:
-    for as long as MUCH_LARGER of it is left, since a pixel of the result then differs by little.
+    for as long as HALVING_RATIO of it is left, since a pixel of the result then differs by little.
     """
     if out is not None and (out.shape, out.dtype) != ((height, width, *rgb.shape[2:]), rgb.dtype):
         # OpenCV would write elsewhere, and what was in `out` before would pass for the result.
@@ -238,7 +238,7 @@ def resize(rgb: NDArray[np.uint8], height: int, width: int,
 
 def _may_be_halved(height: int, width: int, wanted_height: int, wanted_width: int) -> bool:
     """Return whether a picture is much larger than wanted, and half of it whole pixels."""
-    return (min(height / wanted_height, width / wanted_width) >= MUCH_LARGER
+    return (min(height / wanted_height, width / wanted_width) >= HALVING_RATIO
             and not (height | width) & 1)
 
 

@@ -109,6 +109,13 @@ def relative(start: Floats, end: Floats) -> Floats:
     return np.array([np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x, turn])
 
 
+def chained(first: Floats, second: Floats) -> Floats:
+    """Return the planar motion (3,) of one motion after the other: metres and radians."""
+    cosine, sine = np.cos(first[2]), np.sin(first[2])
+    return np.asarray(first + np.array([cosine * second[0] - sine * second[1],
+                                        sine * second[0] + cosine * second[1], second[2]]))
+
+
 def moved(pose: Floats, motion: Floats) -> Floats:
     """Return a pose (7,) after a planar motion (3,): metres ahead and left, radians."""
     yaw = heading(pose)

@@ -224,7 +224,7 @@ def _open(name: str, request: Request) -> Engine:
     if name in ('cpu', 'cuda'):
         return Engine(_session(name, request, {}), name)
     # To ask the model takes 30 ms; OpenVINO need not be told what it would not cut off.
-    int8 = ((name == 'tensorrt' or hardware.cuts_off_bytes())
+    int8 = ((name == 'tensorrt' or hardware.int8_saturates())
             and _facts(request).get('precision') == 'int8')
     if name == 'openvino' and int8:
         raise NotServingError(f'openvino would give wrong descriptors for {request.path}, of '
@@ -309,7 +309,7 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     # Threads that spin while they wait take the cores from the rest of the robot: images that
     # arrive meanwhile are lost.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    if hardware.cuts_off_bytes():
+    if hardware.int8_saturates():
         # Of the CPU provider alone: int8 by another way, slower and exact.
         settings.add_session_config_entry('session.x64quantprecision', '1')
     if name == 'tensorrt':

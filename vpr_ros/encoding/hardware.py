@@ -55,7 +55,7 @@ def computes_bf16() -> bool:
     return bool(flags() & _BFLOAT16)
 
 
-def cuts_off_bytes() -> bool:
+def int8_saturates() -> bool:
     """
     Tell whether what 8 bits multiply is added up in 16 bits first, and cut off there.
 

@@ -66,16 +66,16 @@ def float32(types: Types, value: float) -> Any:
     return types('std_msgs/msg/Float32')(data=float(value))
 
 
-def rgb(message: Any, enough: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def rgb(message: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
     Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
 
-    A JPEG much larger than `enough` (height, width) comes smaller: see images.decode. Raises
+    A JPEG much larger than `min_size` (height, width) comes smaller: see images.decode. Raises
     ImageError when it cannot be converted.
     """
     if hasattr(message, 'encoding'):
         return rgb_from_image(message)
-    return rgb_from_compressed(message, enough)
+    return rgb_from_compressed(message, min_size)
 
 
 def rgb_from_image(message: Any) -> NDArray[np.uint8]:
@@ -92,7 +92,7 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
                            message.step, big_endian=bool(message.is_bigendian))
 
 
-def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
+def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
                         ) -> NDArray[np.uint8]:
     """
     Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
@@ -103,7 +103,7 @@ def rgb_from_compressed(message: Any, enough: tuple[int, int] | None = None
         raise ImageError(f"format '{message.format}' is a depth picture: choose the topic of a "
                          'colour or grey camera')
     return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
-                         enough)
+                         min_size)
 
 
 def pose_of(message: Any) -> Floats:

@@ -19,7 +19,7 @@ Result = TypeVar('Result')
 DEPTH = 16
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH,
+def prefetch(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH,
           threads: int = 1) -> Iterator[tuple[Item, Future[Result]]]:
     """
     Yield each item and its work's Future, in order; at most `depth` are worked on ahead.

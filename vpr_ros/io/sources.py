@@ -48,9 +48,9 @@ class Frame:
     """
     One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
 
-    `load(enough)` gives them uint8 (H,W,3), smaller where that is quicker and `enough` (height,
-    width) of them are left; whole without (see images.decode). `raw` says that its pixels wait in
-    memory uncompressed for as long as the frame is kept.
+    `load(min_size)` gives them uint8 (H,W,3), smaller where that is quicker and `min_size`
+    (height, width) of them are left; whole without (see images.decode). `raw` says that its
+    pixels wait in memory uncompressed for as long as the frame is kept.
     """
 
     stamp: int

@@ -40,7 +40,7 @@ FROM_NOWHERE = 0.008
 
 # Per second: how it is carried elsewhere, changes its speed to one nearby, to any (it brakes or
 # starts within a second or two).
-CARRIED = 0.001
+KIDNAPPED = 0.001
 CHANGED_SPEED = 0.02
 NEW_SPEED = 0.02
 
@@ -58,7 +58,7 @@ WINDOW = 30.0
 """Wholly new frames over which `support` is a mean; older ones fade. A corner on no map may look
 like a mapped one for a dozen."""
 
-TOLD = 5.0
+EXPECTED_EVIDENCE = 5.0
 """The support that a place has when somebody said the robot is there: that of a clear stretch."""
 
 _GAPS = np.gradient(SPEEDS)
@@ -129,11 +129,11 @@ class Belief:
         return self._places
 
     @property
-    def support(self) -> Floats:
+    def evidence(self) -> Floats:
         """The mean log-likelihood ratio (N,) of what was lately seen on the way to each place."""
-        return self.support_of(np.arange(self._count))
+        return self.evidence_of(np.arange(self._count))
 
-    def support_of(self, places: NDArray[np.int64]) -> Floats:
+    def evidence_of(self, places: NDArray[np.int64]) -> Floats:
         """Return the support (m,) of only some places."""
         evidence = self._true_evidence(places).sum(axis=0)
         return np.asarray(evidence / np.maximum(self.places[places], 1e-300))
@@ -163,7 +163,7 @@ class Belief:
         told = np.exp(-0.5 * (distance ** 2 + turn ** 2))
         scale = (1 - self.nowhere) / (told + 1e-9).sum()
         self._start((told + 1e-9) * scale)
-        self._evidence[0] = told * scale * TOLD
+        self._evidence[0] = told * scale * EXPECTED_EVIDENCE
 
     def predict(self, seconds: float, motion: Floats | None, max_speed: float,
                 odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
@@ -188,7 +188,7 @@ class Belief:
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
         driven = length if motion is not None else length * float(SPEEDS.mean())
         lost, found, carried = -np.expm1(
-            [-driven * TO_NOWHERE, -driven * FROM_NOWHERE, -seconds * CARRIED])
+            [-driven * TO_NOWHERE, -driven * FROM_NOWHERE, -seconds * KIDNAPPED])
         steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
         stray = sum(self._move(length / steps, None if motion is None else motion / steps,
                                odometry_error)

@@ -1,5 +1,5 @@
 """
-Localizer: a picture and its stamp in, an Estimate out.
+Localizer: an image and its stamp in, an Estimate out.
 
 The robot, the offline replay and the evaluation run this one class. It knows of no messages, no
 node and no files.
@@ -7,7 +7,6 @@ node and no files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,155 +14,156 @@ from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.errors import OutOfOrderError
 from vpr_ros.localization.belief import Belief
-from vpr_ros.localization.running_mean import DriveMean
-from vpr_ros.localization.running_mean import DriveState
-from vpr_ros.localization.running_mean import RECENT
-from vpr_ros.localization.running_mean import YOUNG
-from vpr_ros.maps.calibration import Calibration
+from vpr_ros.localization.drive import Drive
+from vpr_ros.localization.estimate import Candidates
+from vpr_ros.localization.estimate import Estimate
+from vpr_ros.localization.estimate import NoPose
+from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
+from vpr_ros.localization.running_mean import POSE_MAX_AGE_NS
+from vpr_ros.localization.running_mean import RunningMean
+from vpr_ros.maps.calibration import Mode
 from vpr_ros.maps.place_map import centre
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-    from vpr_ros.maps.calibration import Curve
+    from vpr_ros.localization.running_mean import DriveState
     from vpr_ros.maps.place_map import PlaceMap
 
-CLOCK_JUMP = 1_000_000_000
-"""A stamp that goes back by more, in ns, is a clock that was set (a bag that loops)."""
+    Floats = NDArray[np.float64]
+    Descriptor = NDArray[np.float32]
 
-STANDSTILL = 0.99
-"""Cosine similarity of two descriptors above which they differ by no more than camera noise."""
+CLOCK_JUMP_NS = 1_000_000_000
+"""A stamp that goes back by more is a clock that was set (a bag that loops)."""
 
 _SAMPLE = 512
 """Places that tell what similarity is usual for a frame."""
 
-_WEIGHED = 256
+_SEARCHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
-_WORSE = 2 / 3
+_SHORTFALL = 2 / 3
 """Standard deviations by which the latest frame may fall short of what was lately seen."""
 
 _TURN = 0.1
+"""Radians of turning that the belief follows at once."""
 
 _NEGLIGIBLE = 1e-9
 
 _FAINT = 1e-3
-"""Share of the likeliest place's belief below which a place is no mode."""
+"""Share of the likeliest place's probability below which a place is no mode."""
 
-_UNKNOWN = np.full(7, np.nan), 0
-
-_FINE = 2.0
+_COARSE_STEP = 2.0
 """Spacings that the fastest robot drives before the belief moves without odometry: in shorter
 steps the map's grid would not tell one speed from another."""
-
-_STILL = 0.002
-"""Metres, or radians, from frame to frame below which odometry says that the robot stands."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """
-    Places that may be the one, best first.
-
-    places int64 (k,); similarity float32 (k,) cosine; probability float64 (k,) that this is the
-    place; poses float64 (k,7).
-    """
-
-    places: NDArray[np.int64]
-    similarity: NDArray[np.float32]
-    probability: NDArray[np.float64]
-    poses: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """
-    Where the camera's robot is, and how sure that is.
-
-    stamp int ns, that of the picture; pose float64 (7,) and covariance float64 (6,6) (metres,
-    radians; symmetric positive definite) in the map's frame: the best guess, which is to be used
-    only when `trusted`; confidence in [0,1], the probability that the pose is within
-    `correct_radius` of the truth, which is read off the belief's `mass` there and the `support`
-    for it: the mean log-likelihood ratio on the way there (belief.py), unless the latest frame
-    says otherwise; candidates, the places most similar to this one picture; `reason`, why it is
-    not trusted ('' when it is).
-    """
-
-    stamp: int
-    pose: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-    confidence: float
-    candidates: Candidates
-    mass: float
-    support: float
-    reason: str = ''
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the confidence reaches the asked-for precision."""
-        return not self.reason
 
 
 class Localizer:
     """
-    Finds pictures on a map. One instance follows one drive; it is not thread-safe.
+    Finds images on a map. One instance follows one drive; it is not thread-safe.
 
     `top_k` candidates are reported; `min_confidence` is the confidence from which an estimate is
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
-    descriptor on the drive's running mean; `filter` carries the belief from frame to frame, where
-    without odometry the robot is thought to drive at most at `max_speed` (m/s), and odometry to be
-    off by `odometry_error` metres per metre. All of these may be changed between frames.
+    descriptor on the drive's running mean; `use_filter` carries the belief from frame to frame,
+    where without odometry the robot is thought to drive at most at `max_speed` (m/s), and odometry
+    to be off by `odometry_error` metres per metre. All of these may be changed between frames.
+    Raises ModelMismatchError when another model than the encoder's made the map.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = defaults.TOP_K,
                  min_confidence: float = defaults.MIN_CONFIDENCE,
                  correct_radius: float = defaults.CORRECT_RADIUS,
-                 compensate: bool = True, filter: bool = True,  # noqa: A002 (the node's name)
+                 compensate: bool = True, use_filter: bool = True,
                  max_speed: float = defaults.MAX_SPEED,
                  odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
+        place_map.manifest.check_model(encoder)
         self.encoder = encoder
         self.place_map = place_map
         self.top_k = top_k
         self.min_confidence = min_confidence
         self.correct_radius = correct_radius
         self.compensate = compensate
-        self.filter = filter
+        self.use_filter = use_filter
         self.max_speed = max_speed
         self.odometry_error = odometry_error
-        self.calibration = Calibration(**place_map.manifest.calibration)
-        self._belief = Belief(place_map.poses, place_map.manifest.spacing)
-        self._mean = DriveMean(place_map.mean)
+        self.calibration = place_map.manifest.calibration
         sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
         self._sample = place_map.vectors(np.sort(sample))
-        self._agreement = 0.0  # the log-likelihood ratio of the latest frame at the belief's mode
-        self._query = np.zeros_like(place_map.mean)
+        self._map_mean = place_map.mean
+        self._belief = Belief(place_map.poses, place_map.manifest.spacing)
+        self._drive = Drive(RunningMean(self._map_mean))
         self._resumable: DriveState | None = None
-        self._last_stamp: int | None = None
-        self._last_pose = _UNKNOWN
-        self._last_view: NDArray[np.float32] | None = None
-        self._last_query: NDArray[np.float32] | None = None
-        self._last_odometry: NDArray[np.float64] | None = None
-        self._rest()
+        self._query = np.zeros_like(self._map_mean)
 
-    def forget(self) -> None:
-        """Forget the drive so far: the next frame is the first."""
-        self._mean.reset()
-        self._belief.forget()
-        self._agreement = 0.0
-        self._last_stamp = self._last_view = self._resumable = None
-        self._last_pose = _UNKNOWN
-        self._rest()
+    def localize(self, rgb: NDArray[np.uint8], stamp: int, odometry: Floats | None = None
+                 ) -> Estimate:
+        """
+        Return the estimate for a uint8 (H,W,3) RGB image taken at `stamp` (ns).
+
+        `odometry` is the pose (7,) at that time in a frame that does not jump (REP-105 odom), or
+        None. A stamp more than a second before the last one starts a new drive; one that is
+        otherwise not after the last raises OutOfOrderError.
+        """
+        return self.locate(self.encoder.encode(rgb), stamp, odometry)
+
+    def locate(self, descriptor: Descriptor, stamp: int, odometry: Floats | None = None
+               ) -> Estimate:
+        """Return the estimate for a descriptor float32 (D,), as `localize` does for an image."""
+        seconds = self._elapsed(stamp)
+        drive = self._drive
+
+        # Motion: none while the robot stands, so that equal views do not add up.
+        if odometry is not None and not np.isfinite(odometry).all():
+            odometry = None
+        step = drive.step(odometry)
+        standing = drive.stands(descriptor, step)
+
+        # Query: the descriptor less what all views of this drive have in common.
+        if self.compensate and not standing:
+            drive.mean.feed(descriptor)
+        query = centre(descriptor, drive.mean.value if self.compensate else self._map_mean)
+
+        # Predict: the belief moves as the robot did.
+        if self.use_filter:
+            mode = Mode.SEQUENCE if odometry is None else Mode.ODOMETRY
+            novelty = drive.novelty(query)
+            self._predict(0.0 if standing else seconds, step)
+        else:
+            mode, novelty = Mode.SINGLE, 1.0
+            self._belief.forget()
+            drive.rest()
+        model = self.calibration.confidence[mode]
+
+        # Likelihood: how much more likely this view is at a similar place than elsewhere.
+        similarity, places = self._search(query)
+        ratios = self._likelihood_ratios(query, similarity)
+
+        # Update: the belief takes in what is new in this frame.
+        found = similarity > -1  # an approximate index fills up with place 0
+        self._belief.update(places[found], ratios[found], self.calibration.outliers,
+                            weight=novelty * model.weight, novelty=novelty)
+
+        # Estimate: the pose of the belief's mode, and how sure that is.
+        near, probability = self._mode()
+        drive.agreement += novelty * (self._agreement(places, ratios, near) - drive.agreement)
+        evidence = self._evidence(near, probability)
+        confidence = float(model.confidence(min(1.0, float(probability.sum())), evidence))
+        pose, covariance = self._pose(near, probability)
+        reason = None
+        if not confidence >= self.min_confidence:  # nor NaN
+            reason = NoPose.OFF_MAP if self._belief.nowhere > 0.5 else NoPose.AMBIGUOUS
+        else:
+            drive.pose, drive.posed = pose, stamp
+        best = places[:self.top_k]
+        return Estimate(
+            stamp=stamp, pose=pose, covariance=covariance, confidence=confidence,
+            candidates=Candidates(places=best, similarity=similarity[:self.top_k],
+                                  probability=self.belief[best],
+                                  poses=self.place_map.poses[best]),
+            mode_probability=min(1.0, float(probability.sum())), evidence=evidence, reason=reason)
 
     @property
-    def state(self) -> DriveState | None:
-        """What to keep over a restart; None before the first frame."""
-        if self._last_stamp is None:
-            return None
-        return DriveState(self._mean.value.copy(), self._mean.weight, self._last_stamp,
-                          *self._last_pose)
-
-    @property
-    def belief(self) -> NDArray[np.float64]:
+    def belief(self) -> Floats:
         """The probability (N,) of each place of the map."""
         return self._belief.places
 
@@ -173,213 +173,155 @@ class Localizer:
 
         Places that hold more of it than any other within `correct_radius`, each with all that is
         held there as its probability; without those that hold next to nothing. The similarity is
-        to the latest picture.
+        to the latest image.
         """
-        belief = self._belief.places
-        heavy = np.flatnonzero(belief >= _FAINT * belief.max())
-        if len(heavy) > _WEIGHED:
-            heavy = heavy[np.argpartition(belief[heavy], -_WEIGHED)[-_WEIGHED:]]
-        heavy = heavy[np.argsort(-belief[heavy], kind='stable')]
-        positions, mass = self.place_map.poses[heavy, :3], belief[heavy]
+        belief = self.belief
+        likely = np.flatnonzero(belief >= _FAINT * belief.max())
+        if len(likely) > _SEARCHED:
+            likely = likely[np.argpartition(belief[likely], -_SEARCHED)[-_SEARCHED:]]
+        likely = likely[np.argsort(-belief[likely], kind='stable')]
+        positions, probability = self.place_map.poses[likely, :3], belief[likely]
         chosen: list[int] = []
         held: list[float] = []
-        free = np.ones(len(heavy), np.bool_)
+        free = np.ones(len(likely), np.bool_)
         while free.any() and len(chosen) < self.top_k:
             top = int(free.argmax())
             off = positions - positions[top]
             own = free & (np.einsum('ij,ij->i', off, off) <= self.correct_radius ** 2)
             chosen.append(top)
-            held.append(float(mass[own].sum()))
+            held.append(float(probability[own].sum()))
             free &= ~own
         order = np.argsort(-np.array(held), kind='stable')
-        places = heavy[np.array(chosen)[order]]
+        places = likely[np.array(chosen)[order]]
         similarity = self.place_map.vectors(places) @ self._query
-        return Candidates(places, similarity, np.array(held)[order],
-                          self.place_map.poses[places])
+        return Candidates(places=places, similarity=similarity, probability=np.array(held)[order],
+                          poses=self.place_map.poses[places])
 
-    def take_over(self, old: Localizer) -> None:
-        """
-        Go on with the drive that another localiser followed, on another map of the same model.
+    def forget(self) -> None:
+        """Forget the drive so far: the next frame is the first."""
+        self._drive = Drive(RunningMean(self._map_mean))
+        self._resumable = None
+        self._belief.forget()
 
-        The drive's running mean and its last stamp are kept, the belief starts over.
-        """
-        self._mean.value = old._mean.value.copy()
-        self._mean.weight = old._mean.weight
-        self._last_stamp = old._last_stamp
+    def expect(self, pose: Floats, deviation: float) -> None:
+        """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
+        self._belief.expect(pose, deviation)
+        self._drive.motion = np.zeros(3)
+
+    @property
+    def state(self) -> DriveState | None:
+        """The drive as it is kept over a restart; None before the first frame."""
+        return self._drive.state
 
     def resume(self, state: DriveState) -> None:
         """
-        Go on with the running mean of an earlier run, if the first frame shows it is young.
+        Go on with the drive of an earlier run, if the first frame shows that it is recent.
 
-        Only if it is of the last seconds, a node that crashed, it says where the robot is, too:
-        later it may have been moved. Raises ValueError for a state of another dimension, or that
-        is not finite.
+        Its running mean is taken over up to MEAN_MAX_AGE_NS, where the robot was up to
+        POSE_MAX_AGE_NS: later it may have been moved. Raises ValueError for a state of another
+        dimension, or that is not finite.
         """
-        if state.mean.shape != self._mean.start.shape or state.pose.shape != (7,) \
+        if state.mean.shape != self._map_mean.shape or state.pose.shape != (7,) \
                 or not np.isfinite(state.mean).all() or not state.weight >= 1:
             raise ValueError('the kept state is not one of this model')
         self._resumable = state
 
-    def expect(self, pose: NDArray[np.float64], deviation: float) -> None:
-        """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
-        self._belief.expect(pose, deviation)
-        self._pending = np.zeros(3)
-
-    def localize(self, rgb: NDArray[np.uint8], stamp: int,
-                 odometry: NDArray[np.float64] | None = None) -> Estimate:
+    def take_over(self, old: Localizer) -> None:
         """
-        Return the estimate for a uint8 (H,W,3) picture taken at `stamp` (ns).
+        Go on with the drive that another localizer followed, on another map of the same model.
 
-        `odometry` is the pose (7,) at that time in a frame that does not jump (REP-105 odom), or
-        None. A stamp more than a second before the last one starts a new drive; one that is
-        otherwise not after the last raises OutOfOrderError.
+        The drive's running mean and its clock are kept, the belief starts over.
         """
-        return self.locate(self.encoder.encode(rgb), stamp, odometry)
+        self._drive = old._drive.on_another_map()
 
-    def locate(self, descriptor: NDArray[np.float32], stamp: int,
-               odometry: NDArray[np.float64] | None = None) -> Estimate:
-        """Return the estimate for a descriptor float32 (D,), as `localize` does for a picture."""
-        if odometry is not None and not np.isfinite(odometry).all():
-            odometry = None
-        seconds = self._follow_clock(stamp)
-        step = None
-        if odometry is not None and self._last_odometry is not None:
-            step = poses.relative(self._last_odometry, odometry)
-        self._last_odometry = odometry
-        standing = self._stands(descriptor, step)
-        if self.compensate and not standing:
-            self._mean.feed(descriptor)
-        query = self._query = centre(
-            descriptor, self._mean.value if self.compensate else self._mean.start)
-        similarity, places = self.place_map.search(query[None], max(self.top_k, _WEIGHED))
-        similarity, places = similarity[0], places[0]
-        if self.filter:
-            self._move(0.0 if standing else seconds, step)
-            novelty = self._novelty(query)
-            way = 'filter' if odometry is None else 'odometry'
-        else:
-            self._belief.forget()
-            self._rest()
-            novelty, way = 1.0, 'single'
-        curve = self.calibration.curves[way]
-        # Not BLAS: it would wait for cores that the network keeps busy.
-        usual = np.einsum('nd,d->n', self._sample, query)
-        scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
-        found = similarity > -1  # an approximate index fills up with place 0
-        ratios = np.where(found, self.calibration.ratios(scores), self.calibration.outliers)
-        self._belief.update(places[found], ratios[found], self.calibration.outliers,
-                            weight=novelty * curve.weight, novelty=novelty)
-        near, mass = self._mode()
-        self._agreement += novelty * (self._agreed(places, ratios, near) - self._agreement)
-        support = self._agreement
-        if self.filter:
-            # Who was carried off sees so at once: one frame may be a little worse than the others.
-            support = min(support + _WORSE * self.calibration.separation,
-                          float(mass @ self._belief.support_of(near)) / mass.sum())
-        estimate = self._estimate(similarity[:self.top_k], places[:self.top_k], stamp, curve, near,
-                                  mass, support)
-        if estimate.trusted:
-            self._last_pose = estimate.pose, stamp
-        return estimate
-
-    def _follow_clock(self, stamp: int) -> float:
+    def _elapsed(self, stamp: int) -> float:
         """Return the seconds since the last frame, and start over when the clock was set back."""
-        last, seconds = self._last_stamp, 0.0
+        last, seconds = self._drive.stamp, 0.0
         if last is not None and stamp <= last:
-            if last - stamp <= CLOCK_JUMP:
+            if last - stamp <= CLOCK_JUMP_NS:
                 raise OutOfOrderError(f'a frame at {stamp / 1e9:.3f} s came after one at '
                                       f'{last / 1e9:.3f} s')
             self.forget()
         elif last is not None:
             seconds = (stamp - last) / 1e9
         if self._resumable is not None:
-            pose, age = self._resumable.pose, stamp - self._resumable.posed
-            if 0 <= stamp - self._resumable.stamp <= YOUNG:
-                self._mean.value = self._resumable.mean.astype(np.float32)
-                self._mean.weight = self._resumable.weight
-            if 0 <= age <= RECENT and np.isfinite(pose).all():
-                self._belief.expect(pose, self.correct_radius + self.max_speed * age / 1e9)
-            self._resumable = None
-        self._last_stamp = stamp
+            kept, self._resumable = self._resumable, None
+            age = stamp - kept.posed
+            if 0 <= stamp - kept.stamp <= MEAN_MAX_AGE_NS:
+                self._drive.mean = RunningMean(kept.mean, kept.weight)
+            if 0 <= age <= POSE_MAX_AGE_NS and np.isfinite(kept.pose).all():
+                self._belief.expect(kept.pose, self.correct_radius + self.max_speed * age / 1e9)
+        self._drive.stamp = stamp
         return seconds
 
-    def _rest(self) -> None:
-        """Drop the motion that was saved up."""
-        self._last_query = self._last_odometry = None
-        self._pending = np.zeros(3)
-        self._pending_seconds = 0.0
-
-    def _stands(self, descriptor: NDArray[np.float32], step: NDArray[np.float64] | None) -> bool:
-        """
-        Return whether the robot is where it was: then no time passes for the belief.
-
-        By odometry's step (3,), or without it when the view is that of the last frame that moved.
-        """
-        if step is not None:
-            return bool(np.hypot(*step[:2]) < _STILL and abs(step[2]) < _STILL)
-        if self._last_view is not None and float(descriptor @ self._last_view) > STANDSTILL:
-            return True
-        self._last_view = descriptor
-        return False
-
-    def _move(self, seconds: float, step: NDArray[np.float64] | None) -> None:
+    def _predict(self, seconds: float, step: Floats | None) -> None:
         """
         Let the belief follow the robot; less than a spacing is saved up for later.
 
-        Mass that moves in many small steps would spread by the map's grid in each of them.
+        Probability that moves in many small steps would spread by the map's grid in each of them.
         """
-        self._pending_seconds += seconds
+        drive, spacing = self._drive, self._belief.spacing
+        drive.seconds += seconds
         motion = None
         if step is not None:
-            motion = self._pending = _chained(self._pending, step)
+            motion = drive.motion = poses.chained(drive.motion, step)
         if motion is None:
-            if self._pending_seconds * self.max_speed < _FINE * self._belief.spacing:
+            if drive.seconds * self.max_speed < _COARSE_STEP * spacing:
                 return
-        elif np.hypot(*motion[:2]) < self._belief.spacing and abs(motion[2]) < _TURN:
+        elif np.hypot(*motion[:2]) < spacing and abs(motion[2]) < _TURN:
             return
-        if self._pending_seconds > 0:
-            self._belief.predict(self._pending_seconds, motion, self.max_speed,
-                                 self.odometry_error)
-        self._pending = np.zeros(3)
-        self._pending_seconds = 0.0
+        if drive.seconds > 0:
+            self._belief.predict(drive.seconds, motion, self.max_speed, self.odometry_error)
+        drive.followed()
 
-    def _novelty(self, query: NDArray[np.float32]) -> float:
-        """Return how much of a frame, in [0,1], was not already in the one before it."""
-        last, self._last_query = self._last_query, query
-        return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
+    def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:
+        """Return the similarities (k,) and numbers (k,) of the places most similar to a query."""
+        self._query = query
+        similarity, places = self.place_map.search(query[None], max(self.top_k, _SEARCHED))
+        return similarity[0], places[0]
 
-    def _mode(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the places (m,) within `correct_radius` of the likeliest, and their mass."""
-        belief = self._belief.places
-        near = self._belief.within(int(belief.argmax()), self.correct_radius)
-        return near, belief[near]
+    def _likelihood_ratios(self, query: Descriptor, similarity: Descriptor) -> Floats:
+        """
+        Return p(view | this place) / p(view | another place) for similarities (k,).
 
-    def _agreed(self, places: NDArray[np.int64], ratios: NDArray[np.float64],
-                near: NDArray[np.int64]) -> float:
+        They are standardised by how similar the query is to a sample of all places.
+        """
+        # Not BLAS: it would wait for cores that the network keeps busy.
+        usual = np.einsum('nd,d->n', self._sample, query)
+        scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
+        return np.where(similarity > -1, self.calibration.ratios(scores),
+                        self.calibration.outliers)
+
+    def _mode(self) -> tuple[NDArray[np.int64], Floats]:
+        """Return the places (m,) within `correct_radius` of the likeliest, and their belief."""
+        near = self._belief.within(int(self.belief.argmax()), self.correct_radius)
+        return near, self.belief[near]
+
+    def _agreement(self, places: NDArray[np.int64], ratios: Floats, near: NDArray[np.int64]
+                   ) -> float:
         """Return the greatest log-likelihood ratio that a frame has at one of some places."""
         # `near` is in order: not np.isin, which takes four times as long for so few.
         own = ratios[near[np.minimum(np.searchsorted(near, places), len(near) - 1)] == places]
         return float(np.log(own.max(initial=self.calibration.outliers)))
 
-    def _estimate(self, similarity: NDArray[np.float32], places: NDArray[np.int64], stamp: int,
-                  curve: Curve, near: NDArray[np.int64], weights: NDArray[np.float64],
-                  support: float) -> Estimate:
-        """Return the pose of the belief's mode: the mean of the places `near` the likeliest."""
-        belief, all_poses = self._belief.places, self.place_map.poses
-        mass = min(1.0, float(weights.sum()))
-        confidence = float(curve.confidence(mass, support))
-        pose = poses.mean(all_poses[near], weights)
-        covariance = poses.covariance(all_poses[near], weights, pose, np.zeros(6)) \
-            + self._deviation(pose)
-        pose = poses.moved(pose, self._pending)
-        reason = ''
-        if not confidence >= self.min_confidence:  # nor NaN
-            reason = ('off the map' if self._belief.nowhere > 0.5 else 'ambiguous')
-        return Estimate(stamp, pose, covariance, confidence,
-                        Candidates(places, similarity, belief[places], all_poses[places]),
-                        mass, support, reason)
+    def _evidence(self, near: NDArray[np.int64], probability: Floats) -> float:
+        """Return the evidence for the belief's mode: places (m,) and their probability (m,)."""
+        latest = self._drive.agreement
+        if not self.use_filter:
+            return latest
+        # React at once when the robot was kidnapped, but let one frame be a little worse.
+        return min(latest + _SHORTFALL * self.calibration.separation,
+                   float(probability @ self._belief.evidence_of(near)) / probability.sum())
 
-    def _deviation(self, pose: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _pose(self, near: NDArray[np.int64], probability: Floats) -> tuple[Floats, Floats]:
+        """Return the mean (7,) and covariance (6,6) of places (m,) by their probability (m,)."""
+        where = self.place_map.poses[near]
+        pose = poses.mean(where, probability)
+        covariance = poses.covariance(where, probability, pose, np.zeros(6)) \
+            + self._deviation(pose)
+        return poses.moved(pose, self._drive.motion), covariance
+
+    def _deviation(self, pose: Floats) -> Floats:
         """
         Return the covariance (6,6) of a robot that is at a place, but not exactly there.
 
@@ -394,10 +336,3 @@ class Localizer:
         plane[0, 1] = plane[1, 0] = plane[0, 1] if abs(plane[0, 1]) > _NEGLIGIBLE else 0.0
         covariance[:2, :2] = plane
         return covariance
-
-
-def _chained(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the planar motion (ahead, left, turn) of one after the other."""
-    cosine, sine = np.cos(first[2]), np.sin(first[2])
-    return first + np.array([cosine * second[0] - sine * second[1],
-                             sine * second[0] + cosine * second[1], second[2]])

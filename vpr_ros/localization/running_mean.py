@@ -1,7 +1,8 @@
 """
 The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
 
-What it is taken out of, and what for, is in localizer.py and place_map.py.
+What it is taken out of, and what for, is in localizer.py and place_map.py; what else a drive is,
+in drive.py.
 """
 
 from __future__ import annotations
@@ -19,36 +20,35 @@ from vpr_ros.core.files import whole_file
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-YOUNG = 600_000_000_000
-"""Nanoseconds for which the mean of a drive is worth keeping over a restart."""
+MEAN_MAX_AGE_NS = 600_000_000_000
+"""Age up to which the mean of a drive is worth keeping over a restart."""
 
-RECENT = 10_000_000_000
-"""Nanoseconds for which it says something where the robot was: nobody has carried it since."""
+POSE_MAX_AGE_NS = 10_000_000_000
+"""Age up to which the last pose says where the robot is after a restart: nobody has moved it."""
+
+_PRIOR_FRAMES = 30.0
+_MEMORY_FRAMES = 600.0
 
 
-class DriveMean:
+class RunningMean:
     """
     The running mean of a drive's descriptors, float32 (D,), started from the map's own.
 
     A season or the light shifts all descriptors of a drive together; the mean follows that shift.
-    The prior weighs as much as `prior` frames, and old frames fade with the weight `memory`.
+    It starts as if it were of 30 frames, and counts as of 600 at most, so that old frames fade.
     """
 
-    def __init__(self, start: NDArray[np.float32], prior: float = 30.0, memory: float = 600.0
-                 ) -> None:
-        self.start = start
-        self._prior = prior
-        self._memory = memory
-        self.reset()
+    def __init__(self, value: NDArray[np.float32], weight: float = _PRIOR_FRAMES) -> None:
+        self.value = value.astype(np.float32)
+        self.weight = weight
 
-    def reset(self) -> None:
-        """Forget the drive so far."""
-        self.value = self.start.copy()
-        self.weight = self._prior
+    def copy(self) -> RunningMean:
+        """Return one that goes on by itself."""
+        return RunningMean(self.value, self.weight)
 
     def feed(self, descriptor: NDArray[np.float32]) -> None:
         """Take one more descriptor (D,) in."""
-        self.weight = min(self.weight + 1, self._memory)
+        self.weight = min(self.weight + 1, _MEMORY_FRAMES)
         self.value += (descriptor - self.value) / self.weight
 
 

@@ -9,12 +9,9 @@ from bags is in offline/build_map.py, how places are found in index.py.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
@@ -24,81 +21,30 @@ import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import MapError
-from vpr_ros.core.errors import ModelMismatchError
-from vpr_ros.core.files import sha256
-from vpr_ros.core.files import spot_sha256
 from vpr_ros.core.files import whole_directory
 from vpr_ros.core.poses import checked
-from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.index import fit_index
 from vpr_ros.maps.index import open_vectors
 from vpr_ros.maps.index import Reranked
 from vpr_ros.maps.index import save_vectors
 from vpr_ros.maps.index import search
-import yaml
+from vpr_ros.maps.manifest import Inventory
+from vpr_ros.maps.manifest import MANIFEST
+from vpr_ros.maps.manifest import read_manifest
+from vpr_ros.maps.manifest import write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-
-FORMAT = 2
-_OLDER = (1,)  # without `recall` and `spots`
-
-MANIFEST = 'map.yaml'
-"""The file that makes a directory a map."""
+    from vpr_ros.maps.calibration import Calibration
+    from vpr_ros.maps.manifest import Manifest
 
 _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
 _VECTORS = 'vectors.npy'
 _THUMBNAILS = 'thumbnails'
-
-
-@dataclass(frozen=True)
-class Session:
-    """One drive of a map: where its frames came from and in which condition."""
-
-    source: str
-    condition: str = 'unknown'
-
-
-@dataclass(frozen=True)
-class ModelIdentity:
-    """What a map must know of the model that made its descriptors."""
-
-    sha256: str
-    name: str
-    dimension: int
-    input_height: int
-    input_width: int
-
-    @classmethod
-    def of(cls, encoder: Encoder) -> ModelIdentity:
-        """Return the identity of an encoder's model."""
-        return cls(encoder.digest, encoder.path.name, encoder.dimension, encoder.height,
-                   encoder.width)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """
-    The contents of map.yaml but for counts and digests, which follow from the files.
-
-    `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
-    of queries for which it finds what an exact one finds, measured when the map was built
-    (index.py), None where it was not.
-    """
-
-    model: ModelIdentity
-    sessions: tuple[Session, ...]
-    frame_id: str = 'map'
-    child_frame_id: str = 'base_link'
-    spacing: float = 0.0
-    index: str = 'flat'
-    calibration: dict[str, Any] = field(default_factory=dict)
-    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +141,7 @@ class PlaceMap:
 
     def calibrated(self, calibration: Calibration) -> PlaceMap:
         """Return the same map with another calibration."""
-        return replace(self, manifest=replace(self.manifest, calibration=calibration.as_dict()))
+        return replace(self, manifest=replace(self.manifest, calibration=calibration))
 
     def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
         """
@@ -228,11 +174,10 @@ class PlaceMap:
         with whole_directory(path, MANIFEST, overwrite=overwrite) as part:
             # FAISS's own writer does not notice a disk that is full at the last block.
             index = self.index
-            spots = {}
+            spotted = []
             if isinstance(index, Reranked):
                 save_vectors(index, part / _VECTORS)
-                spots[_VECTORS] = spot_sha256(part / _VECTORS)
-                index = index.codes
+                spotted, index = [_VECTORS], index.codes
             (part / _INDEX).write_bytes(faiss.serialize_index(index).data)
             arrays: dict[str, NDArray[Any]] = {
                 'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
@@ -243,12 +188,8 @@ class PlaceMap:
                 for place in range(len(self)):
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
-            manifest = {'format': FORMAT, **asdict(self.manifest), 'places': len(self),
-                        'sha256': {name: sha256(part / name)
-                                   for name in (_INDEX, _PLACES, *spots)}, 'spots': spots}
-            manifest['sessions'] = [asdict(session) for session in self.manifest.sessions]
-            (part / MANIFEST).write_text(yaml.safe_dump(manifest, sort_keys=False,
-                                                         allow_unicode=True))
+            write_manifest(part, self.manifest, Inventory.of(part, len(self), [_INDEX, _PLACES],
+                                                             spotted))
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
@@ -262,38 +203,11 @@ class PlaceMap:
         no whole map of this format, and ModelMismatchError when another model made it.
         """
         path = Path(path)
-        if not path.is_dir():
-            raise FileNotFoundError(f'{path}: no such map directory')
-        raw = _read_manifest(path / MANIFEST)
-        try:
-            manifest = Manifest(
-                model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
-                sessions=tuple(Session(**session) for session in raw['sessions']),
-                frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
-                spacing=float(raw['spacing']), index=str(raw['index']),
-                calibration=dict(raw['calibration']),
-                recall=None if raw.get('recall') is None else float(raw['recall']))
-            count, digests = int(raw['places']), dict(raw['sha256'])
-            spots = dict(raw.get('spots', {}))
-            Calibration(**manifest.calibration)
-            if not 0 <= manifest.spacing < math.inf:
-                raise ValueError(f'spacing {manifest.spacing}')
-        except (KeyError, TypeError, ValueError) as error:
-            raise MapError(f'{path / MANIFEST} is damaged ({error!r}): build the map again'
-                           ) from error
-        if encoder is not None and manifest.model.sha256 != encoder.digest:
-            raise ModelMismatchError(
-                f'{path} was built with the model {manifest.model.name} '
-                f'{manifest.model.sha256[:12]}, not with {encoder.path} {encoder.digest[:12]}: '
-                'use that model, or rebuild the map with '
-                f'`vpr build-map SOURCE --model {encoder.path} --output {path} --overwrite`')
+        manifest, inventory = read_manifest(path)
+        if encoder is not None:
+            manifest.check_model(encoder, path)
         on_disk = manifest.index == 'rerank'
-        for name in (_INDEX, _PLACES):
-            _check_file(path, name, digests.get(name), sha256)
-        if on_disk:
-            _check_file(path, _VECTORS, spots.get(_VECTORS), spot_sha256)
-            if verify:
-                _check_file(path, _VECTORS, digests.get(_VECTORS), sha256)
+        inventory.check(path, [_INDEX, _PLACES], [_VECTORS] if on_disk else [], verify=verify)
         try:
             index: Any = faiss.read_index(str(path / _INDEX))
             if on_disk:
@@ -305,7 +219,7 @@ class PlaceMap:
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
-        dimension = manifest.model.dimension
+        count, dimension = inventory.places, manifest.model.dimension
         if (count < 1 or index.ntotal != count or index.d != dimension
                 or stamps.shape != (count,) or poses.shape != (count, 7)
                 or sessions.shape != (count,) or not np.isin(
@@ -348,33 +262,6 @@ def _centre(descriptors: NDArray[np.float32], sessions: NDArray[np.int32], count
             means[session] = 0
         centred[own] = centre(descriptors[own], means[session])
     return centred, means
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise MapError(f'{path.parent} is not a map: it has no {MANIFEST}')
-    try:
-        raw = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        raise MapError(f'{path} is damaged: build the map again') from error
-    if not isinstance(raw, dict) or 'format' not in raw:
-        raise MapError(f'{path} is damaged: build the map again')
-    if raw['format'] not in (FORMAT, *_OLDER):
-        raise MapError(f'{path} has format {raw["format"]}, this version reads {FORMAT}: '
-                       'build the map again')
-    return raw
-
-
-def _check_file(path: Path, name: str, digest: str | None, digest_of: Callable[[Path], str]
-                ) -> None:
-    file = path / name
-    if not file.is_file():
-        raise MapError(f'{path} is not whole: {name} is missing; build the map again')
-    if file.resolve().parent != path.resolve():
-        raise MapError(f'{file} leads out of the map: a map holds its own files')
-    if digest_of(file) != digest:
-        raise MapError(f'{file} is truncated or was changed after the map was written: '
-                       'build the map again')
 
 
 def _thumbnail_name(place: int) -> str:

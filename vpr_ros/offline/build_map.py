@@ -21,15 +21,15 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.parallel import in_processes
-from vpr_ros.io.prefetch import ahead
+from vpr_ros.io.prefetch import prefetch
 from vpr_ros.io.sources import check_same_frames
 from vpr_ros.io.sources import is_new_place
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.descriptors import BATCH
-from vpr_ros.offline.self_calibrate import rehearsed
+from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,16 +72,16 @@ class Places:
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
-              index: str = defaults.INDEX, thumbnails: bool = True, rehearse: bool = True,
+              index: str = defaults.INDEX, thumbnails: bool = True, self_calibrate: bool = True,
               jobs: int = 1) -> PlaceMap:
     """
     Make a map of all sources, each a session, with a place every `spacing` metres.
 
-    Its confidence is fitted by rehearsing on the map itself (calibrate.py), unless `rehearse` is
-    false. `conditions` names each session's season or light. With more `jobs` than one, as many
-    sources are read at once, each in a process with an encoder of its own; they must then come
-    from `open_source`, and the map is the same. Pictures are kept for no longer than a few batches
-    take, however long the sources are.
+    Its confidence is fitted to drives simulated on the map itself (self_calibrate.py), unless
+    `self_calibrate` is false. `conditions` names each session's season or light. With more `jobs`
+    than one, as many sources are read at once, each in a process with an encoder of its own; they
+    must then come from `open_source`, and the map is the same. Images are kept for no longer than
+    a few batches take, however long the sources are.
 
     Frames whose picture is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
@@ -105,9 +105,9 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         np.concatenate([drive.poses for drive in drives]),
         np.repeat(np.arange(len(drives), dtype=np.int32), [len(drive) for drive in drives]),
         manifest, [jpeg for drive in drives for jpeg in drive.thumbnails])
-    if not rehearse:
+    if not self_calibrate:
         return place_map
-    return place_map.calibrated(rehearsed(place_map, encoder))
+    return place_map.calibrated(self_calibrated(place_map, encoder))
 
 
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
@@ -147,7 +147,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                       disable=None))
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
         # Reading and decoding go on here while the network is at the batches before.
-        for batch, future in ahead(lambda batch: encoder.encode_batch(batch.pictures), batches,
+        for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.pictures), batches,
                                    depth=encoder.at_once + 1, threads=encoder.at_once):
             descriptors.append(future.result())
             stamps += batch.stamps
@@ -174,13 +174,13 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
     """Yield batches of frames `spacing` metres apart."""
     batch = _Batch()
     last: NDArray[np.float64] | None = None
-    enough = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
+    min_size = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
     bad = 0
     for frame in frames:
         if not is_new_place(frame.pose, last, spacing):
             continue
         try:
-            picture = frame.load(enough=enough)
+            picture = frame.load(min_size=min_size)
         except ImageError as error:
             bad += 1
             log.debug('%s: %s', frame.name, error)

@@ -1,7 +1,8 @@
 """
 Fit a map's confidence to drives whose truth is known.
 
-The laws that are fitted are in calibration.py; how a map does without drives, in rehearse.py.
+The models that are fitted are in calibration.py; how a map does without drives, in
+self_calibrate.py.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from vpr_ros.core.metrics import reliability
 from vpr_ros.io.bag import Bag
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import Curve
-from vpr_ros.maps.calibration import DEFAULT_CURVES
-from vpr_ros.maps.calibration import fit_curve
-from vpr_ros.maps.calibration import WAYS
+from vpr_ros.maps.calibration import ConfidenceModel
+from vpr_ros.maps.calibration import DEFAULT_MODELS
+from vpr_ros.maps.calibration import fit_confidence
+from vpr_ros.maps.calibration import Mode
 from vpr_ros.offline.descriptors import encoded
 
 if TYPE_CHECKING:
@@ -42,10 +43,8 @@ if TYPE_CHECKING:
 FEWEST = 30
 """Places of a map, or frames of a drive, below which nothing is fitted."""
 
-AWAY = 25.0
-"""Metres around a stretch that is taken off the map to see what the belief makes of it."""
-
-_SPELT = {'odometry': 'with odometry', 'filter': 'without odometry', 'single': 'single frames'}
+_SPELT = {Mode.ODOMETRY: 'with odometry', Mode.SEQUENCE: 'without odometry',
+          Mode.SINGLE: 'single frames'}
 
 _PARTS = 3
 _FOLDS = 5
@@ -54,7 +53,7 @@ _INDEPENDENT = 0.1
 """What a frame counts for in the fit: neighbouring ones go right or wrong together."""
 
 _SETTLING = 10
-"""Frames at the start of a drive, when the belief cannot know yet: they would blur the curve."""
+"""Frames at the start of a drive, when the belief cannot know yet: they would blur the model."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class Examples:
     variances that the belief alone gave for it.
     """
 
-    mass: Floats
-    support: Floats
+    probability: Floats
+    evidence: Floats
     right: NDArray[np.bool_]
     mapped: NDArray[np.bool_]
     fold: NDArray[np.int64]
@@ -118,50 +117,52 @@ class Examples:
             return np.full(len(off), _INDEPENDENT)
         return _INDEPENDENT * np.where(off, (~off).sum() / off.sum(), 1.0)
 
-    def fit(self, prior: Curve, *, keep_shape: bool = False, prior_weight: float = 1.0) -> Curve:
-        """Return the curve that tells the right from the wrong (see fit_curve)."""
-        return fit_curve(self.mass, self.support, self.right, prior, frames=self.counts,
-                         keep_shape=keep_shape, prior_weight=prior_weight)
+    def fit(self, prior: ConfidenceModel, *, keep_shape: bool = False,
+            prior_weight: float = 1.0) -> ConfidenceModel:
+        """Return the model that tells right frames from wrong ones (see fit_confidence)."""
+        return fit_confidence(self.probability, self.evidence, self.right, prior,
+                              frames=self.counts, keep_shape=keep_shape,
+                              prior_weight=prior_weight)
 
-    def held_out(self, prior: Curve) -> Floats:
-        """Return each frame's confidence (N,) from a curve fitted without its stretch of time."""
-        confidence = np.zeros(len(self.mass))
+    def held_out(self, prior: ConfidenceModel) -> Floats:
+        """Return each frame's confidence (N,) from a model fitted without its stretch of time."""
+        confidence = np.zeros(len(self.probability))
         for fold in np.unique(self.fold):
             own = self.fold == fold
-            curve = fit_curve(self.mass[~own], self.support[~own], self.right[~own], prior,
-                              frames=self.counts[~own])
-            confidence[own] = curve.confidence(self.mass[own], self.support[own])
+            model = fit_confidence(self.probability[~own], self.evidence[~own], self.right[~own],
+                                   prior, frames=self.counts[~own])
+            confidence[own] = model.confidence(self.probability[own], self.evidence[own])
         return confidence
 
 
 @dataclass(frozen=True)
 class Fit:
     """
-    A calibration, and for each way that was fitted its examples and held-out confidence (N,).
+    A calibration, and for each mode that was fitted its examples and held-out confidence (N,).
 
     `before` (N,) is what the calibration that was there says, and `examples_before` are its own:
-    with another law other beliefs, and poses, come of the same drives.
+    with another likelihood other beliefs, and poses, come of the same drives.
     """
 
     calibration: Calibration
-    examples: dict[str, Examples]
-    held_out: dict[str, Floats]
-    before: dict[str, Floats]
-    examples_before: dict[str, Examples]
+    examples: dict[Mode, Examples]
+    held_out: dict[Mode, Floats]
+    before: dict[Mode, Floats]
+    examples_before: dict[Mode, Examples]
 
-    def errors(self, way: str) -> tuple[float, float]:
+    def errors(self, mode: Mode) -> tuple[float, float]:
         """Return the expected calibration error on mapped frames before, and held out after."""
-        own, old = self.examples[way], self.examples_before[way]
-        return (calibration_error(self.before[way][old.mapped], old.right[old.mapped]),
-                calibration_error(self.held_out[way][own.mapped], own.right[own.mapped]))
+        own, old = self.examples[mode], self.examples_before[mode]
+        return (calibration_error(self.before[mode][old.mapped], old.right[old.mapped]),
+                calibration_error(self.held_out[mode][own.mapped], own.right[own.mapped]))
 
-    def false_accepts(self, way: str, threshold: float) -> tuple[float, float]:
+    def false_accepts(self, mode: Mode, threshold: float) -> tuple[float, float]:
         """Return the shares of unmapped frames that got a pose before, and held out after."""
-        off = ~self.examples[way].mapped
+        off = ~self.examples[mode].mapped
         if not off.any():
             return float('nan'), float('nan')
-        return (float((self.before[way][off] >= threshold).mean()),
-                float((self.held_out[way][off] >= threshold).mean()))
+        return (float((self.before[mode][off] >= threshold).mean()),
+                float((self.held_out[mode][off] >= threshold).mean()))
 
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
@@ -202,76 +203,77 @@ def calibrate(place_map: PlaceMap, encoder: Encoder, drives: Sequence[KnownDrive
               correct_radius: float = defaults.CORRECT_RADIUS,
               max_speed: float = defaults.MAX_SPEED) -> Fit:
     """
-    Fit the calibration of a map to drives through it: its curves, and its deviation.
+    Fit the calibration of a map to drives through it: its models, and its deviation.
 
     Each drive is also held against the map without the stretch it drives through: every pose that
-    this gives is wrong. The curves are drawn to the defaults, which hold for the default law of
-    similarity and weights, not to what was there.
+    this gives is wrong. The models are drawn to the defaults, which hold for the default
+    likelihood and weights, not to what was there.
     """
     runs = [(place_map, drive) for drive in drives]
-    ways = [way for way in WAYS if way != 'odometry' or any(d.has_odometry for d in drives)]
-    current = Calibration(**place_map.manifest.calibration)
-    law = Calibration()
-    found = {way: gather(runs, encoder, law, way, correct_radius, max_speed)
-             for way in tqdm(ways, desc='calibrate', unit='way', disable=None)}
-    before = {way: own if _same_law(current, law, way) else gather(
-        runs, encoder, current, way, correct_radius, max_speed) for way, own in found.items()}
+    modes = [mode for mode in Mode
+             if mode is not Mode.ODOMETRY or any(drive.has_odometry for drive in drives)]
+    current = place_map.manifest.calibration
+    default = Calibration()
+    found = {mode: gather(runs, encoder, default, mode, correct_radius, max_speed)
+             for mode in tqdm(modes, desc='calibrate', unit='mode', disable=None)}
+    before = {mode: own if _same_belief(current, default, mode) else gather(
+        runs, encoder, current, mode, correct_radius, max_speed) for mode, own in found.items()}
     frames = sum(int(np.isfinite(drive.truth[:, 0]).sum()) for drive in drives)
     calibration = replace(
-        law, curves={way: own.fit(DEFAULT_CURVES[way]) for way, own in found.items()},
-        deviation=_deviation(found[ways[0]], len(drives)),
+        default, confidence={mode: own.fit(DEFAULT_MODELS[mode]) for mode, own in found.items()},
+        deviation=_deviation(found[modes[0]], len(drives)),
         fitted_on=', '.join(drive.name for drive in drives) + f': {frames} frames')
     return Fit(calibration, found,
-               {way: own.held_out(DEFAULT_CURVES[way]) for way, own in found.items()},
-               {way: current.curves[way].confidence(own.mass, own.support)
-                for way, own in before.items()}, before)
+               {mode: own.held_out(DEFAULT_MODELS[mode]) for mode, own in found.items()},
+               {mode: current.confidence[mode].confidence(own.probability, own.evidence)
+                for mode, own in before.items()}, before)
 
 
 def report(fit: Fit) -> Iterator[str]:
     """Yield lines on what a fit is worth: held out, so of stretches it was not fitted to."""
-    for way, own in fit.examples.items():
-        before, after = fit.errors(way)
-        false_before, false_after = fit.false_accepts(way, defaults.MIN_CONFIDENCE)
-        yield (f'{_SPELT[way]}: calibration error {before:.3f} before, {after:.3f} now; off the '
+    for mode, own in fit.examples.items():
+        before, after = fit.errors(mode)
+        false_before, false_after = fit.false_accepts(mode, defaults.MIN_CONFIDENCE)
+        yield (f'{_SPELT[mode]}: calibration error {before:.3f} before, {after:.3f} now; off the '
                f'map, {false_before:.1%} of frames got a pose at {defaults.MIN_CONFIDENCE:g} '
                f'before, {false_after:.1%} now')
         yield '  confidence    frames    mean   right'
         for number, (count, sure, right) in enumerate(
-                reliability(fit.held_out[way][own.mapped], own.right[own.mapped])):
+                reliability(fit.held_out[mode][own.mapped], own.right[own.mapped])):
             if count:
                 yield (f'  {number / BINS:.1f} to {(number + 1) / BINS:.1f}  {count:>8}  '
                        f'{sure:6.3f}  {right:6.3f}')
 
 
 def gather(runs: Sequence[tuple[PlaceMap, KnownDrive]], encoder: Encoder,
-           calibration: Calibration, way: str, correct_radius: float, max_speed: float, *,
+           calibration: Calibration, mode: Mode, correct_radius: float, max_speed: float, *,
            without: bool = True) -> Examples:
     """Return what comes of drives through their maps, and through the maps `without` them."""
     options = {'correct_radius': correct_radius, 'max_speed': max_speed, 'min_confidence': 0.0,
-               'filter': way != 'single', 'top_k': 1}
+               'use_filter': mode is not Mode.SINGLE, 'top_k': 1}
     parts: list[list[NDArray[np.generic]]] = []
     for place_map, drive in runs:
         localizer = _localizer(place_map, encoder, calibration, options)
-        parts.append(_drive(localizer, drive, way, mapped=drive.mapped))
+        parts.append(_drive(localizer, drive, mode, mapped=drive.mapped))
         for part in range(_PARTS if drive.mapped and without else 0):
             begin, end = (len(drive) * (part + more) // _PARTS for more in (0, 1))
             stretch = drive.part(slice(begin, end))
             rest = _without(place_map, stretch)
             if rest is not None:
-                parts.append(_drive(_localizer(rest, encoder, calibration, options), stretch, way,
+                parts.append(_drive(_localizer(rest, encoder, calibration, options), stretch, mode,
                                     mapped=False))
     return Examples(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _drive(localizer: Localizer, drive: KnownDrive, way: str, *, mapped: bool
+def _drive(localizer: Localizer, drive: KnownDrive, mode: Mode, *, mapped: bool
            ) -> list[NDArray[np.generic]]:
     """Return the columns of Examples for one drive; frames without a truth are left out."""
     rows = []
     folds = np.arange(len(drive)) * (_FOLDS if mapped else 1) // max(len(drive), 1)
-    settling = 0 if way == 'single' else min(_SETTLING, len(drive) // 2)
+    settling = 0 if mode is Mode.SINGLE else min(_SETTLING, len(drive) // 2)
     for number, (descriptor, stamp, true, odometry, fold) in enumerate(zip(
             drive.descriptors, drive.stamps, drive.truth, drive.odometry, folds, strict=True)):
-        step = odometry if way == 'odometry' and np.isfinite(odometry).all() else None
+        step = odometry if mode is Mode.ODOMETRY and np.isfinite(odometry).all() else None
         estimate = localizer.locate(descriptor, int(stamp), step)
         if not np.isfinite(true[0]) or number < settling:
             continue
@@ -280,7 +282,7 @@ def _drive(localizer: Localizer, drive: KnownDrive, way: str, *, mapped: bool
         axes = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
         spread = np.diag(axes @ estimate.covariance[:2, :2] @ axes.T) \
             - np.square(localizer.calibration.deviation[:2])
-        rows.append((estimate.mass, estimate.support,
+        rows.append((estimate.mode_probability, estimate.evidence,
                      mapped and off <= localizer.correct_radius, mapped, fold,
                      axes @ (true[:2] - estimate.pose[:2]), spread))
     return [np.array(column) for column in zip(*rows, strict=True)]
@@ -297,14 +299,16 @@ def _without(place_map: PlaceMap, stretch: KnownDrive) -> PlaceMap | None:
     true = stretch.truth[np.isfinite(stretch.truth[:, 0])]
     if not len(true):
         return None
-    near = np.array([poses.distance(true, pose).min() <= AWAY for pose in place_map.poses])
+    near = np.array([poses.distance(true, pose).min() <= defaults.EXCLUSION_RADIUS
+                     for pose in place_map.poses])
     return place_map.select(np.flatnonzero(~near)) if (~near).sum() >= FEWEST else None
 
 
-def _same_law(one: Calibration, other: Calibration, way: str) -> bool:
+def _same_belief(one: Calibration, other: Calibration, mode: Mode) -> bool:
     """Return whether two calibrations make the same belief of a drive."""
-    laws = [(c.separation, c.outliers, c.largest, c.curves[way].weight) for c in (one, other)]
-    return laws[0] == laws[1]
+    likelihoods = [(c.separation, c.outliers, c.largest, c.confidence[mode].weight)
+                   for c in (one, other)]
+    return likelihoods[0] == likelihoods[1]
 
 
 def _deviation(examples: Examples, drives: int) -> tuple[float, float, float]:

@@ -22,7 +22,7 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import user_cache
 from vpr_ros.core.files import whole_file
 from vpr_ros.io import messages
-from vpr_ros.io.prefetch import ahead
+from vpr_ros.io.prefetch import prefetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
             log.warning('%s is damaged (%s): made anew', kept, error)
     bar = tqdm(loads, desc=name, unit='picture', disable=None)
     descriptors, seconds = _in_batches(
-        (future.result() for _, future in ahead(partial(_timed, encoder.size), bar)), encoder)
+        (future.result() for _, future in prefetch(partial(_timed, encoder.size), bar)), encoder)
     if kept is not None:
         try:
             with whole_file(kept) as part, part.open('wb') as file:
@@ -93,7 +93,7 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
         return encoder.encode(decoded[1].result())
 
     # The frames behind the Futures may be raw pictures: few of them are held.
-    for ((stamp, _), _), future in ahead(encode, ahead(fitting, frames, depth=4),
+    for ((stamp, _), _), future in prefetch(encode, prefetch(fitting, frames, depth=4),
                                          depth=encoder.at_once + 2, threads=encoder.at_once):
         yield stamp, future
 
@@ -115,7 +115,7 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
 
     def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
         nonlocal bad
-        for frame, future in ahead(lambda frame: _timed(encoder.size, frame.load), some):
+        for frame, future in prefetch(lambda frame: _timed(encoder.size, frame.load), some):
             try:
                 picture, seconds = future.result()
             except ImageError as error:
@@ -156,7 +156,7 @@ def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: En
         begin = time.perf_counter()
         return encoder.encode_batch(batch), time.perf_counter() - begin
 
-    for batch, future in ahead(encode, batches(), depth=encoder.at_once + 1,
+    for batch, future in prefetch(encode, batches(), depth=encoder.at_once + 1,
                                threads=encoder.at_once):
         descriptors, seconds = future.result()
         parts.append(descriptors)
@@ -171,10 +171,10 @@ def _light(frame: Frame, picture: NDArray[np.uint8]) -> Frame:
     return replace(frame, load=partial(images.decode, jpeg, frame.name), raw=False)
 
 
-def _timed(enough: tuple[int, int], load: Callable[..., NDArray[np.uint8]]
+def _timed(min_size: tuple[int, int], load: Callable[..., NDArray[np.uint8]]
            ) -> tuple[NDArray[np.uint8], float]:
     begin = time.perf_counter()
-    return load(enough=enough), time.perf_counter() - begin
+    return load(min_size=min_size), time.perf_counter() - begin
 
 
 def _kept(files: Sequence[Path], encoder: Encoder) -> Path:

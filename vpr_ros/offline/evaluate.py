@@ -28,15 +28,16 @@ from vpr_ros.core.metrics import RECALLS
 from vpr_ros.io.sources import read_ground_truth
 from vpr_ros.io.sources import utm_of
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.place_map import Manifest
-from vpr_ros.maps.place_map import ModelIdentity
+from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.maps.place_map import Session
 from vpr_ros.offline.descriptors import describe
 from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.replay import ESTIMATES
-from vpr_ros.offline.self_calibrate import rehearsed
+from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.sources import Source
-    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.estimate import Estimate
 
     Floats = NDArray[np.float64]
 
@@ -59,7 +60,7 @@ _SECOND = 10**9
 
 def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | Path,
                  encoder: Encoder, *, compensate: bool = True,
-                 filter: bool = False,  # noqa: A002 (the node's name)
+                 use_filter: bool = False,
                  min_confidence: float = defaults.MIN_CONFIDENCE, cache: bool = True
                  ) -> Evaluation:
     """
@@ -82,13 +83,13 @@ def evaluate_set(database: str | Path, queries: str | Path, ground_truth: str | 
             raise SourceError(f'{listed} has no pose for {missing}')
         places = np.array([by_name[file.name] for file in references])
     return _pictures(references, files, truth, places, encoder, 'as listed in the ground truth',
-                     compensate=compensate, filter=filter, min_confidence=min_confidence,
+                     compensate=compensate, use_filter=use_filter, min_confidence=min_confidence,
                      cache=cache)
 
 
 def evaluate_utm(folder: str | Path, encoder: Encoder, *, tolerance: float = UTM_TOLERANCE,
                  compensate: bool = True,
-                 filter: bool = False,  # noqa: A002 (the node's name)
+                 use_filter: bool = False,
                  min_confidence: float = defaults.MIN_CONFIDENCE, cache: bool = True
                  ) -> Evaluation:
     """
@@ -108,14 +109,14 @@ def evaluate_utm(folder: str | Path, encoder: Encoder, *, tolerance: float = UTM
     east, north = (where - origin).T
     places = poses.planar(east, north, np.zeros(len(where)))
     return _pictures(references, files, truth, places, encoder, f'{tolerance:g} m',
-                     compensate=compensate, filter=filter, min_confidence=min_confidence,
+                     compensate=compensate, use_filter=use_filter, min_confidence=min_confidence,
                      cache=cache)
 
 
 def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
                    tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0,
                    compensate: bool = True,
-                   filter: bool = True,  # noqa: A002 (the node's name)
+                   use_filter: bool = True,
                    min_confidence: float = defaults.MIN_CONFIDENCE,
                    max_speed: float = defaults.MAX_SPEED) -> Evaluation:
     """
@@ -130,7 +131,8 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
                           f"'{place_map.manifest.frame_id}'")
     frames, descriptors, seconds = describe_frames(source, encoder)
     localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
-                          filter=filter, min_confidence=min_confidence, correct_radius=tolerance,
+                          use_filter=use_filter, min_confidence=min_confidence,
+                          correct_radius=tolerance,
                           max_speed=max_speed)
     estimates, located = _locate(localizer, descriptors, [frame.stamp for frame in frames],
                                  source.name)
@@ -143,7 +145,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder, *,
         [f'place {number}' for number in range(len(place_map))],
         lambda query: frames[query].load(), place_map.thumbnail,
         tolerance=_words(tolerance, degrees),
-        min_confidence=min_confidence, filtered=filter, seconds={**seconds, 'locate': located},
+        min_confidence=min_confidence, filtered=use_filter, seconds={**seconds, 'locate': located},
         about={'map': f'{len(place_map)} places', 'drive': source.name, 'model': encoder.digest,
                'compensate': str(compensate)})
 
@@ -243,14 +245,14 @@ def _share(flags: NDArray[np.bool_]) -> float | None:
 
 def _pictures(references: Sequence[Path], files: Sequence[Path], truth: Sequence[Sequence[int]],
               places: Floats | None, encoder: Encoder, tolerance: str, *, compensate: bool,
-              filter: bool,  # noqa: A002 (the node's name)
+              use_filter: bool,
               min_confidence: float, cache: bool) -> Evaluation:
     """
     Hold query files against reference files; the right places of each query are `truth`.
 
     The queries go through the Localizer in the order of their names, one a second: each for
-    itself, or with `filter` as a drive without odometry at up to FASTEST places a query. What is
-    right for the recall is right for the confidence, too. Queries without a right place take no
+    itself, or with `use_filter` as a drive without odometry at up to FASTEST places a query. What
+    is right for the recall is right for the confidence, too. Queries without a right place take no
     part in the recall; a pose for one of them is a false accept.
     """
     begin = time.perf_counter()
@@ -268,14 +270,15 @@ def _pictures(references: Sequence[Path], files: Sequence[Path], truth: Sequence
     radius = float(np.median(spread)) + step / 2
     with ThreadPoolExecutor(1) as pool:  # the network leaves some of the processor idle
         calibration = pool.submit(
-            rehearsed, place_map, encoder, ways=('filter' if filter else 'single',),
+            self_calibrated, place_map, encoder,
+            modes=(Mode.SEQUENCE if use_filter else Mode.SINGLE,),
             correct_radius=radius, max_speed=FASTEST * step)
         queries, seconds = describe([partial(images.read, file) for file in files], encoder,
                                     files[0].parent.name, files if cache else None)
     place_map = place_map.calibrated(calibration.result())
     localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=compensate,
-                          filter=filter, min_confidence=min_confidence, correct_radius=radius,
-                          max_speed=FASTEST * step)
+                          use_filter=use_filter, min_confidence=min_confidence,
+                          correct_radius=radius, max_speed=FASTEST * step)
     estimates, located = _locate(localizer, queries,
                                  [number * _SECOND for number in range(len(files))],
                                  files[0].parent.name)
@@ -286,7 +289,7 @@ def _pictures(references: Sequence[Path], files: Sequence[Path], truth: Sequence
         [file.name for file in files], estimates, true, truth, right, place_map,
         [file.name for file in references], lambda query: images.read(files[query]),
         lambda place: images.read(references[place]), tolerance=tolerance,
-        min_confidence=min_confidence, filtered=filter, metric=metric,
+        min_confidence=min_confidence, filtered=use_filter, metric=metric,
         seconds={**seconds, 'locate': located}, took=time.perf_counter() - begin,
         about={'database': str(references[0].parent), 'queries': str(files[0].parent),
                'model': encoder.digest, 'compensate': str(compensate)})
@@ -312,7 +315,8 @@ def _evaluation(names: Sequence[str], estimates: Sequence[Estimate], true: Float
     return Evaluation(
         tuple(names), np.array([e.stamp for e in estimates], np.int64),
         np.array([e.pose for e in estimates]), np.array([e.covariance for e in estimates]),
-        np.array([e.confidence for e in estimates]), tuple(e.reason for e in estimates),
+        np.array([e.confidence for e in estimates]),
+        tuple(e.reason.value if e.reason else '' for e in estimates),
         candidates, np.array([e.candidates.similarity for e in estimates]), true,
         _best(place_map.poses, true, own), metrics.first_right(candidates, own), right,
         place_map.poses, tuple(place_names), query_picture, place_picture, **rest)

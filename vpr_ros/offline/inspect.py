@@ -60,7 +60,7 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     for number, session in enumerate(manifest.sessions):
         count = int((place_map.sessions == number).sum())
         yield f'session {number}', f'{session.source} ({session.condition}), {count} places'
-    yield 'calibration', manifest.calibration.get('fitted_on') or 'none: defaults'
+    yield 'calibration', manifest.calibration.origin
     yield 'thumbnails', 'no' if place_map.thumbnail_digests is None else 'yes'
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core.defaults import EXCLUSION_RADIUS
 from vpr_ros.offline.embedding import COLOURS
 from vpr_ros.offline.gallery import write_gallery
 from vpr_ros.offline.map_report import ALIKE
-from vpr_ros.offline.map_report import AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,9 @@ def write_map_page(path: str | Path, place_map: PlaceMap, score: NDArray[np.floa
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shown = [('Which places look like others', 'Standard deviations by which the most '
-                  f'similar place more than {AWAY:g} m away stands out; from {ALIKE:g} on it is '
-                  'as similar as the right place is in another season. Red rings: gaps.',
+                  f'similar place more than {EXCLUSION_RADIUS:g} m away stands out; from '
+                  f'{ALIKE:g} on it is as similar as the right place is in another season. '
+                  'Red rings: gaps.',
                   _draw_aliasing(folder / 'aliasing.png', place_map, score, report['gaps']))]
         pairs = _pairs(place_map, score, other)
         if pairs:
@@ -76,7 +77,7 @@ def _pairs(place_map: PlaceMap, score: NDArray[np.float64], other: NDArray[np.in
         if other[place] < 0 or len(pairs) == _PAIRS:
             break
         where = place_map.poses[[place, other[place]], :3]
-        if any(np.linalg.norm(where[0] - place_map.poses[one, :3]) < AWAY
+        if any(np.linalg.norm(where[0] - place_map.poses[one, :3]) < EXCLUSION_RADIUS
                for pair in pairs for one in pair):
             continue
         if place_map.thumbnail(int(place)) is None:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 from vpr_ros.core import poses
+from vpr_ros.core.defaults import EXCLUSION_RADIUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +23,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-AWAY = 25.0
-"""Metres from which on another place is not the same place seen from nearby."""
-
 ALIKE = 4.0
 """Standard deviations above what is usual at which a far place is taken for this one: so far do
-right places stand out in another season (rehearse.py)."""
+right places stand out in another season (self_calibrate.py)."""
 
 GAP = 3.0
 """Spacings between places that follow one another from which on it is a gap."""
@@ -55,7 +53,7 @@ def look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
         similarity, places = place_map.search(queries, min(_CANDIDATES, count))
         usual = queries @ sample.T
         offset = place_map.poses[places, :3] - place_map.poses[own][:, None, :3]
-        far = (np.linalg.norm(offset, axis=2) > AWAY) & (similarity > -1)
+        far = (np.linalg.norm(offset, axis=2) > EXCLUSION_RADIUS) & (similarity > -1)
         best = np.where(far, similarity, -np.inf).argmax(axis=1)
         found = far[np.arange(len(own)), best]
         spread = np.maximum(usual.std(axis=1), 1e-3)
@@ -69,8 +67,8 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     """
     Return what can be said of a map by itself, ready for JSON; after `look_alikes`.
 
-    `aliasing`: for how many places another, more than AWAY metres off, is as similar as the
-    right one is in another season; `stretches` of these, the longest first. `gaps`: metres
+    `aliasing`: for how many places another, more than EXCLUSION_RADIUS metres off, is as similar
+    as the right one is in another season; `stretches` of these, the longest first. `gaps`: metres
     between places that follow one another in a session. `redundant`: the share of places with
     another of the same session and heading within half a spacing. `seen_twice`: the share that
     another session has seen.
@@ -88,7 +86,8 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     twice = np.unique(pairs[~same & (turn < _SAME_WAY)])
     report = {
         'places': len(place_map), 'spacing': spacing,
-        'calibration': place_map.manifest.calibration.get('fitted_on') or 'none: defaults',
+        'calibration': place_map.manifest.calibration.origin,
+        'validated': place_map.manifest.calibration.validated,
         'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
         'gaps': _gaps(place_map, spacing),
         'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
@@ -129,7 +128,8 @@ def _stretches(place_map: PlaceMap, alike: NDArray[np.bool_], other: NDArray[np.
     for place in np.flatnonzero(alike):
         last = stretches[-1][-1] if stretches else -2
         if place == last + 1 and float(poses.distance(
-                place_map.poses[other[place]], place_map.poses[other[last]])) <= AWAY / 2:
+                place_map.poses[other[place]],
+                place_map.poses[other[last]])) <= EXCLUSION_RADIUS / 2:
             stretches[-1].append(int(place))
         else:
             stretches.append([int(place)])
@@ -158,5 +158,5 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
     elif len(conditions) == 1:
         yield (f"all of it was seen in one condition ('{conditions.pop()}'): add a drive in "
                'another one, if the robot drives in others')
-    if report['calibration'].startswith(('none', 'the map alone')):
-        yield 'no drive was held against it yet: vpr calibrate MAP BAG'
+    if not report['validated']:
+        yield 'not validated: run vpr calibrate MAP BAG'

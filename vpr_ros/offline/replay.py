@@ -23,7 +23,7 @@ from vpr_ros.offline.descriptors import encoded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
 
 ESTIMATES = 'estimates.csv'
@@ -106,7 +106,7 @@ def write_drive(drive: Drive, output: str | Path, frame_id: str, *, overwrite: b
                 'confidence': [f'{e.confidence:.4f}' for e in every],
                 'place': [int(e.candidates.places[0]) for e in every],
                 'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in every],
-                'reason': [e.reason for e in every]})
+                'reason': [e.reason.value if e.reason else '' for e in every]})
         with BagWriter(part / 'poses') as bag:
             for estimate in every:
                 if estimate.trusted:

@@ -1,5 +1,5 @@
 """
-Rehearse drives on a map that no drive has been held against, and fit its confidence to them.
+Calibrate a map that no drive has been held against, on drives that are simulated from itself.
 
 How a fit is made from drives is in calibrate.py.
 """
@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import DEFAULT_CURVES
-from vpr_ros.maps.calibration import WAYS
+from vpr_ros.maps.calibration import DEFAULT_MODELS
+from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.calibration import SIMULATED
 from vpr_ros.offline.calibrate import FEWEST
 from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.maps.place_map import PlaceMap
 
-# Rehearsed drives: by how many standard deviations places stand out, and how much that varies;
+# Simulated drives: by how many standard deviations places stand out, and how much that varies;
 # how many other places a frame is mixed with; frames that share those; frames of a drive.
 _LEVELS = (4.0, 3.0)
 _SCATTER = 1.0
 
 _CERTAINTY = 200.0
-"""How much the defaults, which come of real drives, count for against the rehearsals of a map."""
+"""How much the defaults, which come of real drives, count for against simulated ones."""
 
 _MIXED = 64
 _STRETCH = 10
@@ -38,7 +39,7 @@ _LONGEST = 200
 _MOST_PLACES = 20_000
 
 
-def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WAYS,
+def self_calibrated(place_map: PlaceMap, encoder: Encoder, *, modes: Iterable[Mode] = Mode,
               correct_radius: float = defaults.CORRECT_RADIUS,
               max_speed: float = defaults.MAX_SPEED, seed: int = 0) -> Calibration:
     """
@@ -48,43 +49,44 @@ def rehearsed(place_map: PlaceMap, encoder: Encoder, *, ways: Sequence[str] = WA
     places do in another season, are driven through it, and through the map without that stretch;
     and each session through the others where there are several. This knows how alike the places
     of this map are; how hard drives are, and how much streets on no map look like mapped ones, the
-    default curves know, which it only shifts and stretches. Of a map of fewer than 30 places, or
+    default models know, which it only shifts and stretches. Of a map of fewer than 30 places, or
     of places that are all alike, it says nothing: the defaults are returned.
     """
-    runs = _rehearsals(place_map, np.random.default_rng(seed))
+    runs = _simulated_drives(place_map, np.random.default_rng(seed))
     if not runs:
         return Calibration()
-    found = {way: gather(runs, encoder, Calibration(), way, correct_radius, max_speed)
-             for way in ways}
-    curves = {way: own.fit(DEFAULT_CURVES[way], keep_shape=True, prior_weight=_CERTAINTY)
-              for way, own in found.items()}
-    return Calibration(curves=curves, fitted_on='the map alone, rehearsed')
+    found = {mode: gather(runs, encoder, Calibration(), mode, correct_radius, max_speed)
+             for mode in modes}
+    models = {mode: own.fit(DEFAULT_MODELS[mode], keep_shape=True, prior_weight=_CERTAINTY)
+              for mode, own in found.items()}
+    return Calibration(confidence=models, fitted_on=SIMULATED)
 
 
 def expected(place_map: PlaceMap, encoder: Encoder, threshold: float, *,
              correct_radius: float = defaults.CORRECT_RADIUS,
              max_speed: float = defaults.MAX_SPEED, seed: int = 1) -> dict[str, float] | None:
     """
-    Return what rehearsed drives would get of a map, by the map's own calibration.
+    Return what simulated drives would get of a map, by the map's own calibration.
 
     Without odometry: `published`, the share of frames on the map with a pose at `threshold`;
     `right`, the share of these that is; `off_map`, the share of frames off the map with a pose,
-    if a stretch can be left out. None of a map that cannot rehearse. Rehearsals guess how hard
-    drives are.
+    if a stretch can be left out. None of a map too small to simulate drives on. How hard drives
+    are is a guess.
     """
-    runs = _rehearsals(place_map, np.random.default_rng(seed))
+    runs = _simulated_drives(place_map, np.random.default_rng(seed))
     if not runs:
         return None
-    calibration = Calibration(**place_map.manifest.calibration)
-    own = gather(runs, encoder, calibration, 'filter', correct_radius, max_speed)
-    given = calibration.curves['filter'].confidence(own.mass, own.support) >= threshold
+    calibration = place_map.manifest.calibration
+    own = gather(runs, encoder, calibration, Mode.SEQUENCE, correct_radius, max_speed)
+    model = calibration.confidence[Mode.SEQUENCE]
+    given = model.confidence(own.probability, own.evidence) >= threshold
     off, right = given[~own.mapped], own.right[own.mapped & given]
     return {'published': float(given[own.mapped].mean()),
             'right': float(right.mean()) if len(right) else 1.0,
             **({'off_map': float(off.mean())} if len(off) else {})}
 
 
-def _rehearsals(place_map: PlaceMap, random: np.random.Generator
+def _simulated_drives(place_map: PlaceMap, random: np.random.Generator
                 ) -> list[tuple[PlaceMap, KnownDrive]]:
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for session in range(len(place_map.means)):
@@ -142,4 +144,4 @@ def _as_drive(place_map: PlaceMap, places: NDArray[np.int64], session: int,
         stamps = np.arange(len(places), dtype=np.int64) * 10**9
     odometry = truth.copy()
     odometry[:, :3] *= 1.01
-    return KnownDrive('rehearsal', descriptors.astype(np.float32), stamps, truth, odometry)
+    return KnownDrive('simulated', descriptors.astype(np.float32), stamps, truth, odometry)

@@ -18,7 +18,7 @@ from vpr_ros.io import messages
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.estimate import Estimate
 
 OK, WARN, ERROR, STALE = b'\x00', b'\x01', b'\x02', b'\x03'
 """The levels of diagnostic_msgs/DiagnosticStatus."""
@@ -73,8 +73,8 @@ class Health:
             return STALE, f'no frame localised for {since:.0f} s'
         if self.last_estimate is None:
             return WARN, 'waiting for images'
-        if not self.last_estimate.trusted:
-            return WARN, f'lost: {self.last_estimate.reason}'
+        if self.last_estimate.reason is not None:
+            return WARN, f'lost: {self.last_estimate.reason.value}'
         return OK, f'localised, confidence {self.last_estimate.confidence:.2f}'
 
     def values(self) -> dict[str, str]:

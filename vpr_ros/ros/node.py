@@ -236,7 +236,7 @@ class LocalizerNode(LifecycleNode):
         if not path:
             raise VprError("the parameter 'map' is empty: give it the directory of a map")
         return Localizer(encoder, PlaceMap.load(path, encoder),
-                         **{name: self._value(name) for name in _LIVE})
+                         **{attribute: self._value(name) for name, attribute in _LIVE.items()})
 
     # Frames
 
@@ -405,7 +405,7 @@ class LocalizerNode(LifecycleNode):
         with self._turn:
             for name, value in live.items():
                 if self._localizer is not None:
-                    setattr(self._localizer, name, value)
+                    setattr(self._localizer, _LIVE[name], value)
         return result
 
     def _publish_map(self) -> None:
@@ -426,7 +426,7 @@ class LocalizerNode(LifecycleNode):
             values |= {'provider': localizer.encoder.provider,
                        'model': localizer.encoder.digest[:12],
                        'map': self._value('map'), 'places': str(len(localizer.place_map)),
-                       'calibration': localizer.calibration.fitted_on or 'none: defaults'}
+                       'calibration': localizer.calibration.origin}
         self._diagnostics.publish(health.diagnostics(
             rclpy_types, self.get_clock().now().nanoseconds, self.get_fully_qualified_name(),
             self.get_name(), level, line, {**values, **self._health.values()}))
@@ -444,4 +444,5 @@ class LocalizerNode(LifecycleNode):
 _KEEP_EVERY = 2.0
 """Seconds after which the state file is written again: what a crash may cost."""
 
-_LIVE = tuple(parameter.name for parameter in parameters.PARAMETERS if parameter.live)
+_LIVE = {parameter.name: 'use_filter' if parameter.name == 'filter' else parameter.name
+         for parameter in parameters.PARAMETERS if parameter.live}

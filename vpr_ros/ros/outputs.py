@@ -22,8 +22,8 @@ from vpr_ros.ros.interfaces import rclpy_types
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
-    from vpr_ros.localization.localizer import Candidates
-    from vpr_ros.localization.localizer import Estimate
+    from vpr_ros.localization.estimate import Candidates
+    from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
 
@@ -127,8 +127,11 @@ class Outputs:
             match = None
             self._node.get_logger().warning(f'debug image: {error}', throttle_duration_sec=5.0)
         pictures = [picture] if match is None else [picture, match]
+        caption = f'{estimate.confidence:.2f}'
+        if estimate.reason is not None:
+            caption += f' {estimate.reason.value}'
         canvas = images.captioned(images.side_by_side(pictures, _DEBUG_HEIGHT),
-                                  f'{estimate.confidence:.2f} {estimate.reason}',
+                                  caption,
                                   (0, 255, 0) if estimate.trusted else (255, 64, 0))
         self._debug.publish(messages.compressed_image(
             rclpy_types, estimate.stamp, localizer.place_map.manifest.frame_id, canvas))

@@ -1,0 +1,62 @@
+"""What the localizer says of a frame: an Estimate, its candidates, and why there is no pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class NoPose(str, Enum):
+    """Why an estimate is not trusted; the values are what logs, CSV files and reports show."""
+
+    AMBIGUOUS = 'ambiguous'
+    OFF_MAP = 'off the map'
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """
+    Places that may be the right one, best first.
+
+    places int64 (k,); similarity float32 (k,) cosine; probability float64 (k,) that this is the
+    place; poses float64 (k,7).
+    """
+
+    places: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    poses: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    Where the robot is, and how sure that is.
+
+    stamp int ns, that of the image; pose float64 (7,) and covariance float64 (6,6) (metres,
+    radians; symmetric positive definite) in the map's frame: the best guess, to be used only when
+    `trusted`; confidence in [0,1], the probability that the pose is within `correct_radius` of the
+    truth; candidates, the places most similar to this one image; mode_probability in [0,1], what
+    the belief holds within `correct_radius` of its mode; evidence, the mean log-likelihood ratio
+    lately seen for that mode (belief.py), less where the latest frame contradicts it; reason, why
+    the estimate is not trusted (None when it is).
+    """
+
+    stamp: int
+    pose: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+    confidence: float
+    candidates: Candidates
+    mode_probability: float
+    evidence: float
+    reason: NoPose | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the confidence reaches the precision that was asked for."""
+        return self.reason is None
