@@ -40,7 +40,7 @@ def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version='0.2.0',
     description='Onboard visual localisation by visual place recognition, for ROS 2',
     long_description='Camera frames in, poses on a map with an honest confidence out.',
     author='The vpr_ros authors',
@@ -102,6 +102,6 @@ setup(
             'localizer = vpr_ros.ros.run:main',
         ],
     },
-    package_data={f'{PACKAGE}.offline': ['page/*']},
+    package_data={PACKAGE: ['py.typed'], f'{PACKAGE}.offline': ['page/*']},
     zip_safe=True,
 )

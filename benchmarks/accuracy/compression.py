@@ -20,7 +20,6 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
 from vpr_ros.core import images
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.maps.index import make_index
 from vpr_ros.maps.place_map import centre
@@ -43,7 +42,7 @@ SHRINKAGE = 0.1
 
 def compression(data: str, model: str | None = None, plot: str | None = None) -> dict[str, Any]:
     """Print and return Recall@1 of every kind of compression on every set in `data`."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     learned = _centred_drives(encoder)
     sets = [one for one in find_sets(data) if one.has_queries]
     described = {one.name: _describe_set(encoder, one) for one in sets}

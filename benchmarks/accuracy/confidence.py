@@ -23,7 +23,6 @@ from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
@@ -73,7 +72,7 @@ class Frames(NamedTuple):
 
 def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[str, Any]:
     """Print, for each mode and each kind of drive, how much is published and how much is right."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     came: dict[tuple[str, str, str], list[NDArray[np.float64]]] = defaultdict(list)
     for seed in tqdm(towns, desc='towns', disable=None):
         town = Town(seed)
@@ -109,7 +108,7 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
 
 def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str, Any]:
     """Print the confidence models that fit made-up towns best: the defaults."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for seed in tqdm(towns, desc='towns', disable=None):
         winter, others, queries = _drives(encoder, Town(seed))

@@ -22,7 +22,6 @@ from benchmarks.lib.sets import find_sets
 import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core.metrics import RECALLS
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.sources import read_ground_truth
 from vpr_ros.maps.place_map import centre
@@ -43,7 +42,7 @@ ROUNDS = 3
 
 def evaluation(data: str, model: str | None = None) -> dict[str, Any]:
     """Measure on the sets in `data`; return the figures."""
-    encoder = Encoder(model or bundled_model(), throughput=True)
+    encoder = Encoder(model, throughput=True)
     sets = {one.name: (one.database, one.queries, one.ground_truth)
             for one in find_sets(data) if one.has_queries}
     rows, largest = [], max(sets, key=lambda name: len(images.list_folder(sets[name][0])))

@@ -19,7 +19,6 @@ import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.metrics import calibration_error
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.sources import open_source
 from vpr_ros.localization.localizer import Localizer
@@ -43,7 +42,7 @@ FOLLOWS = 0.9
 
 def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
     """Drive every set in `data` that is a drive; return the figures."""
-    encoder = Encoder(model or bundled_model(), throughput=True)
+    encoder = Encoder(model, throughput=True)
     rows: list[list[Any]] = []
     for one in find_sets(data):
         known = _drive(one, encoder) if one.has_queries else None

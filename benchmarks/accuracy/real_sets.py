@@ -23,7 +23,6 @@ from vpr_ros.core import images
 from vpr_ros.core.metrics import first_right
 from vpr_ros.core.metrics import recall
 from vpr_ros.core.metrics import RECALLS
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.sources import open_source
 from vpr_ros.maps.place_map import PlaceMap
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
     """Map every set in `data` and measure what can be measured; return the figures by set."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     results = {one.name: _measure(one, encoder) for one in find_sets(data)}
     rows = []
     for name, result in results.items():

@@ -19,7 +19,6 @@ from benchmarks.lib.sets import find_sets
 import cv2
 import numpy as np
 from vpr_ros.core import images
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.street import drive
 from vpr_ros.street import Town
@@ -42,7 +41,7 @@ SMALLEST = 360
 
 def resize(data: str | None = None, model: str | None = None, rounds: int = 60) -> dict[str, Any]:
     """Time both ways in turns, and compare what the model makes of them."""
-    encoder = Encoder(model or bundled_model(), 'cpu')
+    encoder = Encoder(model, 'cpu')
     height, width = encoder.height, encoder.width
 
     def at_once(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -20,7 +20,6 @@ import numpy as np
 from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import packaged
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.street.record import TWIST_VARIANCE
@@ -142,7 +141,7 @@ def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any
 
 
 def _drive(model: str | None, length: float) -> Drive:
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     localizer = Localizer(encoder, street_map.winter_map(encoder, length))
     frames, estimates = [], []
     for frame in street_map.spring_drive(length, RATE):

@@ -23,7 +23,6 @@ import psutil
 from tqdm import tqdm
 from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 
@@ -57,7 +56,7 @@ def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any
         return {}
     from vpr_ros.ros import node_process
     os.environ.update(node_process.isolated_environment())
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     drive = list(street_map.spring_drive(LENGTH, RATE, 640, 480))
     small = street_map.winter_map(encoder, LENGTH)
     with tempfile.TemporaryDirectory() as scratch:

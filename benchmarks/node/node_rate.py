@@ -25,7 +25,6 @@ from benchmarks.lib.slow_model import write_slow_model
 import numpy as np
 import psutil
 from vpr_ros.core.errors import VprError
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.maps.manifest import ModelIdentity
@@ -66,7 +65,7 @@ def node_rate(model: str | None = None, seconds: float = 60.0, rate: float = RAT
         return {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        encoder = Encoder(model or bundled_model())
+        encoder = Encoder(model)
         pictures = np.array([frame.image for frame in street_map.spring_drive(
             street_map.SPEED * FRAMES / RATE, RATE, 640, 480)])
         np.save(folder / 'pictures.npy', pictures)

@@ -22,7 +22,6 @@ from benchmarks.lib.sets import find_sets
 import numpy as np
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.io.bag import BagWriter
@@ -62,7 +61,7 @@ def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace
     sets = {one.name: one for one in find_sets(data)}
     if name not in sets:
         raise SourceError(f"{data} has no set '{name}'; it has {', '.join(sets)}")
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     metric = sets[name].has_poses
     mapped, driven, truth = _split(sets[name]) if metric else _in_order(sets[name])
     with tempfile.TemporaryDirectory() as scratch:

@@ -17,7 +17,6 @@ from benchmarks.lib import node_run
 from benchmarks.lib import street_map
 from benchmarks.lib import tables
 import numpy as np
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
@@ -40,7 +39,7 @@ def replay_vs_node(model: str | None = None, length: float = 150.0, rate: float 
         return {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        encoder = Encoder(model or bundled_model())
+        encoder = Encoder(model)
         street_map.winter_map(encoder, length).save(folder / 'map')
         record(folder / 'drive', street_map.spring_drive(length, FRAME_RATE))
         localizer = Localizer(encoder, PlaceMap.load(folder / 'map', encoder),

@@ -15,7 +15,6 @@ from benchmarks.lib import tables
 from benchmarks.lib.drive_vectors import drive_vectors
 import numpy as np
 from vpr_ros.core.poses import planar
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.localizer import Localizer
@@ -44,7 +43,7 @@ _SECONDS = 0.2
 def belief_speed(model: str | None = None, sizes: Sequence[int] = (1_000, 10_000, 100_000),
                  rounds: int = 50) -> dict[str, Any]:
     """Time predict and update on maps of several sizes; return milliseconds and ratios."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (encoder.height, encoder.width, 3), np.uint8)
     rows, verdicts = [], []

@@ -15,7 +15,6 @@ from benchmarks.lib import tables
 import numpy as np
 import onnxruntime
 from vpr_ros.core import images
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
     `threads` is for each of them; 0 is what each library takes by itself, but then their pools of
     threads, which wait by spinning, compete for the cores of a small machine.
     """
-    encoder = Encoder(model or bundled_model(), provider, threads)
+    encoder = Encoder(model, provider, threads)
     rng = np.random.default_rng(0)
     fitting, vga, hd = (rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in (
         (encoder.height, encoder.width), (480, 640), (720, 1280)))

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from benchmarks.lib import long_drive
 from benchmarks.lib import tables
 import psutil
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.sources import open_source
@@ -42,7 +41,7 @@ SLACK = 0.02
 
 def map_memory(model: str | None = None, frames: int = 20_000) -> dict[str, Any]:
     """Build a map of `frames` places, all of one bag; return the process's memory on the way."""
-    encoder = Encoder(model or bundled_model())
+    encoder = Encoder(model)
     path, dimension, own = encoder.path, encoder.dimension, encoder.digest
     del encoder
     views = long_drive.pictures(64, WIDTH, HEIGHT)

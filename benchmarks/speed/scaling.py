@@ -20,7 +20,6 @@ import numpy as np
 import psutil
 from vpr_ros.core import images
 from vpr_ros.core.poses import planar
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.maps.manifest import Manifest
@@ -44,7 +43,7 @@ CANDIDATES = 256
 
 def scaling(model: str | None = None, rounds: int = 9, threads: int = 1) -> dict[str, Any]:
     """Measure time and memory against three sizes; return points, exponents and plots."""
-    encoder = Encoder(model or bundled_model(), threads=threads)
+    encoder = Encoder(model, threads=threads)
     found = {'picture': _pictures(encoder, rounds), 'batch': _batches(encoder, rounds),
              'descriptor': _descriptors(rounds)}
     memory = in_processes(_batch_memory, [(encoder.path, threads)], 1, lambda steps: None)[0]

@@ -14,7 +14,6 @@ from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
 from vpr_ros.core.errors import ModelError
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.offline.visual_words import first_filters
 from vpr_ros.offline.visual_words import look_inside
@@ -24,7 +23,7 @@ from vpr_ros.offline.visual_words import strongest
 
 @pytest.fixture(scope='module')
 def encoder():
-    return Encoder(bundled_model(), 'cpu')
+    return Encoder(provider='cpu')
 
 
 @pytest.fixture(scope='module')

@@ -141,9 +141,8 @@ def add_prepare_engine(commands: Commands) -> None:
 
 
 def _run_prepare_engine(options: argparse.Namespace) -> None:
-    from vpr_ros.encoding.encoder import bundled_model
     from vpr_ros.encoding.encoder import Encoder
-    encoder = Encoder(options.model or bundled_model(), options.provider, options.threads,
+    encoder = Encoder(options.model, options.provider, options.threads,
                       engine_cache=options.engine_cache)
     engine = encoder.engine
     print(f'{encoder.path}: {engine.provider}, {engine.precision}' + (

@@ -74,6 +74,5 @@ def _providers(text: str) -> str:
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
     """Return the encoder that `add_localizer_options` asks for: commands have many pictures."""
-    from vpr_ros.encoding.encoder import bundled_model
     from vpr_ros.encoding.encoder import Encoder
-    return Encoder(options.model or bundled_model(), options.provider, throughput=True)
+    return Encoder(options.model, options.provider, throughput=True)

@@ -52,21 +52,23 @@ class Encoder:
     `metadata`, the model's own properties.
     """
 
-    def __init__(self, path: str | Path, provider: str | Sequence[str] = 'auto', threads: int = 0,
-                 *, throughput: bool = False, engine_cache: str | Path | None = None,
+    def __init__(self, path: str | Path | None = None, provider: str | Sequence[str] = 'auto',
+                 threads: int = 0, *, throughput: bool = False,
+                 engine_cache: str | Path | None = None,
                  report: Callable[[str], None] | None = None) -> None:
         """
-        Load a model; `provider` is 'auto', a key of PROVIDERS, or several, with commas.
+        Load a model; without a path, the one that the package carries.
 
-        The first that loads and runs the model serves; if none does, that is an error. `threads`
-        is for the CPU, 0 for all cores: they share each call, so that one picture is done soonest,
-        or with `throughput` each has a call of its own, so that many are. Engines that have to be
+        `provider` is 'auto', a key of PROVIDERS, or several, with commas: the first that loads and
+        runs the model serves; if none does, that is an error. `threads` is for the CPU, 0 for all
+        cores: they share each call, so that one image is done soonest, or with `throughput` each
+        has a call of its own, so that many are. Engines that have to be
         built are kept in `engine_cache`, the user's cache directory if left out; `report` is told,
         in a line each, before and after what may take minutes (the log if left out). Raises
         FileNotFoundError, or ModelError for a file that is not a model of the contract, ValueError
         for an unknown provider.
         """
-        self.path = Path(path)
+        self.path = Path(path) if path else bundled_model()
         self.digest = check_model_file(self.path)
         cache = Path(engine_cache) if engine_cache else user_cache() / 'engines'
         request = Request(self.path, self.digest, threads, cache, report or log.info, throughput)

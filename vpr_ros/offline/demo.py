@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
@@ -70,7 +69,7 @@ def demo(output: str | Path, *, seed: int = 7, model: str | None = None,
     record(spring, _shown(drive(town, condition='spring', seed=2, speed=6.0, rate=5.0,
                                 lateral_offset=1.0), 'spring'), overwrite=True)
     print('2/4 build the map from the winter drive')
-    encoder = Encoder(model or bundled_model(), throughput=True)
+    encoder = Encoder(model, throughput=True)
     place_map = build_map([open_source(winter)], encoder, conditions=['winter'])
     place_map.save(map_path, overwrite=True)
     del encoder
@@ -99,7 +98,7 @@ def _shown(frames: Iterator[DriveFrame], name: str) -> Iterator[DriveFrame]:
 
 def _replay(bag: Path, map_path: Path, model: str | None
             ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], str]:
-    encoder = Encoder(model or bundled_model(), throughput=True)
+    encoder = Encoder(model, throughput=True)
     came = replay(bag, Localizer(encoder, PlaceMap.load(map_path, encoder)))
     # As a subscriber sees it: a frame without a pose has its best candidate.
     seen = np.array([e.pose if e.trusted else e.candidates.poses[0] for e in came.estimates])

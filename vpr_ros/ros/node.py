@@ -23,7 +23,6 @@ from rclpy.qos import ReliabilityPolicy
 from rclpy.task import Future
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.localization.localizer import Localizer
@@ -92,7 +91,7 @@ class LocalizerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the map, and make the publishers."""
         try:
-            encoder = Encoder(self._value('model') or bundled_model(),
+            encoder = Encoder(self._value('model'),
                               self._value('provider'), self._value('threads'),
                               engine_cache=self._value('engine_cache'),
                               report=self._report)
