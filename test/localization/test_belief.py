@@ -184,26 +184,7 @@ def test_an_update_is_bayes_rule_for_each_place() -> None:
         assert total(belief) == pytest.approx(1, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), odometry=st.booleans())
-def test_what_is_put_off_is_as_good_as_done(seed: int, odometry: bool) -> None:
-    rng = np.random.default_rng(seed)
-    plain, settled = Belief(street(30)), Belief(street(30))
-    motion = np.array([rng.uniform(0, 3), 0.0, 0.0]) if odometry else None
-    for belief in (plain, settled):
-        belief.predict(5.0, motion, 10.0)  # some of the mass lands anywhere
-    for _ in range(12):
-        places, ratios = rng.permutation(30)[:8], rng.lognormal(0, 3, 8)
-        rest, novelty = rng.uniform(0.01, 2), rng.random()
-        for belief in (plain, settled):
-            belief.update(places, ratios, rest, weight=0.7, novelty=novelty)
-        settled._settle()
-    np.testing.assert_allclose(plain.places, settled.places, atol=1e-12)
-    np.testing.assert_allclose(plain.evidence, settled.evidence, atol=1e-6)
-    assert plain.nowhere == pytest.approx(settled.nowhere)
-
-
-def test_the_support_of_some_places_is_that_of_all() -> None:
+def test_the_evidence_of_some_places_is_that_of_all() -> None:
     belief = Belief(street(100))
     for place in range(20, 60, 2):
         seen(belief, place)

@@ -1,0 +1,197 @@
+"""
+States: the probability and the evidence of speeds x places, with uniform changes deferred.
+
+A frame compares a few hundred places; all others change alike. To write that into every state
+would touch 16 numbers for each place of the map, eight speeds twice, at every frame: with 100,000
+places and no odometry it more than doubles the time of a frame (benchmarks/speed/belief_speed.py).
+So five scalars hold what has happened to all states since their numbers were last written. What
+the numbers mean on a map, and how a robot moves, is in belief.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+ACTIVE = 2048
+"""States that are moved, the likeliest; what all the others hold stays where it is."""
+
+_NEGLIGIBLE = 1e-6
+"""Share of the likeliest state's probability below which that of another need not be moved."""
+
+_SMALLEST = 1e-30
+"""Deferred changes are written before their factors leave these bounds: numbers would overflow."""
+
+_BLOCK = 1 << 15
+"""States that are worked on at a time: more leave the processor's cache between two operations,
+and make BLAS wait for other cores."""
+
+
+class States:
+    """
+    Probability p and weighted evidence w (both S,N) of S speeds at N places.
+
+    Weighted evidence is evidence times probability: it moves as probability does, and adds up
+    where states meet. From the stored numbers (m, e) of a state follow
+
+        p = scale * m + floor
+        w = scale * (fade * e + drift * m) + floor_w
+
+    All changes below are exact in this form: each is the same affine map of (p, w) for all states,
+    which the five scalars absorb, or a write to a few states. Only motion is approximate: it moves
+    what is stored, and leaves the part that has landed on all states alike, `floor`, in place.
+    """
+
+    def __init__(self, probability: Floats, weighted: Floats | None = None) -> None:
+        """Start with one speed: probability (N,), and no evidence unless it is given (N,)."""
+        self._p = np.array(probability, np.float64)[None]
+        self._w = np.zeros_like(self._p) if weighted is None else np.array(weighted)[None]
+        self._scale, self._floor = 1.0, 0.0
+        self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
+        self._sums: Floats | None = None  # of `_p` over speeds
+        self._places: Floats | None = None
+
+    @property
+    def speeds(self) -> int:
+        """Return the number S of speeds."""
+        return len(self._p)
+
+    @property
+    def places(self) -> Floats:
+        """Return the probability (N,) of each place, over all speeds."""
+        if self._places is None:
+            floor = self.speeds * self._floor
+            # Rounding may leave a hair less than nothing.
+            self._places = np.maximum(self._scale * self._summed() + floor, 0.0)
+        return self._places
+
+    def at(self, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return the probability and the weighted evidence (S,m) of some places (m,)."""
+        p, w = self._p[:, places], self._w[:, places]
+        return (self._scale * p + self._floor,
+                self._scale * (self._fade * w + self._drift * p) + self._floor_w)
+
+    def put(self, places: NDArray[np.int64], probability: Floats, weighted: Floats) -> None:
+        """Set the probability and the weighted evidence (S,m) of some places (m,), each once."""
+        sums = self._summed()
+        p = (probability - self._floor) / self._scale
+        self._p[:, places] = p
+        self._w[:, places] = ((weighted - self._floor_w) / self._scale
+                              - self._drift * p) / self._fade
+        sums[places] = p.sum(axis=0)
+        self._places = None
+
+    def observe(self, factor: float, share: float, log_ratio: float) -> None:
+        """
+        Let all states see the same thing.
+
+        p' = factor p; w' = factor ((1 - share) w + share log_ratio p): evidence is a running mean
+        of log-likelihood ratios, in which the new one has `share`.
+        """
+        keep = 1 - share
+        if not (_SMALLEST < self._scale * factor < 1 / _SMALLEST
+                and self._fade * keep > _SMALLEST):
+            self._write()
+        self._floor_w = factor * (keep * self._floor_w + share * log_ratio * self._floor)
+        self._floor *= factor
+        self._scale *= factor
+        self._drift = keep * self._drift + share * log_ratio
+        self._fade *= keep
+        self._places = None
+
+    def scatter(self, stays: float, landed: float) -> None:
+        """
+        Let a share of all probability stay, and some land on each state: p' = stays p + landed.
+
+        What lands brings no evidence: w' = stays w.
+        """
+        self._scale *= stays
+        self._floor = stays * self._floor + landed
+        self._floor_w *= stays
+        self._places = None
+
+    def split(self, speeds: int) -> None:
+        """Give each place so many speeds that share what its only one has."""
+        self._p = np.repeat(self._p / speeds, speeds, axis=0)
+        self._w = np.repeat(self._w / speeds, speeds, axis=0)
+        self._floor /= speeds
+        self._floor_w /= speeds
+        self._sums = self._places = None
+
+    def merge(self) -> None:
+        """Forget the speeds: each place has one, with what they had in all."""
+        self._floor *= self.speeds
+        self._floor_w *= self.speeds
+        self._p = self._p.sum(axis=0, keepdims=True)
+        self._w = self._w.sum(axis=0, keepdims=True)
+        self._sums = self._places = None
+
+    def mix(self, change: Floats) -> None:
+        """Change speeds: `change` (S,S), whose rows and columns sum to 1, is (to, from)."""
+        for block in self._blocks():
+            self._p[:, block] = change @ self._p[:, block]
+            self._w[:, block] = change @ self._w[:, block]
+        self._sums = self._places = None
+
+    def likeliest(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the speeds (n,) and places (n,) of the states to move, at most ACTIVE of them."""
+        p = self._p.reshape(-1)
+        least = _NEGLIGIBLE * p.max()
+        if len(p) > 8 * _BLOCK:  # to sort all would take longer than all the rest
+            sample = p[::len(p) // _BLOCK]
+            rank = len(sample) - max(1, 2 * ACTIVE * len(sample) // len(p))
+            likely = np.flatnonzero(p > max(least, np.partition(sample, rank)[rank]))
+            if len(likely) < ACTIVE:
+                likely = np.flatnonzero(p > least)
+        else:
+            likely = np.flatnonzero(p > least)
+        if len(likely) > ACTIVE:
+            likely = likely[np.argpartition(p[likely], -ACTIVE)[-ACTIVE:]]
+        return np.divmod(likely, self._p.shape[1])
+
+    def move(self, speeds: NDArray[np.int64], places: NDArray[np.int64],
+             targets: NDArray[np.int32], weights: Floats) -> float:
+        """
+        Move what n states hold to other places (n,k) of the same speed, by `weights` (n,k).
+
+        Returns the probability that the weights leave out: it is lost.
+        """
+        count = self._p.shape[1]
+        states = speeds * count + places
+        into = (targets + (speeds * count)[:, None]).ravel()
+        lost = float((1 - weights.sum(axis=1)) @ self._p.reshape(-1)[states])
+        for numbers in (self._p.reshape(-1), self._w.reshape(-1)):
+            moving = (weights * numbers[states][:, None]).ravel()
+            numbers[states] = 0
+            np.add.at(numbers, into, moving)
+        self._sums = self._places = None
+        return self._scale * lost
+
+    def _summed(self) -> Floats:
+        if self._sums is None:
+            self._sums = np.asarray(self._p.sum(axis=0))
+        return self._sums
+
+    def _write(self) -> None:
+        """Write what was deferred into each state."""
+        for block in self._blocks():
+            p, w = self._p[:, block], self._w[:, block]
+            w[:] = self._scale * (self._fade * w + self._drift * p) + self._floor_w
+            p[:] = self._scale * p + self._floor
+        self._scale, self._floor = 1.0, 0.0
+        self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
+        self._sums = self._places = None
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield the places in parts whose states fit the processor's cache."""
+        size = max(1, _BLOCK // self.speeds)
+        for start in range(0, self._p.shape[1], size):
+            yield slice(start, start + size)
