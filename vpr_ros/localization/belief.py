@@ -160,9 +160,8 @@ class Belief:
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
         driven = length if motion is not None else length * float(SPEEDS.mean())
         steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
-        stray: float = sum(self._move(length / steps, None if motion is None else motion / steps,
-                               odometry_error)
-                    for _ in range(steps))
+        part = None if motion is None else motion / steps
+        stray = sum(self._move(length / steps, part, odometry_error) for _ in range(steps))
         self._leak(seconds, driven, stray)
 
     def update(self, places: Places, ratios: Floats, rest: float, *,

@@ -164,7 +164,7 @@ class Localizer:
 
     @property
     def belief(self) -> Floats:
-        """The probability (N,) of each place of the map."""
+        """Return the probability (N,) of each place of the map."""
         return self._belief.places
 
     def modes(self) -> Candidates:
@@ -210,7 +210,7 @@ class Localizer:
 
     @property
     def state(self) -> DriveState | None:
-        """The drive as it is kept over a restart; None before the first frame."""
+        """Return the drive as it is kept over a restart; None before the first frame."""
         return self._drive.state
 
     def resume(self, state: DriveState) -> None:
@@ -310,8 +310,8 @@ class Localizer:
         if not self.use_filter:
             return latest
         # React at once when the robot was kidnapped, but let one frame be a little worse.
-        return min(latest + _SHORTFALL * self.calibration.separation,
-                   float(probability @ self._belief.evidence_of(near)) / probability.sum())
+        lately = probability @ self._belief.evidence_of(near) / probability.sum()
+        return min(latest + _SHORTFALL * self.calibration.separation, float(lately))
 
     def _pose(self, near: NDArray[np.int64], probability: Floats) -> tuple[Floats, Floats]:
         """Return the mean (7,) and covariance (6,6) of places (m,) by their probability (m,)."""

@@ -122,12 +122,12 @@ class Calibration:
 
     @property
     def origin(self) -> str:
-        """What these numbers come from, for people."""
+        """Return what these numbers come from, for people."""
         return self.fitted_on or 'none: defaults'
 
     @property
     def validated(self) -> bool:
-        """Whether real drives with known poses were used."""
+        """Return whether real drives with known poses were used."""
         return self.fitted_on not in ('', SIMULATED)
 
     @classmethod

@@ -104,7 +104,7 @@ class PlaceMap:
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """The mean descriptor, float32 (D,), of all places as they were before centring."""
+        """Return the mean descriptor, float32 (D,), of all places as they were before centring."""
         share = np.bincount(self.sessions, minlength=len(self.means)) / len(self)
         mean: NDArray[np.float32] = (share @ self.means).astype(np.float32)
         return mean
@@ -145,7 +145,7 @@ class PlaceMap:
 
     def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
         """
-        Return the picture of a place, uint8 (h,w,3) RGB, or None when the map has none.
+        Return the image of a place, uint8 (h,w,3) RGB, or None when the map has none.
 
         Raises MapError when the file is gone or is not what the map was written with.
         """
@@ -219,12 +219,11 @@ class PlaceMap:
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
-        count, dimension = inventory.places, manifest.model.dimension
-        if (count < 1 or index.ntotal != count or index.d != dimension
-                or stamps.shape != (count,) or poses.shape != (count, 7)
-                or sessions.shape != (count,) or not np.isin(
-                    sessions, np.arange(len(manifest.sessions))).all()
-                or means.shape != (len(manifest.sessions), dimension)):
+        count, dimension, drives = inventory.places, manifest.model.dimension, manifest.sessions
+        shapes = ((index.ntotal, index.d), stamps.shape, poses.shape, sessions.shape, means.shape)
+        if count < 1 or shapes != ((count, dimension), (count,), (count, 7), (count,),
+                                   (len(drives), dimension)) \
+                or not np.isin(sessions, np.arange(len(drives))).all():
             raise MapError(f'{path}: map.yaml, index.faiss and places.npz disagree on the count, '
                            'the sessions or the dimension: build the map again')
         has_thumbnails = arrays.get('thumbnails', np.empty(0)).shape == (count, 32)
