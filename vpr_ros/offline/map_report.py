@@ -153,8 +153,8 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     for session in report['sessions']:
         yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
                f'{session["metres"]:.0f} m')
-    yield (f'{len(report["gaps"])} gaps; {report["seen_twice"]:.0%} of the places seen by several '
-           f'sessions; {report["redundant"]:.0%} redundant')
+    yield (f'gaps: {len(report["gaps"])}; places seen by several sessions: '
+           f'{report["seen_twice"]:.0%}; redundant places: {report["redundant"]:.0%}')
     yield (f'{report["aliasing"]:.1%} of the places are ambiguous: a place more than '
            f'{EXCLUSION_RADIUS:g} m away is as similar as the right place would be in another '
            'season')
