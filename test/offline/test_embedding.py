@@ -1,4 +1,4 @@
-"""Whether the same place lies together: on descriptors where the answer is known."""
+"""Recall between drives and layouts in the plane, on descriptors where the answer is known."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io.sources import open_source
 from vpr_ros.io.sources import Source
-from vpr_ros.offline.embedding import centred
+from vpr_ros.offline.embedding import centred_descriptors
+from vpr_ros.offline.embedding import cross_drive_recall
 from vpr_ros.offline.embedding import describe_drive
 from vpr_ros.offline.embedding import DescribedDrive
 from vpr_ros.offline.embedding import draw_embedding
 from vpr_ros.offline.embedding import embed
-from vpr_ros.offline.embedding import together
-from vpr_ros.offline.embedding import together_in_plane
+from vpr_ros.offline.embedding import layout_recall
 
 DIMENSION = 32
 
@@ -34,63 +34,64 @@ def views():
     return unit(np.random.default_rng(0).standard_normal((60, DIMENSION)))
 
 
-def test_the_same_views_in_two_seasons_lie_together(views):
-    found = together([drive('winter', views), drive('spring', views)], 5)
-    assert (found.frames, found.share, found.centred) == (120, 1.0, 1.0)
-    assert found.chance == pytest.approx(1 / 60)
+def test_the_same_views_in_two_seasons_are_recalled(views):
+    recall = cross_drive_recall([drive('winter', views), drive('spring', views)], 5)
+    assert (recall.frames, recall.share, recall.centred) == (120, 1.0, 1.0)
+    assert recall.chance == pytest.approx(1 / 60)
 
 
-def test_views_of_other_places_do_not(views):
+def test_views_of_other_places_are_not(views):
     mixed = views[np.random.default_rng(1).permutation(60)]
-    found = together([drive('winter', views), drive('spring', mixed)], 5)
-    assert found.share < 0.1
+    recall = cross_drive_recall([drive('winter', views), drive('spring', mixed)], 5)
+    assert recall.share < 0.1
 
 
-def test_only_frames_that_another_drive_came_near_count(views):
+def test_only_frames_near_another_drive_count(views):
     far = np.where(np.arange(60) < 30, np.arange(60) * 10, 10_000 + np.arange(60) * 10)
-    found = together([drive('winter', views), drive('spring', views, far)], 5)
-    assert found.frames == 60
-    assert found.share == 1.0
+    recall = cross_drive_recall([drive('winter', views), drive('spring', views, far)], 5)
+    assert recall.frames == 60
+    assert recall.share == 1.0
 
 
-def test_a_season_that_shifts_a_whole_drive_is_taken_out(views):
-    # In spring all looks a little like place 7.
+def test_centring_removes_the_shift_of_a_season(views):
+    # In spring every view looks a little like place 7.
     drives = [drive('winter', views), drive('spring', unit(views + 3 * views[7]))]
-    found = together(drives, 5)
-    assert found.share < 0.6
-    assert found.centred > 0.95
-    np.testing.assert_allclose(np.linalg.norm(centred(drives), axis=1), 1, atol=1e-5)
+    recall = cross_drive_recall(drives, 5)
+    assert recall.share < 0.6
+    assert recall.centred > 0.95
+    np.testing.assert_allclose(np.linalg.norm(centred_descriptors(drives), axis=1), 1, atol=1e-5)
 
 
-def test_what_a_map_keeps_is_centred_already(views):
+def test_descriptors_of_a_map_are_already_centred(views):
     maps = [DescribedDrive('winter', views, np.arange(180.0).reshape(60, 3) * 10, {}, True)] * 2
-    found = together(maps, 5)
-    assert found.share is None
-    assert found.centred == 1.0
-    np.testing.assert_array_equal(centred(maps), np.concatenate([views, views]))
+    recall = cross_drive_recall(maps, 5)
+    assert recall.share is None
+    assert recall.centred == 1.0
+    np.testing.assert_array_equal(centred_descriptors(maps), np.concatenate([views, views]))
 
 
-def test_the_plane_is_judged_as_the_descriptors_are(views):
+def test_a_layout_is_measured_as_the_descriptors_are(views):
     drives = [drive('winter', views), drive('spring', views)]
     right = np.tile(np.stack([np.arange(60.0), np.zeros(60)], axis=1), (2, 1))
-    assert together_in_plane(drives, right, 5) == 1.0
+    assert layout_recall(drives, right, 5) == 1.0
     wrong = right.copy()
     wrong[60:] = wrong[60:][np.random.default_rng(0).permutation(60)]
-    assert together_in_plane(drives, wrong, 5) < 0.1
+    assert layout_recall(drives, wrong, 5) < 0.1
 
 
 def test_at_most_so_many_frames_are_described(tmp_path, encoder):
     with open_source(small_drive.write_bag(tmp_path / 'drive')) as source:
-        found = describe_drive(source, encoder, 'winter', 4, 2)
-    assert found.positions[:, 0].tolist() == [0, 13, 26, 39]
-    assert sorted(found.pictures) == [0, 3]
+        described = describe_drive(source, encoder, 'winter', 4, 2)
+    assert described.positions[:, 0].tolist() == [0, 13, 26, 39]
+    assert sorted(described.images) == [0, 3]
 
 
-def test_what_cannot_be_compared_is_told(encoder, views):
+def test_drives_that_cannot_be_compared_are_refused(encoder, views):
     with pytest.raises(VprError, match='one drive alone'):
-        together([drive('winter', views)], 5)
+        cross_drive_recall([drive('winter', views)], 5)
     with pytest.raises(VprError, match='no drive comes within 5 m of another'):
-        together([drive('winter', views), drive('spring', views, np.arange(60) + 1e6)], 5)
+        cross_drive_recall([drive('winter', views),
+                            drive('spring', views, np.arange(60) + 1e6)], 5)
     with pytest.raises(VprError, match='3 frames are too few'):
         embed(views[:3], 'tsne')
     with pytest.raises(SourceError, match='empty has no frame with a pose and a picture'):
@@ -98,7 +99,7 @@ def test_what_cannot_be_compared_is_told(encoder, views):
 
 
 @pytest.mark.parametrize(('method', 'library'), [('tsne', 'sklearn'), ('umap', 'umap')])
-def test_the_plane_keeps_neighbours_and_comes_out_the_same_again(method, library, tmp_path):
+def test_a_layout_keeps_neighbours_and_is_reproducible(method, library, tmp_path):
     pytest.importorskip(library, reason=f'{library} is not installed')
     # A loop: its neighbours are known.
     angle = np.linspace(0, 2 * np.pi, 80, endpoint=False)

@@ -1,4 +1,4 @@
-"""What a map says of itself: gaps, places that look alike, and the advice that follows."""
+"""The report of a map: gaps, places that look alike, and the advice that follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.offline.map_report import look_alikes
+from vpr_ros.offline.map_report import find_aliases
 from vpr_ros.offline.map_report import map_report
 
 DIMENSION = 64
@@ -32,7 +32,7 @@ def site(x, vectors, sessions=None, conditions=('winter',), kind='flat'):
 
 
 def report_of(place_map):
-    return map_report(place_map, *look_alikes(place_map))
+    return map_report(place_map, *find_aliases(place_map))
 
 
 def views(count, seed=0):
@@ -40,65 +40,69 @@ def views(count, seed=0):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_streets_that_are_copies_of_one_another_look_alike():
+def test_copied_streets_look_alike_and_are_reported_once():
     vectors = views(200)
     vectors[120:134] = vectors[20:34]
     report = report_of(site(range(200), vectors))
     assert report['aliasing'] == pytest.approx(28 / 200, abs=0.02)
-    found = {(one['first'], one['last'], one['like']) for one in report['stretches'][:2]}
-    assert found == {(20, 33, 120), (120, 133, 20)}
-    assert any(line.startswith('these 14 places look alike: 20 to 33') for line in
-               report['advice'])
+    stretches = {(stretch['first'], stretch['last'], stretch['like'])
+                 for stretch in report['stretches'][:2]}
+    assert stretches == {(20, 33, 120), (120, 133, 20)}
+    assert [line for line in report['advice'] if 'look alike' in line] == [
+        'places 20-33 (at x 20.0, y 0.0) and 120-133 (at x 120.0, y 0.0) look alike: use '
+        'odometry here']
 
 
-def test_streets_of_their_own_do_not():
+def test_different_streets_do_not():
     report = report_of(site(range(200), views(200)))
     assert report['aliasing'] < 0.03
     assert not any('look alike' in line for line in report['advice'])
 
 
-def test_a_gap_is_found_where_it_is():
+def test_a_gap_is_reported_with_its_ends():
     report = report_of(site([*range(50), *range(90, 140)], views(100)))
     assert [(gap['metres'], gap['after']) for gap in report['gaps']] == [(41.0, 49)]
-    assert report['advice'][0] == ('drive this stretch again: nothing for 41 m after x 49.0, '
-                                   'y 0.0')
+    assert report['advice'][0] == ('gap of 41 m without places from x 49.0, y 0.0 to x 90.0, '
+                                   'y 0.0: record this stretch again')
 
 
-def test_two_sessions_over_the_same_ground_are_seen_and_make_no_gap():
+def test_two_sessions_over_the_same_ground_make_no_gap():
     x = [*range(50), *range(50)]
     report = report_of(site(x, views(100), [0] * 50 + [1] * 50, ('winter', 'spring')))
     assert report['gaps'] == []
     assert report['seen_twice'] == 1
     assert report['redundant'] == 0
     assert [session['metres'] for session in report['sessions']] == [49.0, 49.0]
-    assert not any('one condition' in line for line in report['advice'])
+    assert not any('all sessions have the condition' in line for line in report['advice'])
 
 
-def test_one_condition_is_told_and_so_is_none():
+def test_a_single_condition_and_unknown_conditions_are_reported():
     def advice(*conditions):
         x, sessions = np.tile(np.arange(20), len(conditions)), np.arange(len(conditions))
         return report_of(site(x, views(len(x)), np.repeat(sessions, 20), conditions))['advice']
-    assert any("seen in one condition ('winter')" in line for line in advice('winter', 'winter'))
+    assert any("all sessions have the condition 'winter'" in line
+               for line in advice('winter', 'winter'))
     unknown = advice('unknown', 'unknown')
-    assert any('nothing says in which seasons' in line for line in unknown)
-    assert not any('one condition' in line for line in unknown)
+    assert any('the season or light of the sessions is unknown' in line for line in unknown)
+    assert not any('all sessions have the condition' in line for line in unknown)
 
 
 def test_places_too_close_together_are_redundant():
     report = report_of(site(np.arange(100) / 4, views(100)))
     assert report['redundant'] > 0.9
-    assert any('a smaller map does as well' in line for line in report['advice'])
+    assert any('a map with a larger --spacing will do as well' in line
+               for line in report['advice'])
 
 
-def test_the_page_shows_the_heat_map_the_pairs_and_what_to_expect(tmp_path, capsys):
+def test_the_page_shows_aliasing_pairs_and_the_estimate(tmp_path, capsys):
     model = write_thumbnail_model(tmp_path / 'm.onnx')
     write_map(tmp_path / 'map', model)
     assert main(['map-report', str(tmp_path / 'map'), '--model', str(model), '--json',
                  str(tmp_path / 'r.json'), '--html', str(tmp_path / 'r.html')]) == 0
     expected = json.loads((tmp_path / 'r.json').read_text())['expected']
     assert 0 <= expected['published'] <= 1
-    said = capsys.readouterr().out
-    assert f'get a pose, {expected["right"]:.1%} of these right' in said
+    printed = capsys.readouterr().out
+    assert f'frames localised, {expected["right"]:.1%} of these correct' in printed
     page = (tmp_path / 'r.html').read_text()
     assert page.count('data:image/png') >= 2
     assert 'not validated: run vpr calibrate' in page

@@ -1,7 +1,8 @@
 """
-The `vpr` command: its arguments, and nothing else.
+The `vpr` command: the arguments of each subcommand, and what it prints.
 
-Each command imports what it needs when it runs, so that `vpr --help` is instant.
+The work is done in the other rooms. Each subcommand imports what it needs when it runs, so that
+`vpr --help` is instant.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from vpr_ros.cli import drives
-from vpr_ros.cli import judging
-from vpr_ros.cli import looking
+from vpr_ros.cli import bags
+from vpr_ros.cli import evaluation
 from vpr_ros.cli import maps
-from vpr_ros.cli import networks
+from vpr_ros.cli import models
+from vpr_ros.cli import visualize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 1 after an error that is told in one line, 130 after Ctrl-C."""
+    """Run a subcommand; return 0, 1 after an error (printed in one line), 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
     logging.getLogger('vpr_ros').setLevel(logging.INFO)
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'vpr: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f'vpr: error: {error.name} is not installed, and this command needs it: see the '
-              'README on what to install for what', file=sys.stderr)
+        print(f"vpr: error: this command needs '{error.name}', which is not installed: README.md "
+              'says what to install for which command', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('vpr: interrupted', file=sys.stderr)
@@ -44,15 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Add a command that calls `run`; return its parser."""
+    """Return the parser of all subcommands; each sets `run`, the function that runs it."""
     parser = argparse.ArgumentParser(
-        prog='vpr', description='Visual place recognition for ROS 2: build maps, replay bags, '
-                                'evaluate, and try it all on a made-up street.')
-    parser.add_argument('--debug', action='store_true', help='show a traceback for an error')
+        prog='vpr', description='Visual localisation for ROS 2 by place recognition: build maps '
+                                'from camera drives, localise bags on them, evaluate the results, '
+                                'train models. "vpr COMMAND --help" shows the options of a '
+                                'command.')
+    parser.add_argument('--debug', action='store_true',
+                        help='show the traceback of an error; comes before COMMAND')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (maps.add_build_map, maps.add_calibrate, drives.add_replay, judging.add_evaluate,
-                maps.add_inspect, judging.add_map_report, looking.add_visualize, drives.add_play,
-                drives.add_street, drives.add_demo, networks.add_train, networks.add_export,
-                networks.add_wrap_model, networks.add_prepare_engine):
+    for add in (maps.add_build_map, maps.add_calibrate, bags.add_replay, evaluation.add_evaluate,
+                maps.add_inspect, maps.add_map_report, visualize.add_visualize, bags.add_play,
+                bags.add_street, bags.add_demo, models.add_train, models.add_export,
+                models.add_wrap_model, models.add_prepare_engine):
         add(commands)
     return parser

@@ -1,11 +1,17 @@
-"""The commands that make maps, and look into what is there."""
+"""Commands about maps: build, calibrate, inspect, report."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_correct_radius
+from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_max_speed
+from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
@@ -18,27 +24,30 @@ if TYPE_CHECKING:
 def add_build_map(commands: Commands) -> None:
     """Add `vpr build-map`."""
     parser = command(commands, 'build-map', _run_build_map,
-                     'build a map from bags, or from folders of pictures with poses')
+                     'build a map from bags, or from folders of images with poses',
+                     'Each source becomes a session of the map.')
     parser.add_argument('sources', nargs='+', metavar='SOURCE',
-                        help='a rosbag2, or a folder of pictures with poses.csv or poses.tum; '
-                             'each becomes a session of the map')
+                        help='a bag (rosbag2), or a folder of images with poses.csv or poses.tum')
     add_localizer_options(parser)
     parser.add_argument('--output', '-o', required=True, metavar='MAP', help='map directory')
-    parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing map')
     parser.add_argument('--spacing', type=number(float, 0), default=defaults.SPACING, metavar='M',
-                        help='metres between places')
+                        help='distance between places in m; 0 keeps every frame')
     parser.add_argument('--index', default=defaults.INDEX,
                         choices=('auto', *defaults.INDEX_KINDS),
-                        help="kind of index; 'auto' chooses by the map's size")
+                        help='kind of search index; auto chooses by the size of the map')
     parser.add_argument('--condition', action='append', default=[], metavar='NAME',
-                        help="a source's season or light, in the order of the sources")
-    parser.add_argument('--image-topic', help='the first image topic if left out')
-    parser.add_argument('--pose-topic', help='Odometry, PoseStamped or PoseWithCovarianceStamped')
-    parser.add_argument('--pose-file', help='poses of a folder of pictures (CSV or TUM)')
+                        help='season or light of a source, one option for each source, in their '
+                             'order')
+    add_image_topic(parser)
+    add_pose_topic(parser)
+    parser.add_argument('--pose-file', metavar='FILE',
+                        help='poses of a folder of images, CSV or TUM (default: the file in the '
+                             'folder)')
     parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
-                        help='keep no pictures of the places')
+                        help='keep no small images of the places')
     parser.add_argument('--jobs', '-j', type=number(int, 1), default=1, metavar='N',
-                        help='sources to read at once, each in a process of its own')
+                        help='sources to read in parallel, each in its own process')
 
 
 def _run_build_map(options: argparse.Namespace) -> None:
@@ -64,19 +73,18 @@ def _run_build_map(options: argparse.Namespace) -> None:
 def add_calibrate(commands: Commands) -> None:
     """Add `vpr calibrate`."""
     parser = command(commands, 'calibrate', _run_calibrate,
-                     "fit a map's confidence to drives whose true poses are known")
-    parser.add_argument('map', metavar='MAP')
-    parser.add_argument('bags', nargs='+', metavar='BAG', help='drives over the mapped ground')
+                     "calibrate a map's confidence on drives with true poses",
+                     'The map is changed in place. Use other drives than those it was built from.')
+    parser.add_argument('map', metavar='MAP', help='map directory')
+    parser.add_argument('bags', nargs='+', metavar='BAG', help='drives through the mapped site')
     add_localizer_options(parser)
-    parser.add_argument('--truth-topic', help='true poses; the best pose topic if left out')
-    parser.add_argument('--image-topic', help='the first image topic if left out')
-    parser.add_argument('--odometry-topic', help='the first Odometry topic if left out')
-    parser.add_argument('--correct-radius', type=number(float, 0.01), metavar='M',
-                        default=defaults.CORRECT_RADIUS,
-                        help='distance within which a pose counts as right')
-    parser.add_argument('--max-speed', type=number(float, 0.01), default=defaults.MAX_SPEED,
-                        metavar='M/S', help='fastest that the robot drives')
-    parser.add_argument('--dry-run', action='store_true', help='print, and leave the map as it is')
+    add_pose_topic(parser, '--truth-topic', 'true poses')
+    add_image_topic(parser)
+    add_odometry_topic(parser)
+    add_correct_radius(parser)
+    add_max_speed(parser)
+    parser.add_argument('--dry-run', action='store_true',
+                        help='print the result, but do not change the map')
 
 
 def _run_calibrate(options: argparse.Namespace) -> None:
@@ -101,12 +109,46 @@ def _run_calibrate(options: argparse.Namespace) -> None:
 def add_inspect(commands: Commands) -> None:
     """Add `vpr inspect`."""
     parser = command(commands, 'inspect', _run_inspect, 'show what a map, a model or a bag holds')
-    parser.add_argument('path', metavar='MAP|MODEL|BAG')
+    parser.add_argument('path', metavar='MAP|MODEL|BAG', help='map directory, ONNX model or bag')
     parser.add_argument('--verify', action='store_true',
-                        help='also read every byte of a map that is too large to check at start')
+                        help='check the hashes of all files of a map, even of those too large to '
+                             'be checked at every start')
 
 
 def _run_inspect(options: argparse.Namespace) -> None:
     from vpr_ros.offline.inspect import inspect
     for name, value in inspect(options.path, verify=options.verify):
         print(f'{name:>16}  {value}')
+
+
+def add_map_report(commands: Commands) -> None:
+    """Add `vpr map-report`."""
+    parser = command(commands, 'map-report', _run_map_report,
+                     'find gaps and places that look alike in a map, and say what to do')
+    parser.add_argument('map', metavar='MAP', help='map directory')
+    add_localizer_options(parser)
+    parser.add_argument('--json', metavar='FILE', help='write all findings to this file')
+    parser.add_argument('--html', metavar='FILE', help='write a page with figures to this file')
+
+
+def _run_map_report(options: argparse.Namespace) -> None:
+    from vpr_ros.core.files import whole_file
+    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.offline.map_report import find_aliases
+    from vpr_ros.offline.map_report import map_report
+    from vpr_ros.offline.map_report import report_lines
+    from vpr_ros.offline.self_calibrate import expected
+    encoder = load_encoder(options)
+    place_map = PlaceMap.load(options.map, encoder)
+    score, other = find_aliases(place_map)
+    report = map_report(place_map, score, other)
+    report['expected'] = expected(place_map, encoder, defaults.MIN_CONFIDENCE)
+    lines = list(report_lines(report))
+    if options.json:
+        with whole_file(options.json) as part:
+            part.write_text(json.dumps(report, indent=2) + '\n')
+    if options.html:
+        from vpr_ros.offline.map_page import write_map_page
+        write_map_page(options.html, place_map, score, other, report, lines)
+    for line in lines:
+        print(line)

@@ -1,4 +1,4 @@
-"""What the commands' options share: their types, the model's options, the look of a command."""
+"""What the subcommands share: types of arguments, common options, the layout of their help."""
 
 from __future__ import annotations
 
@@ -15,52 +15,102 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-MODEL_HELP = 'ONNX model; the bundled one if left out'
+MODEL_HELP = 'ONNX model (default: the bundled one)'
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Help that shows defaults where they say something: not those of flags and empty ones."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if default in (None, '', argparse.SUPPRESS) or isinstance(default, (bool, list, tuple)):
+            return action.help
+        return f'{action.help} (default: %(default)s)'
 
 
 def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int | None],
-            summary: str) -> argparse.ArgumentParser:
-    """Add a command that calls `run`; return its parser."""
+            summary: str, description: str = '') -> argparse.ArgumentParser:
+    """
+    Add a subcommand that calls `run`; return its parser.
+
+    The `summary` is a phrase for `vpr --help`. It opens the subcommand's own help, where further
+    sentences, the `description`, follow.
+    """
     parser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + '.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        name, help=summary, description=f'{summary[0].upper()}{summary[1:]}. {description}',
+        formatter_class=HelpFormatter)
     parser.set_defaults(run=run)
     return parser
 
 
 def number(kind: type[int] | type[float], low: float, high: float = math.inf
            ) -> Callable[[str], float]:
-    """Return what argparse calls for an option that takes `low` to `high`, and never nan."""
+    """Return a type for argparse: a finite number from `low` to `high`."""
     def number(text: str) -> float:
         value = kind(text)
         if not low <= value <= high or math.isinf(value):
             limits = f'at least {low:g}' if math.isinf(high) else f'from {low:g} to {high:g}'
             raise argparse.ArgumentTypeError(f'{text} is out of range: {limits}')
         return value
-    number.__name__ = kind.__name__  # argparse's word for it: 'invalid float value'
+    number.__name__ = kind.__name__  # argparse quotes it: 'invalid float value'
     return number
 
 
 def size(text: str) -> tuple[int, int]:
-    """Return (height, width) of a size that is written WxH."""
+    """Return (height, width) of a size written as WxH, in pixels."""
     try:
         width, height = (int(side) for side in text.split('x'))
     except ValueError as error:
-        raise ValueError(f"--size is WxH, such as 320x240, not '{text}'") from error
+        raise ValueError(f"--size must be WxH, such as 320x240, not '{text}'") from error
     return height, width
 
 
-def add_localizer_options(parser: argparse.ArgumentParser) -> None:
-    """Add which model runs, and on what."""
-    parser.add_argument('--model', help=MODEL_HELP)
+def add_localizer_options(parser: argparse._ActionsContainer) -> None:
+    """Add the options that `load_encoder` reads: the model and the provider that runs it."""
+    parser.add_argument('--model', metavar='ONNX', help=MODEL_HELP)
     add_provider(parser)
 
 
-def add_provider(parser: argparse.ArgumentParser) -> None:
-    """Add what runs a model."""
+def add_provider(parser: argparse._ActionsContainer) -> None:
+    """Add --provider."""
     parser.add_argument('--provider', default='auto', type=_providers, metavar='NAME[,NAME]',
-                        help=f'what runs the model: the first that loads of auto, or of '
-                             f'{", ".join(defaults.PROVIDERS)}')
+                        help='runtime of the model, or several in order of preference: '
+                             f'{", ".join(defaults.PROVIDERS)}; auto takes the first of these '
+                             'that loads')
+
+
+def add_image_topic(parser: argparse._ActionsContainer) -> None:
+    """Add --image-topic."""
+    parser.add_argument('--image-topic', metavar='TOPIC',
+                        help='topic of the camera images (default: the first image topic)')
+
+
+def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic',
+                   what: str = 'poses') -> None:
+    """Add an option that names a topic of poses."""
+    parser.add_argument(name, metavar='TOPIC',
+                        help=f'topic of the {what} (default: the first of type '
+                             'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
+
+
+def add_odometry_topic(parser: argparse._ActionsContainer) -> None:
+    """Add --odometry-topic."""
+    parser.add_argument('--odometry-topic', metavar='TOPIC',
+                        help='topic of the odometry (default: the first Odometry topic)')
+
+
+def add_correct_radius(parser: argparse._ActionsContainer) -> None:
+    """Add --correct-radius."""
+    parser.add_argument('--correct-radius', type=number(float, 0.01), metavar='M',
+                        default=defaults.CORRECT_RADIUS,
+                        help='a pose within this distance (m) of the true one is correct')
+
+
+def add_max_speed(parser: argparse._ActionsContainer) -> None:
+    """Add --max-speed."""
+    parser.add_argument('--max-speed', type=number(float, 0.01), default=defaults.MAX_SPEED,
+                        metavar='M/S', help='highest speed of the robot (m/s), for drives without '
+                                            'odometry')
 
 
 def _providers(text: str) -> str:
@@ -73,6 +123,6 @@ def _providers(text: str) -> str:
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:
-    """Return the encoder that `add_localizer_options` asks for: commands have many pictures."""
+    """Return the encoder of `add_localizer_options`, set up for throughput, not for latency."""
     from vpr_ros.encoding.encoder import Encoder
     return Encoder(options.model, options.provider, throughput=True)

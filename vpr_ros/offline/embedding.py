@@ -1,8 +1,8 @@
 """
-Whether the same place lies together, whatever the season, in the descriptors of drives.
+Whether descriptors of one place stay close together across seasons.
 
-Pictures of them by t-SNE and UMAP, and the share that says it in a number. What happens inside the
-network is in training/words.py.
+Recall@1 between drives says it in a number, t-SNE and UMAP show it. What happens inside the
+network is in visual_words.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#56B4E9', '#F0E442', '#000000')
-"""One for each drive: those that the colour-blind can tell apart (Okabe and Ito 2008)."""
+"""One for each drive, safe for colour-blind readers (Okabe and Ito 2008)."""
 
 _MARKERS = 'osD^vP*X'
 _NEIGHBOURS = 15
@@ -41,27 +41,28 @@ _NEIGHBOURS = 15
 @dataclass(frozen=True)
 class DescribedDrive:
     """
-    Some frames of a drive: `label` (its season), `descriptors` float32 (N,D), positions (N,3).
+    Frames of a drive: `label` (its season), `descriptors` float32 (N,D), `positions` (N,3) in m.
 
-    `pictures` are those that were asked for, uint8 (H,W,3), by the number of the frame. `centred`
-    says that the drive's mean is out of the descriptors already, as a map keeps them.
+    `images` are uint8 (H,W,3) RGB, of some of the frames, by the number of the frame. `centred`:
+    the mean of the drive is already subtracted from the descriptors, as in a map.
     """
 
     label: str
     descriptors: Vectors
     positions: Floats
-    pictures: dict[int, NDArray[np.uint8]]
+    images: dict[int, NDArray[np.uint8]]
     centred: bool = False
 
 
 @dataclass(frozen=True)
-class Together:
+class CrossDriveRecall:
     """
-    How much the same place lies together in different drives.
+    Recall@1 of frames among the frames of all other drives.
 
-    `frames`: those that have a frame of another drive within the radius; of these, `share` have
-    it as their nearest descriptor among all other drives, `centred` when each drive's mean is
-    taken out first, and `chance` would. `share` is None where a map keeps only the latter.
+    `frames` counts those that have a frame of another drive within the radius; `share` of these
+    have such a frame as their nearest neighbour by the descriptors as they are, `centred` by those
+    with the mean of each drive subtracted, and `chance` by drawing at random. `share` is None
+    where a drive has centred descriptors only.
     """
 
     frames: int
@@ -70,42 +71,43 @@ class Together:
     chance: float
 
 
-def describe_drive(source: Source, encoder: Encoder, label: str, most: int, pictures: int
+def describe_drive(source: Source, encoder: Encoder, label: str, max_frames: int, max_images: int
                    ) -> DescribedDrive:
     """
-    Describe at most `most` frames of a source, evenly; keep that many of their pictures.
+    Describe at most `max_frames` frames of a source, evenly spaced; keep `max_images` images.
 
     Raises SourceError when it has none.
     """
-    frames, descriptors, _ = describe_frames(source, encoder, set(_evenly(source.count, most)))
+    frames, descriptors, _ = describe_frames(source, encoder,
+                                             set(_evenly(source.count, max_frames)))
     return DescribedDrive(label, descriptors, np.array([frame.pose[:3] for frame in frames]),
-                          {n: frames[n].load() for n in _evenly(len(frames), pictures)})
+                          {n: frames[n].load() for n in _evenly(len(frames), max_images)})
 
 
-def describe_map(place_map: PlaceMap, most: int, pictures: int) -> list[DescribedDrive]:
+def describe_map(place_map: PlaceMap, max_frames: int, max_images: int) -> list[DescribedDrive]:
     """
-    Return at most `most` places of each session of a map, evenly; some have thumbnails.
+    Return each session of a map: at most `max_frames` places, evenly spaced, centred.
 
-    Labels are the sessions' conditions, or their sources where the condition is unknown. What a
-    map keeps is centred.
+    At most `max_images` of them have their thumbnails. Labels are the sessions' conditions, or
+    their sources where the condition is unknown.
     """
     drives = []
     for number, session in enumerate(place_map.manifest.sessions):
-        own = np.flatnonzero(place_map.sessions == number)
-        own = own[_evenly(len(own), most)]
-        kept = {n: picture for n in _evenly(len(own), pictures)
-                if (picture := place_map.thumbnail(int(own[n]))) is not None}
+        places = np.flatnonzero(place_map.sessions == number)
+        places = places[_evenly(len(places), max_frames)]
+        thumbnails = {n: thumbnail for n in _evenly(len(places), max_images)
+                      if (thumbnail := place_map.thumbnail(int(places[n]))) is not None}
         label = session.source if session.condition == 'unknown' else session.condition
-        drives.append(DescribedDrive(label, place_map.vectors(own), place_map.poses[own, :3],
-                                     kept, centred=True))
+        drives.append(DescribedDrive(label, place_map.vectors(places),
+                                     place_map.poses[places, :3], thumbnails, centred=True))
     return drives
 
 
-def together(drives: Sequence[DescribedDrive], radius: float) -> Together:
+def cross_drive_recall(drives: Sequence[DescribedDrive], radius: float) -> CrossDriveRecall:
     """
-    Return how much the same place, within `radius` metres, lies together in several drives.
+    Return the Recall@1 between drives; right is a frame within `radius` metres.
 
-    Raises VprError when there is one drive only, or none passes where another did.
+    Raises VprError for a single drive, and for drives that never come within `radius`.
     """
     near, other = _neighbours(drives, radius)
     known = (near & other).any(axis=1)
@@ -114,16 +116,16 @@ def together(drives: Sequence[DescribedDrive], radius: float) -> Together:
     def share(vectors: Vectors) -> float:
         return _share(vectors @ vectors.T, near, other)
 
-    raw = raw_of(drives)
-    return Together(int(known.sum()), None if raw is None else share(raw),
-                    share(centred(drives)), float(chance))
+    raw = raw_descriptors(drives)
+    return CrossDriveRecall(int(known.sum()), None if raw is None else share(raw),
+                            share(centred_descriptors(drives)), float(chance))
 
 
-def together_in_plane(drives: Sequence[DescribedDrive], points: Floats, radius: float) -> float:
+def layout_recall(drives: Sequence[DescribedDrive], points: Floats, radius: float) -> float:
     """
-    Return the share of frames, as in Together, whose nearest point (M,2) is of their place.
+    Return the Recall@1 between drives by distances of points (M,2) in the plane.
 
-    What a picture shows of the descriptors. Raises VprError as `together` does.
+    How much of it a figure keeps. Raises VprError as `cross_drive_recall` does.
     """
     square = np.square(points).sum(axis=1)
     return _share(2 * points @ points.T - square[:, None] - square, *_neighbours(drives, radius))
@@ -133,36 +135,37 @@ def _neighbours(drives: Sequence[DescribedDrive], radius: float
                 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which frames are near each frame, and which are of another drive, each (M,M)."""
     if len(drives) < 2:
-        raise VprError('one drive alone has nothing to lie together with: give it another season')
-    own = _of(drives)
+        raise VprError('one drive alone has no recall between drives: add a drive in another '
+                       'season or light')
+    numbers = _drive_numbers(drives)
     positions = np.concatenate([drive.positions for drive in drives])
-    near = np.zeros((len(own), len(own)), np.bool_)
+    near = np.zeros((len(numbers), len(numbers)), np.bool_)
     for number, others in enumerate(cKDTree(positions).query_ball_point(positions, radius)):
         near[number, others] = True
-    other = own[:, None] != own[None]
+    other = numbers[:, None] != numbers[None]
     if not (near & other).any():
-        raise VprError(f'no drive comes within {radius:g} m of another: are their poses in one '
-                       'frame?')
+        raise VprError(f'no drive comes within {radius:g} m of another: check that their poses '
+                       'are in one frame')
     return near, other
 
 
 def _share(similarity: NDArray[np.floating[Any]], near: NDArray[np.bool_],
            other: NDArray[np.bool_]) -> float:
-    """Return the share of frames whose most similar one of another drive is near."""
+    """Return the share of frames whose most similar frame of another drive is near."""
     known = (near & other).any(axis=1)
     nearest = np.where(other, similarity, -np.inf).argmax(axis=1)
     return float(near[np.arange(len(near)), nearest][known].mean())
 
 
-def raw_of(drives: Sequence[DescribedDrive]) -> Vectors | None:
-    """Return all descriptors (M,D) as the model gave them; None where a drive is of a map."""
+def raw_descriptors(drives: Sequence[DescribedDrive]) -> Vectors | None:
+    """Return all descriptors (M,D) as the model gave them; None where some are centred."""
     if any(drive.centred for drive in drives):
         return None
     return np.concatenate([drive.descriptors for drive in drives])
 
 
-def centred(drives: Sequence[DescribedDrive]) -> Vectors:
-    """Return all descriptors (M,D) with each drive's mean taken out, as the localiser does."""
+def centred_descriptors(drives: Sequence[DescribedDrive]) -> Vectors:
+    """Return all descriptors (M,D), centred on the mean of their drive as the localiser does."""
     return np.concatenate([
         drive.descriptors if drive.centred
         else centre(drive.descriptors, drive.descriptors.mean(axis=0)) for drive in drives])
@@ -170,13 +173,13 @@ def centred(drives: Sequence[DescribedDrive]) -> Vectors:
 
 def embed(vectors: Vectors, method: str, seed: int = 0) -> tuple[Floats, float]:
     """
-    Return vectors (M,D) in the plane, (M,2), by 'tsne' or 'umap', and its trustworthiness.
+    Return vectors (M,D) in the plane, (M,2), by 'tsne' or 'umap', and the trustworthiness.
 
-    That is 1 when the neighbours in the plane are neighbours in truth (Venna and Kaski 2001).
-    Raises VprError when the library is missing, or for fewer than four vectors.
+    That is 1 when all neighbours in the plane are neighbours among the vectors (Venna and Kaski
+    2001). Raises VprError when the library is missing, or for fewer than four vectors.
     """
     if len(vectors) < 4:
-        raise VprError(f'{len(vectors)} frames are too few for a picture of them')
+        raise VprError(f'{len(vectors)} frames are too few to draw: at least 4 are needed')
     try:
         from sklearn.manifold import trustworthiness
         from sklearn.manifold import TSNE
@@ -198,36 +201,36 @@ def embed(vectors: Vectors, method: str, seed: int = 0) -> tuple[Floats, float]:
 def draw_embedding(path: str | Path, drives: Sequence[DescribedDrive],
                    layouts: Mapping[str, Floats], radius: float, title: str) -> None:
     """
-    Draw points (M,2) twice: coloured by where the frame is, and by which drive it is of.
+    Draw points (M,2) of frames twice: coloured by their place, and by their drive.
 
-    `layouts`, by what was done to the descriptors, each become a row. Where: by the metres that
-    the first drive had driven there. Lines join the same place, within `radius` metres, in the
-    first drive and in others. Needs matplotlib.
+    Each of the `layouts`, by how the descriptors were treated, becomes a row. The place is given
+    as the distance (m) along the first drive. Lines join frames of the first drive and of others
+    within `radius` metres. Needs matplotlib.
     """
     from matplotlib.figure import Figure
     figure = Figure(figsize=(12, 5.6 * len(layouts)), layout='constrained')
     figure.suptitle(title, fontsize=11)
-    own, first = _of(drives), drives[0].positions
+    numbers, first = _drive_numbers(drives), drives[0].positions
     driven = np.concatenate([[0.0], np.linalg.norm(np.diff(first, axis=0), axis=1).cumsum()])
-    away, nearest = cKDTree(first).query(np.concatenate([d.positions for d in drives]))
+    distance, nearest = cKDTree(first).query(np.concatenate([d.positions for d in drives]))
     along = driven[nearest]
-    joined = np.flatnonzero((own > 0) & (away <= radius))
-    for (done, points), (by_place, by_drive) in zip(
+    joined = np.flatnonzero((numbers > 0) & (distance <= radius))
+    for (stage, points), (by_place, by_drive) in zip(
             layouts.items(), figure.subplots(len(layouts), 2, squeeze=False), strict=True):
-        for one in joined:
-            by_drive.plot(*points[[one, nearest[one]]].T, color='0.7', linewidth=0.4, zorder=0)
+        for frame in joined:
+            by_drive.plot(*points[[frame, nearest[frame]]].T, color='0.7', linewidth=0.4, zorder=0)
         for number, drive in enumerate(drives):
-            mine, marker = own == number, _MARKERS[number % len(_MARKERS)]
-            shown = by_place.scatter(*points[mine].T, c=along[mine], marker=marker, s=14,
+            mask, marker = numbers == number, _MARKERS[number % len(_MARKERS)]
+            shown = by_place.scatter(*points[mask].T, c=along[mask], marker=marker, s=14,
                                      cmap='viridis', vmin=0, vmax=max(float(along.max()), 1e-9))
-            by_drive.scatter(*points[mine].T, color=COLOURS[number % len(COLOURS)],
-                             marker=marker, s=14, label=f'{drive.label} ({mine.sum()})',
+            by_drive.scatter(*points[mask].T, color=COLOURS[number % len(COLOURS)],
+                             marker=marker, s=14, label=f'{drive.label} ({mask.sum()})',
                              alpha=0.7, linewidths=0)
-        figure.colorbar(shown, ax=by_place, label='metres along the first drive')
-        by_place.set_ylabel(done, fontsize=11)
-        by_place.set_title('by place: neighbours should have one colour', fontsize=10)
+        figure.colorbar(shown, ax=by_place, label='distance along the first drive (m)')
+        by_place.set_ylabel(stage, fontsize=11)
+        by_place.set_title('by place: neighbours should have similar colours', fontsize=10)
         by_drive.set_title('by drive: colours should mix' + (
-            ', lines from place to place be short' if len(joined) else ''), fontsize=10)
+            ', lines (same place) should be short' if len(joined) else ''), fontsize=10)
         by_drive.legend(fontsize=9)
         for axes in (by_place, by_drive):
             axes.set_xticks([])
@@ -237,10 +240,10 @@ def draw_embedding(path: str | Path, drives: Sequence[DescribedDrive],
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` numbers, evenly."""
+    """Return at most `most` of the numbers below `count`, evenly spaced."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int)).tolist()
 
 
-def _of(drives: Sequence[DescribedDrive]) -> NDArray[np.int64]:
-    """Return which drive each frame (M,) is of."""
+def _drive_numbers(drives: Sequence[DescribedDrive]) -> NDArray[np.int64]:
+    """Return the number of the drive of each frame, (M,)."""
     return np.repeat(np.arange(len(drives)), [len(drive.positions) for drive in drives])

@@ -1,7 +1,7 @@
 """
-Map report: where a map has gaps, where its places look alike, and what to do about it.
+Map report: where a map has gaps, which of its places look alike, and what to do about it.
 
-Whether drives find their way on it is for evaluate.py and calibrate.py to say.
+It needs the map alone. How well drives are localised on it is measured by evaluate.py.
 """
 
 from __future__ import annotations
@@ -23,67 +23,69 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-ALIKE = 4.0
-"""Standard deviations above what is usual at which a far place is taken for this one: so far do
-right places stand out in another season (self_calibrate.py)."""
+ALIAS_SIGMAS = 4.0
+"""Similarity, in standard deviations above the mean of the map, from which a distant place is an
+alias: the right place reaches as much in another season (self_calibrate.py)."""
 
-GAP = 3.0
-"""Spacings between places that follow one another from which on it is a gap."""
+GAP_SPACINGS = 3.0
+"""Distance between consecutive places, in spacings, from which on it is a gap."""
 
 _CANDIDATES = 128
 _SAMPLE = 512
 _BATCH = 4096
-_SAME_WAY = np.radians(30)
-_MOST = 5
+_SAME_HEADING = np.radians(30)
+_MAX_ADVICE = 5
 
 
-def look_alikes(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
+def find_aliases(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
     """
-    Return for each place (N,) the most similar one far away, and how it stands out (sigmas).
+    Return for each place how similar the most similar distant place is, and which one that is.
 
-    Standardised by the similarities to a sample of the map, as the Localizer does; -inf and -1
-    where the most similar places are all nearby.
+    Both are (N,). Distant is more than EXCLUSION_RADIUS metres away. The similarity is in standard
+    deviations above the mean of a sample of the map, as the Localizer has it. Where the most
+    similar places are all nearby, these are -99 and -1.
     """
     count = len(place_map)
     sample = place_map.vectors(np.sort(np.random.default_rng(0).permutation(count)[:_SAMPLE]))
     score, other = np.full(count, -np.inf), np.full(count, -1, np.int64)
-    for begin in tqdm(range(0, count, _BATCH), desc='look-alikes', unit='batch', disable=None):
-        own = np.arange(begin, min(begin + _BATCH, count))
-        queries = place_map.vectors(own)
+    for begin in tqdm(range(0, count, _BATCH), desc='aliases', unit='batch', disable=None):
+        batch = np.arange(begin, min(begin + _BATCH, count))
+        rows = np.arange(len(batch))
+        queries = place_map.vectors(batch)
         similarity, places = place_map.search(queries, min(_CANDIDATES, count))
         usual = queries @ sample.T
-        offset = place_map.poses[places, :3] - place_map.poses[own][:, None, :3]
+        offset = place_map.poses[places, :3] - place_map.poses[batch][:, None, :3]
         far = (np.linalg.norm(offset, axis=2) > EXCLUSION_RADIUS) & (similarity > -1)
         best = np.where(far, similarity, -np.inf).argmax(axis=1)
-        found = far[np.arange(len(own)), best]
+        exists = far[rows, best]
         spread = np.maximum(usual.std(axis=1), 1e-3)
-        stands = (similarity[np.arange(len(own)), best] - usual.mean(axis=1)) / spread
-        score[own] = np.where(found, stands, -np.inf)
-        other[own] = np.where(found, places[np.arange(len(own)), best], -1)
+        sigmas = (similarity[rows, best] - usual.mean(axis=1)) / spread
+        score[batch] = np.where(exists, sigmas, -np.inf)
+        other[batch] = np.where(exists, places[rows, best], -1)
     return np.maximum(score, -99.0), other
 
 
 def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> dict[str, Any]:
     """
-    Return what can be said of a map by itself, ready for JSON; after `look_alikes`.
+    Return the figures of a map and advice, ready for JSON; `score` and `other` of `find_aliases`.
 
-    `aliasing`: for how many places another, more than EXCLUSION_RADIUS metres off, is as similar
-    as the right one is in another season; `stretches` of these, the longest first. `gaps`: metres
-    between places that follow one another in a session. `redundant`: the share of places with
-    another of the same session and heading within half a spacing. `seen_twice`: the share that
-    another session has seen.
+    `aliasing`: the share of places that have an alias (ALIAS_SIGMAS); `stretches`: consecutive
+    places with consecutive aliases, the longest first. `gaps`: metres between consecutive places
+    of a session, the longest first. `redundant`: the share of places with another of the same
+    session and heading within half a spacing. `seen_twice`: the share that another session has
+    seen, too. `advice`: what to do, in sentences.
     """
     positions = place_map.poses[:, :3]
-    spacing = place_map.manifest.spacing or _usual_step(place_map)
-    alike = score >= ALIKE
+    spacing = place_map.manifest.spacing or _median_step(place_map)
+    aliased = score >= ALIAS_SIGMAS
     headings = poses.heading(place_map.poses)
     pairs = cKDTree(positions).query_pairs(max(2 * spacing, 1e-9), output_type='ndarray')
     near = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
     turn = np.abs((headings[pairs[:, 0]] - headings[pairs[:, 1]] + np.pi) % (2 * np.pi) - np.pi)
     same = place_map.sessions[pairs[:, 0]] == place_map.sessions[pairs[:, 1]]
-    close = same & (near < spacing / 2) & (turn < _SAME_WAY)
+    close = same & (near < spacing / 2) & (turn < _SAME_HEADING)
     redundant = np.unique(pairs[close, 1])
-    twice = np.unique(pairs[~same & (turn < _SAME_WAY)])
+    twice = np.unique(pairs[~same & (turn < _SAME_HEADING)])
     report = {
         'places': len(place_map), 'spacing': spacing,
         'calibration': place_map.manifest.calibration.origin,
@@ -91,22 +93,22 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
         'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
         'gaps': _gaps(place_map, spacing),
         'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
-        'aliasing': float(alike.mean()),
+        'aliasing': float(aliased.mean()),
         'alike_score': {f'p{q}': float(np.percentile(score, q)) for q in (50, 90, 99)},
-        'stretches': _stretches(place_map, alike, other)}
+        'stretches': _stretches(place_map, aliased, other)}
     return {**report, 'advice': list(_advice(report))}
 
 
-def _usual_step(place_map: PlaceMap) -> float:
+def _median_step(place_map: PlaceMap) -> float:
     steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
     return float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
 
 
 def _session(place_map: PlaceMap, number: int) -> dict[str, Any]:
-    own = np.flatnonzero(place_map.sessions == number)
-    steps = poses.distance(place_map.poses[own[1:]], place_map.poses[own[:-1]])
-    described = place_map.manifest.sessions[number]
-    return {'source': described.source, 'condition': described.condition, 'places': len(own),
+    places = np.flatnonzero(place_map.sessions == number)
+    steps = poses.distance(place_map.poses[places[1:]], place_map.poses[places[:-1]])
+    session = place_map.manifest.sessions[number]
+    return {'source': session.source, 'condition': session.condition, 'places': len(places),
             'metres': float(steps.sum())}
 
 
@@ -114,18 +116,18 @@ def _gaps(place_map: PlaceMap, spacing: float) -> list[dict[str, Any]]:
     """Return the gaps, the longest first."""
     steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
     same = place_map.sessions[1:] == place_map.sessions[:-1]
-    found = np.flatnonzero(same & (steps > GAP * spacing))
+    gaps = np.flatnonzero(same & (steps > GAP_SPACINGS * spacing))
     return [{'metres': float(steps[place]), 'after': int(place),
              'from': place_map.poses[place, :2].tolist(),
              'to': place_map.poses[place + 1, :2].tolist()}
-            for place in found[np.argsort(-steps[found], kind='stable')]]
+            for place in gaps[np.argsort(-steps[gaps], kind='stable')]]
 
 
-def _stretches(place_map: PlaceMap, alike: NDArray[np.bool_], other: NDArray[np.int64]
+def _stretches(place_map: PlaceMap, aliased: NDArray[np.bool_], other: NDArray[np.int64]
                ) -> list[dict[str, Any]]:
-    """Return stretches of places that look like another stretch, the longest first."""
+    """Return stretches of consecutive places that look like another stretch, longest first."""
     stretches: list[list[int]] = []
-    for place in np.flatnonzero(alike):
+    for place in np.flatnonzero(aliased):
         last = stretches[-1][-1] if stretches else -2
         if place == last + 1 and float(poses.distance(
                 place_map.poses[other[place]],
@@ -134,29 +136,82 @@ def _stretches(place_map: PlaceMap, alike: NDArray[np.bool_], other: NDArray[np.
         else:
             stretches.append([int(place)])
     stretches.sort(key=len, reverse=True)
-    return [{'places': len(one), 'first': one[0], 'last': one[-1], 'like': int(other[one[0]]),
-             'at': place_map.poses[one[0], :2].tolist(),
-             'like_at': place_map.poses[other[one[0]], :2].tolist()} for one in stretches]
+    return [{'places': len(stretch), 'first': stretch[0], 'last': stretch[-1],
+             'like': int(other[stretch[0]]), 'like_last': int(other[stretch[-1]]),
+             'at': place_map.poses[stretch[0], :2].tolist(),
+             'like_at': place_map.poses[other[stretch[0]], :2].tolist()} for stretch in stretches]
+
+
+def report_lines(report: dict[str, Any]) -> Iterator[str]:
+    """
+    Yield the lines of a report for people: what `map_report` found, and its advice.
+
+    The report may have `expected`, of self_calibrate.expected.
+    """
+    yield (f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
+           f'{report["calibration"]}')
+    for session in report['sessions']:
+        yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
+               f'{session["metres"]:.0f} m')
+    yield (f'gaps: {len(report["gaps"])}; places seen by several sessions: '
+           f'{report["seen_twice"]:.0%}; redundant places: {report["redundant"]:.0%}')
+    yield (f'{report["aliasing"]:.1%} of the places are ambiguous: a place more than '
+           f'{EXCLUSION_RADIUS:g} m away is as similar as the right place would be in another '
+           'season')
+    expected = report.get('expected')
+    if expected:
+        off_map = (f'; off the map, {expected["off_map"]:.1%} of the frames get a false pose'
+                   if 'off_map' in expected else '')
+        yield ('rough estimate from simulated drives, without odometry: '
+               f'{expected["published"]:.0%} of the frames localised, {expected["right"]:.1%} of '
+               f'these correct{off_map}')
+    for line in report['advice']:
+        yield f'- {line}'
 
 
 def _advice(report: dict[str, Any]) -> Iterator[str]:
-    for gap in report['gaps'][:_MOST]:
-        yield (f'drive this stretch again: nothing for {gap["metres"]:.0f} m after x '
-               f'{gap["from"][0]:.1f}, y {gap["from"][1]:.1f}')
-    for one in [one for one in report['stretches'] if one['places'] > 1][:_MOST]:
-        yield (f'these {one["places"]} places look alike: {one["first"]} to {one["last"]} (x '
-               f'{one["at"][0]:.1f}, y {one["at"][1]:.1f}) and those from {one["like"]} on (x '
-               f'{one["like_at"][0]:.1f}, y {one["like_at"][1]:.1f}): odometry will tell them '
-               'apart, a single frame will not')
+    for gap in report['gaps'][:_MAX_ADVICE]:
+        yield (f'gap of {gap["metres"]:.0f} m without places from {_point(gap["from"])} to '
+               f'{_point(gap["to"])}: record this stretch again')
+    for stretch in _distinct(report['stretches'])[:_MAX_ADVICE]:
+        yield (f'places {_span(stretch["first"], stretch["last"])} (at {_point(stretch["at"])}) '
+               f'and {_span(stretch["like"], stretch["like_last"])} (at '
+               f'{_point(stretch["like_at"])}) look alike: use odometry here')
     if report['redundant'] > 0.2:
         yield (f'{report["redundant"]:.0%} of the places are within half a spacing of another: a '
-               'smaller map does as well (--spacing)')
+               'map with a larger --spacing will do as well')
     conditions = {session['condition'] for session in report['sessions']}
     if conditions == {'unknown'}:
-        yield ('nothing says in which seasons or light it was seen: build it with --condition '
-               'to know what is missing')
+        yield ('the season or light of the sessions is unknown: name it with vpr build-map '
+               '--condition, to see here which conditions are missing')
     elif len(conditions) == 1:
-        yield (f"all of it was seen in one condition ('{conditions.pop()}'): add a drive in "
-               'another one, if the robot drives in others')
+        yield (f"all sessions have the condition '{conditions.pop()}': if the robot also drives "
+               'in another season or light, add a drive of it')
     if not report['validated']:
         yield 'not validated: run vpr calibrate MAP BAG'
+
+
+def _distinct(stretches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stretches of several places, without mirror images of earlier ones."""
+    distinct: list[dict[str, Any]] = []
+    for stretch in stretches:
+        if stretch['places'] > 1 and not any(
+                _overlap(stretch['first'], stretch['last'], known['like'], known['like_last'])
+                and _overlap(stretch['like'], stretch['like_last'], known['first'], known['last'])
+                for known in distinct):
+            distinct.append(stretch)
+    return distinct
+
+
+def _overlap(begin: int, end: int, other_begin: int, other_end: int) -> bool:
+    """Return whether two ranges of places, each in either direction, have a place in common."""
+    return (max(min(begin, end), min(other_begin, other_end))
+            <= min(max(begin, end), max(other_begin, other_end)))
+
+
+def _span(first: int, last: int) -> str:
+    return f'{min(first, last)}-{max(first, last)}'
+
+
+def _point(position: list[float]) -> str:
+    return f'x {position[0]:.1f}, y {position[1]:.1f}'

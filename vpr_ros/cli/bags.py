@@ -1,4 +1,4 @@
-"""The commands that drive: bags replayed or played, made-up streets, the demo."""
+"""Commands that replay, play or record bags, and the demo."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import argparse
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_correct_radius
+from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_max_speed
+from vpr_ros.cli.options import add_odometry_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
@@ -21,33 +25,33 @@ if TYPE_CHECKING:
 def add_replay(commands: Commands) -> None:
     """Add `vpr replay`."""
     parser = command(commands, 'replay', _run_replay,
-                     'localise every frame of a bag as the node would, as fast as it goes')
-    parser.add_argument('bag', metavar='BAG')
-    parser.add_argument('--map', required=True, help='map directory')
+                     'localise every frame of a bag as the node would, without ROS',
+                     'It runs as fast as the machine allows.')
+    parser.add_argument('bag', metavar='BAG', help='bag (rosbag2) with images')
+    parser.add_argument('--map', required=True, metavar='MAP', help='map directory')
     add_localizer_options(parser)
-    parser.add_argument('--output', '-o', required=True, metavar='OUT',
-                        help='directory for trajectory.tum, estimates.csv and a bag of the poses')
-    parser.add_argument('--overwrite', action='store_true', help='replace an output that is there')
-    parser.add_argument('--image-topic', help='the first image topic if left out')
-    parser.add_argument('--odometry-topic', help='the first Odometry topic if left out')
+    parser.add_argument('--output', '-o', required=True, metavar='DIR',
+                        help='folder for trajectory.tum, estimates.csv and a bag of the poses')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace an earlier output of this command')
+    add_image_topic(parser)
+    add_odometry_topic(parser)
     parser.add_argument('--no-odometry', dest='odometry', action='store_false',
-                        help='do without it: any place within reach may be next')
-    parser.add_argument('--truth-topic', help='compare with the poses on this topic of the bag')
+                        help='ignore odometry; the motion is bounded by --max-speed only')
+    parser.add_argument('--truth-topic', metavar='TOPIC',
+                        help='compare with the true poses on this topic of the bag (default: no '
+                             'comparison)')
     parser.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
                         default=defaults.MIN_CONFIDENCE,
-                        help='a pose is written from this confidence on')
+                        help='write a pose from this confidence on')
     parser.add_argument('--top-k', type=number(int, 1), default=defaults.TOP_K, metavar='K',
-                        help='candidates kept per frame')
-    parser.add_argument('--correct-radius', type=number(float, 0.01), metavar='M',
-                        default=defaults.CORRECT_RADIUS,
-                        help='distance within which a pose counts as right')
+                        help='candidate places per frame')
+    add_correct_radius(parser)
     parser.add_argument('--no-compensate', dest='compensate', action='store_false',
-                        help='do not centre descriptors on the running mean of the drive')
+                        help='do not subtract the running mean of the drive from its descriptors')
     parser.add_argument('--no-filter', dest='filter', action='store_false',
-                        help='take each frame for itself')
-    parser.add_argument('--max-speed', type=number(float, 0.01), default=defaults.MAX_SPEED,
-                        metavar='M/S',
-                        help='fastest that the robot drives, for a bag without odometry')
+                        help='localise each frame on its own, without the frames before it')
+    add_max_speed(parser)
 
 
 def _run_replay(options: argparse.Namespace) -> None:
@@ -78,28 +82,30 @@ def _run_replay(options: argparse.Namespace) -> None:
             truth = bag.poses(bag.pose_topic(options.truth_topic))
         score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
                             options.correct_radius)
-        print(f'of {score.frames} frames with a true pose, {score.published} have a pose: '
-              f'{score.right} right within {options.correct_radius:g} m, {score.wrong} wrong, '
-              f'median error {score.median_error:.2f} m')
+        print(f'{score.frames} frames with ground truth: {score.published} localised, '
+              f'{score.right} of these correct (within {options.correct_radius:g} m), '
+              f'{score.wrong} wrong, median error {score.median_error:.2f} m')
 
 
 def add_play(commands: Commands) -> None:
     """Add `vpr play`."""
     parser = command(commands, 'play', _run_play,
-                     'publish a bag over ROS 2, where there is no `ros2 bag play`')
-    parser.add_argument('bag', metavar='BAG')
-    parser.add_argument('--rate', type=number(float, 0.001), default=1.0,
-                        help='times the recorded pace')
-    parser.add_argument('--topics', nargs='+', metavar='TOPIC', help='only these')
-    parser.add_argument('--loop', action='store_true', help='begin again at the end')
+                     'publish a bag over ROS 2, on machines without `ros2 bag play`')
+    parser.add_argument('bag', metavar='BAG', help='bag (rosbag2)')
+    parser.add_argument('--rate', type=number(float, 0.001), default=1.0, metavar='FACTOR',
+                        help='speed relative to the recording')
+    parser.add_argument('--topics', nargs='+', metavar='TOPIC',
+                        help='topics to publish (default: all)')
+    parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument('--no-clock', dest='clock', action='store_false',
                         help='do not publish /clock')
     parser.add_argument('--wait', type=number(int, 0), default=0, metavar='N',
-                        help='begin once each image topic has N subscribers')
+                        help='start once each image topic has N subscribers')
     parser.add_argument('--wait-limit', type=float, metavar='S',
-                        help='give up waiting after so many seconds')
+                        help='with --wait: give up after this time (s) (default: never)')
     parser.add_argument('--best-effort', action='store_true',
-                        help='send images as a camera driver does, not reliably')
+                        help='publish images with best-effort QoS, as most camera drivers do, '
+                             'instead of reliable QoS')
 
 
 def _run_play(options: argparse.Namespace) -> int:
@@ -118,28 +124,33 @@ def _run_play(options: argparse.Namespace) -> int:
 def add_street(commands: Commands) -> None:
     """Add `vpr street`."""
     parser = command(commands, 'street', _run_street,
-                     'drive through a made-up town and record the bag')
-    parser.add_argument('--seed', type=int, default=7, help='which town')
+                     'record a bag of a simulated drive through a procedural town',
+                     'The bag has images, odometry and true poses.')
+    parser.add_argument('--seed', type=int, default=7, metavar='N', help='random seed of the town')
     parser.add_argument('--season', default='spring',
                         choices=('spring', 'winter', 'night', 'rain'), help='season or light')
-    parser.add_argument('--drive', type=int, default=0, metavar='SEED',
-                        help='which drive: its wobble, traffic and noise')
-    parser.add_argument('--route', default='main', choices=('main', 'other'), help='which streets')
+    parser.add_argument('--drive', type=int, default=0, metavar='N',
+                        help='random seed of the drive: its wobble, traffic and noise')
+    parser.add_argument('--route', default='main', choices=('main', 'other'),
+                        help='route through the town; other takes streets that main never enters')
     parser.add_argument('--length', type=number(float, 0.01), metavar='M',
-                        help='metres; the whole route if left out')
+                        help='length of the drive in m (default: to the end of the route)')
     parser.add_argument('--start', type=number(float, 0), default=0.0, metavar='M',
-                        help='where to begin')
+                        help='distance of the start along the route in m')
     parser.add_argument('--speed', type=number(float, 0.1, 50), default=8.0, metavar='M/S',
-                        help='mean speed')
+                        help='mean speed in m/s')
     parser.add_argument('--lateral-offset', type=number(float, -5, 5), default=0.0, metavar='M',
-                        help='metres to the left of the lane')
+                        help='offset to the left of the lane in m')
     parser.add_argument('--rate', type=number(float, 0.1, 1000), default=10.0, metavar='HZ',
                         help='frames per second')
-    parser.add_argument('--size', default='320x240', metavar='WxH', help='size of the pictures')
-    parser.add_argument('--compressed', action='store_true', help='record JPEG pictures')
+    parser.add_argument('--size', default='320x240', metavar='WxH',
+                        help='size of the images in pixels')
+    parser.add_argument('--compressed', action='store_true',
+                        help='record JPEG (CompressedImage) instead of raw images')
     parser.add_argument('--output', '-o', required=True, metavar='BAG',
-                        help='a name that ends in .mcap is written as mcap, others as sqlite3')
-    parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there')
+                        help='bag to write: an mcap file if the name ends in .mcap, else an '
+                             'sqlite3 folder')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing bag')
 
 
 def _run_street(options: argparse.Namespace) -> None:
@@ -160,13 +171,15 @@ def _run_street(options: argparse.Namespace) -> None:
 def add_demo(commands: Commands) -> None:
     """Add `vpr demo`."""
     parser = command(commands, 'demo', _run_demo,
-                     'map a street in winter and find the way in spring, with the real node')
+                     'map a simulated street in winter and localise a drive in spring on it',
+                     'The ROS 2 node runs where rclpy is installed; elsewhere the bag is '
+                     'replayed without ROS.')
     parser.add_argument('--output', '-o', default='demo', metavar='DIR',
-                        help='folder for the bags, the map and the picture')
-    parser.add_argument('--seed', type=int, default=7, help='which town')
-    parser.add_argument('--model', help=MODEL_HELP)
+                        help='folder for the bags, the map and the plot')
+    parser.add_argument('--seed', type=int, default=7, metavar='N', help='random seed of the town')
+    parser.add_argument('--model', metavar='ONNX', help=MODEL_HELP)
     parser.add_argument('--offline', action='store_true',
-                        help='replay the bag without ROS (so it is where there is none)')
+                        help='replay without ROS even where rclpy is installed')
 
 
 def _run_demo(options: argparse.Namespace) -> int:

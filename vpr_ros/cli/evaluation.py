@@ -1,0 +1,196 @@
+"""`vpr evaluate`: its arguments, and the figures that it prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+from typing import TYPE_CHECKING
+
+from vpr_ros.cli.options import add_image_topic
+from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_pose_topic
+from vpr_ros.cli.options import command
+from vpr_ros.cli.options import load_encoder
+from vpr_ros.cli.options import number
+from vpr_ros.core import defaults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vpr_ros.cli.options import Commands
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.offline.evaluation import Evaluation
+
+    Evaluate = Callable[[argparse.Namespace, Encoder], Evaluation]
+
+
+def add_evaluate(commands: Commands) -> None:
+    """Add `vpr evaluate`."""
+    parser = command(
+        commands, 'evaluate', _run_evaluate,
+        'measure recall, confidence and position error on queries with ground truth',
+        'It takes one of four inputs: folders of images (--database, --queries, --ground-truth), '
+        'a folder with positions in its file names (--utm), a drive on a map (--map, --drive), '
+        'or the output of vpr replay (--map, --replay, --truth).')
+    parser.set_defaults(refuse=parser.error)
+    _add_inputs(parser)
+    _add_model(parser.add_argument_group('model'))
+    _add_localization(parser.add_argument_group('localisation and scoring'))
+    group = parser.add_argument_group('output')
+    group.add_argument('--json', metavar='FILE', help='write all figures to this file')
+    group.add_argument('--html', metavar='FILE', help='write a report with images to this file')
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('input: folders of images')
+    group.add_argument('--database', metavar='DIR', help='images of the mapped places')
+    group.add_argument('--queries', metavar='DIR', help='images to localise')
+    group.add_argument('--ground-truth', metavar='CSV',
+                       help='file with the columns query,reference (file names), a row for each '
+                            'correct match')
+    group = parser.add_argument_group('input: a folder with positions in its file names')
+    group.add_argument('--utm', metavar='DIR',
+                       help='folder with database/ and queries/, files named '
+                            '@utm_east@utm_north@...')
+    group = parser.add_argument_group('input: a drive, or its replay, on a map')
+    group.add_argument('--map', metavar='MAP', help='map directory')
+    group.add_argument('--drive', metavar='SOURCE',
+                       help='drive to localise: a bag or a folder of images, with true poses')
+    group.add_argument('--replay', metavar='DIR', help='output folder of vpr replay on this map')
+    group.add_argument('--truth', metavar='BAG|TUM', help='true poses of the replayed drive')
+    add_image_topic(group)
+    add_pose_topic(group, '--truth-topic', 'true poses')
+
+
+def _add_model(group: argparse._ActionsContainer) -> None:
+    add_localizer_options(group)
+    group.add_argument('--no-cache', dest='cache', action='store_false',
+                       help='encode all images again, even if their descriptors are cached')
+
+
+def _add_localization(group: argparse._ActionsContainer) -> None:
+    group.add_argument('--filter', action=argparse.BooleanOptionalAction,
+                       help='treat the queries as consecutive frames of a drive, or each on its '
+                            'own (default: --filter with --drive, --no-filter for images)')
+    group.add_argument('--no-compensate', dest='compensate', action='store_false',
+                       help='do not subtract the running mean of the drive from its descriptors')
+    group.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
+                       default=defaults.MIN_CONFIDENCE,
+                       help='a query counts as localised from this confidence on')
+    group.add_argument('--tolerance', type=number(float, 0.001), metavar='M',
+                       help='a pose within this distance (m) of the true one is correct (default: '
+                            f'{defaults.CORRECT_RADIUS:g}, or 25 with --utm)')
+    group.add_argument('--degrees', type=number(float, 0, 180), metavar='DEG', default=180.0,
+                       help='largest error of the heading (degrees) of a correct pose, with --map')
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    evaluate = _chosen_input(options)  # before the model is loaded
+    from vpr_ros.core.files import whole_file
+    from vpr_ros.offline.evaluate import summary
+    evaluation = evaluate(options, load_encoder(options))
+    result = summary(evaluation)
+    if options.json:
+        with whole_file(options.json) as part:
+            part.write_text(json.dumps(result, indent=2) + '\n')
+    if options.html:
+        from vpr_ros.offline.report import write_report
+        write_report(evaluation, options.html)
+    for line in _lines(result):
+        print(line)
+
+
+def _chosen_input(options: argparse.Namespace) -> Evaluate:
+    """Return the function that evaluates the input named by the options; exit if there is none."""
+    if options.database and options.queries and options.ground_truth:
+        return _evaluate_set
+    if options.utm:
+        return _evaluate_utm
+    if options.map and options.drive:
+        return _evaluate_drive
+    if options.map and options.replay and options.truth:
+        return _evaluate_replay
+    return options.refuse('name --database, --queries and --ground-truth; or --utm; or --map and '
+                          '--drive; or --map, --replay and --truth')
+
+
+def _evaluate_set(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+    from vpr_ros.offline import evaluate
+    return evaluate.evaluate_set(
+        options.database, options.queries, options.ground_truth, encoder,
+        use_filter=bool(options.filter), cache=options.cache, compensate=options.compensate,
+        min_confidence=options.min_confidence)
+
+
+def _evaluate_utm(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+    from vpr_ros.offline import evaluate
+    return evaluate.evaluate_utm(
+        options.utm, encoder, tolerance=options.tolerance or evaluate.UTM_TOLERANCE,
+        use_filter=bool(options.filter), cache=options.cache, compensate=options.compensate,
+        min_confidence=options.min_confidence)
+
+
+def _evaluate_drive(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+    from vpr_ros.io.sources import open_source
+    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.offline import evaluate
+    place_map = PlaceMap.load(options.map, encoder)
+    with open_source(options.drive, image_topic=options.image_topic,
+                     pose_topic=options.truth_topic) as source:
+        return evaluate.evaluate_drive(
+            place_map, source, encoder, use_filter=options.filter is not False,
+            tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
+            compensate=options.compensate, min_confidence=options.min_confidence)
+
+
+def _evaluate_replay(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.offline import evaluate
+    return evaluate.evaluate_replay(
+        options.replay, PlaceMap.load(options.map, encoder),
+        _true_poses(options.truth, options.truth_topic),
+        tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
+        min_confidence=options.min_confidence)
+
+
+def _true_poses(path: str, topic: str | None) -> Any:
+    from pathlib import Path
+
+    from vpr_ros.core import poses
+    from vpr_ros.io.bag import Bag
+    if Path(path).suffix in ('.tum', '.txt'):
+        return poses.read_tum(path)
+    with Bag(path) as bag:
+        return bag.poses(bag.pose_topic(topic))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    counts = (f'mapped queries: {result["evaluated"]}, unmapped queries: {result["unmapped"]}, '
+              f'places: {result["places"]}, tolerance: {result["tolerance"]}')
+    if result['evaluated']:
+        recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
+        low, high = result['recall_interval']['1']
+        at = result['recall_at_precision']
+        filtered = f'R@1 with filter {result["filtered"]:.3f}, ' if 'filtered' in result else ''
+        lines = [f'{recalls} (95% interval of R@1: {low:.3f} to {high:.3f}; {counts})',
+                 f'{filtered}AUC-PR {result["auc_pr"]:.3f}, recall {at["0.99"]:.3f} at 99% '
+                 f'precision, {at["1.0"]:.3f} at 100%']
+    else:
+        lines = [f'no query shows a mapped place, so there is no recall ({counts})']
+    correct, false = result['answered_right'], result['false_accepts']
+    lines.append(
+        f'localised (confidence >= {result["min_confidence"]:g}): {result["answered"]:.1%} of the '
+        'queries'
+        + (f', {correct:.1%} of these correct' if correct is not None else '')
+        + (f'; false poses for {false:.1%} of the unmapped queries' if false is not None else '')
+        + f'; calibration error (ECE, lower is better) {result["ece"]:.3f}')
+    if result['pose_error']:
+        error = result['pose_error']
+        nees = '' if result['nees'] is None else f', NEES {result["nees"]:.2f}'
+        lines.append(f'position error of the localised queries: median {error["p50"]:.2f} m, '
+                     f'90% within {error["p90"]:.2f} m{nees}')
+    if result['latency_ms']:
+        lines.append('median time per query: ' + ', '.join(
+            f'{stage} {each["p50"]:.2f} ms' for stage, each in result['latency_ms'].items()))
+    return lines
