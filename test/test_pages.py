@@ -7,6 +7,8 @@ from pathlib import Path
 import re
 
 import pytest
+from vpr_ros.maps.calibration import Calibration
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob('*.md'), *(page for folder in ('docs', 'benchmarks', 'models')
@@ -50,3 +52,9 @@ def test_the_files_and_modules_that_a_page_names_exist(page):
 def test_the_readme_leads_to_every_page():
     listed = {target for target, _ in LINK.findall((ROOT / 'README.md').read_text())}
     assert {f'docs/{page.name}' for page in (ROOT / 'docs').glob('*.md')} <= listed
+
+
+def test_the_documented_calibration_is_the_default():
+    text = (ROOT / 'docs' / 'file-formats.md').read_text()
+    block = re.search(r'^```yaml\n(calibration:\n.*?)^```$', text, re.MULTILINE | re.DOTALL)[1]
+    assert yaml.safe_load(block)['calibration'] == Calibration().as_dict()
