@@ -33,7 +33,6 @@ import yaml
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 ROW = re.compile(r'^\| `([^`]+)` \| (.*) \|$', re.MULTILINE)
-LINK = re.compile(r'\]\(([^)#]*)(?:#([^)]*))?\)')
 
 
 def rows(page, heading):
@@ -179,16 +178,3 @@ def test_every_key_of_map_yaml_is_documented(site):
     listed = {name for line in text.splitlines() if line.startswith('| `')
               for name in re.findall('`([^`]+)`', line.split(' | ')[0])}
     assert listed == keys
-
-
-@pytest.mark.parametrize('page', sorted(DOCS.glob('*.md')), ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target, anchor in LINK.findall(page.read_text()):
-        if target.startswith('http'):
-            continue
-        file = (page.parent / target) if target else page
-        assert file.exists(), target
-        if anchor:
-            headings = re.findall(r'^#+ (.*)$', file.read_text(), re.MULTILINE)
-            slugs = {re.sub(r'[^\w\- ]', '', h.lower()).replace(' ', '-') for h in headings}
-            assert anchor in slugs, f'{target}#{anchor}'
