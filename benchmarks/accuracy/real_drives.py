@@ -27,7 +27,7 @@ from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import FEWEST
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.descriptors import describe_frames
-from vpr_ros.offline.evaluate import FASTEST
+from vpr_ros.offline.evaluate_images import FASTEST
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:

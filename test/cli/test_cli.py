@@ -178,7 +178,7 @@ def test_recall_goes_to_a_file(site, tmp_path, vpr):
                        '--json', tmp_path / 'sub' / 'recall.json')
     assert code == 0
     assert out.startswith('R@1 1.000, R@5 1.000, R@10 1.000  (R@1 0.722 to 1.000 at 95 %; '
-                          '10 queries, 2 without an answer')
+                          'mapped queries: 10, unmapped queries: 2, ')
     result = json.loads((tmp_path / 'sub' / 'recall.json').read_text())
     assert result['recall'] == {'1': 1.0, '5': 1.0, '10': 1.0}
     assert (result['evaluated'], result['unmapped'], result['places']) == (10, 2, 12)

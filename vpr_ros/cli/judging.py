@@ -60,7 +60,7 @@ def add_evaluate(commands: Commands) -> None:
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import whole_file
-    from vpr_ros.offline.evaluate import summary
+    from vpr_ros.offline.summary import summary
     evaluation = _evaluation(options)
     result = summary(evaluation)
     if options.json:
@@ -74,7 +74,9 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
 
 def _evaluation(options: argparse.Namespace) -> Evaluation:
-    from vpr_ros.offline import evaluate
+    from vpr_ros.offline import evaluate_drives
+    from vpr_ros.offline import evaluate_images
+    from vpr_ros.offline.localise import EvaluationOptions
     pictures = options.database and options.queries and options.ground_truth
     drive = options.map and options.drive
     replay = options.map and options.replay and options.truth
@@ -82,15 +84,17 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
         options.refuse('name --database, --queries and --ground-truth; or --utm; or --map and '
                        '--drive; or --map, --replay and --truth')
     encoder = load_encoder(options)
-    common = {'compensate': options.compensate, 'min_confidence': options.min_confidence}
+    localised = EvaluationOptions(
+        use_filter=bool(drive) if options.filter is None else options.filter,
+        compensate=options.compensate, min_confidence=options.min_confidence)
     if pictures:
-        return evaluate.evaluate_set(
-            options.database, options.queries, options.ground_truth, encoder,
-            use_filter=bool(options.filter), cache=options.cache, **common)
+        return evaluate_images.evaluate_set(options.database, options.queries,
+                                            options.ground_truth, encoder, localised,
+                                            cache=options.cache)
     if options.utm:
-        return evaluate.evaluate_utm(
-            options.utm, encoder, tolerance=options.tolerance or evaluate.UTM_TOLERANCE,
-            use_filter=bool(options.filter), cache=options.cache, **common)
+        return evaluate_images.evaluate_utm(
+            options.utm, encoder, localised,
+            tolerance=options.tolerance or evaluate_images.UTM_TOLERANCE, cache=options.cache)
     where = {'tolerance': options.tolerance or defaults.CORRECT_RADIUS,
              'degrees': options.degrees}
     from vpr_ros.maps.place_map import PlaceMap
@@ -99,10 +103,8 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
         from vpr_ros.io.sources import open_source
         with open_source(options.drive, image_topic=options.image_topic,
                          pose_topic=options.truth_topic) as source:
-            return evaluate.evaluate_drive(
-                place_map, source, encoder, use_filter=options.filter is not False, **where,
-                **common)
-    return evaluate.evaluate_replay(
+            return evaluate_drives.evaluate_drive(place_map, source, encoder, localised, **where)
+    return evaluate_drives.evaluate_replay(
         options.replay, place_map, _true_poses(options.truth, options.truth_topic),
         min_confidence=options.min_confidence, **where)
 
@@ -171,8 +173,8 @@ def _map_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
-    asked = (f'{result["evaluated"]} queries, {result["unmapped"]} without an answer, '
-             f'{result["places"]} places; tolerance {result["tolerance"]}')
+    asked = (f'mapped queries: {result["evaluated"]}, unmapped queries: {result["unmapped"]}, '
+             f'places: {result["places"]}; tolerance {result["tolerance"]}')
     if result['evaluated']:
         recalls = ', '.join(f'R@{n} {share:.3f}' for n, share in result['recall'].items())
         low, high = result['recall_interval']['1']
