@@ -68,7 +68,7 @@ class _ImageSet:
 
     @property
     def place_poses(self) -> Floats:
-        """The poses (N,7) of the places, known or assumed."""
+        """Return the poses (N,7) of the places, known or assumed."""
         if self.poses is not None:
             return self.poses
         x = np.arange(len(self.references), dtype=np.float64)

@@ -63,7 +63,7 @@ class Estimates:
 
     @property
     def published(self) -> NDArray[np.bool_]:
-        """Whether a robot would have got a pose for each query (Q,)."""
+        """Return whether a robot would have got a pose for each query (Q,)."""
         return np.array([not reason for reason in self.reasons], np.bool_)
 
     def take(self, rows: NDArray[np.int64]) -> Estimates:
@@ -130,12 +130,12 @@ class Evaluation:
 
     @property
     def mapped(self) -> NDArray[np.bool_]:
-        """Whether each query (Q,) has a right place on the map."""
+        """Return whether each query (Q,) has a right place on the map."""
         return self.true_places >= 0
 
     @property
     def errors(self) -> Floats:
-        """The position errors (Q,) in metres; NaN where unknown, or not in metres."""
+        """Return the position errors (Q,) in metres; NaN where unknown or not metric."""
         if not self.metric:
             return np.full(len(self), np.nan)
         return poses.distance(self.estimates.poses, self.true_poses)

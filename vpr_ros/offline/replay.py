@@ -52,17 +52,17 @@ class ReplayedDrive:
 
     @property
     def stamps(self) -> NDArray[np.int64]:
-        """The stamps (N,) of the frames, in ns."""
+        """Return the stamp of each frame (N,), in ns."""
         return np.array([e.stamp for e in self.estimates], np.int64)
 
     @property
     def poses(self) -> NDArray[np.float64]:
-        """The estimated poses (N,7), trusted or not."""
+        """Return the estimated pose of each frame (N,7), trusted or not."""
         return np.array([e.pose for e in self.estimates])
 
     @property
     def trusted(self) -> NDArray[np.bool_]:
-        """Which of the estimates (N,) are trusted."""
+        """Return whether each of the estimates (N,) is trusted."""
         return np.array([e.trusted for e in self.estimates])
 
 

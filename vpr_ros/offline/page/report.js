@@ -103,7 +103,7 @@ function show(id, jpeg, caption) {
   const image = byId(id + '-image');
   if (jpeg) image.src = 'data:image/jpeg;base64,' + jpeg; else image.removeAttribute('src');
   image.alt = caption;
-  byId(id + '-caption').textContent = jpeg ? caption : caption + ' (no image)';
+  byId(id + '-caption').textContent = caption + (jpeg === '' ? ' (no image)' : '');
 }
 function choose(number) {
   if (!queries.length) return;
@@ -113,7 +113,7 @@ function choose(number) {
   show('query', data.query_images[chosen], query.name);
   show('match', data.place_images[query.match], `match: ${query.match_name}`
     + (query.similarity === null ? '' : `, similarity ${query.similarity.toFixed(2)}`));
-  show('truth', query.truth < 0 ? '' : data.place_images[query.truth],
+  show('truth', query.truth < 0 ? null : data.place_images[query.truth],
     query.truth < 0 ? 'ground truth: not on the map' : `ground truth: ${query.truth_name}`);
   const verdict = byId('verdict');
   verdict.className = 'verdict ' + result;
