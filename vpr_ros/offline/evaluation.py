@@ -135,7 +135,7 @@ class Evaluation:
 
     @property
     def errors(self) -> Floats:
-        """Return the position errors (Q,) in metres; NaN where unknown or not metric."""
+        """Return the error in metres (Q,) of each position; NaN where unknown or not metric."""
         if not self.metric:
             return np.full(len(self), np.nan)
         return poses.distance(self.estimates.poses, self.true_poses)
