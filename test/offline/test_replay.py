@@ -28,6 +28,7 @@ from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.drive_score import score_drive
+from vpr_ros.offline.replay import read_estimates
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
 
@@ -170,6 +171,21 @@ def test_the_three_outputs_agree(site, bag, tmp_path):
         assert track.frame_id == 'map'
     assert track.stamps.tolist() == tum.stamps.tolist()
     np.testing.assert_allclose(track.poses, drive.poses[trusted], atol=1e-12)
+
+
+def test_estimates_are_read_back(site, bag, tmp_path):
+    drive = replay(bag, Localizer(*site))
+    write_drive(drive, tmp_path / 'out', 'map')
+    estimates = read_estimates(tmp_path / 'out')
+    np.testing.assert_array_equal(estimates.stamps, drive.stamps)
+    np.testing.assert_allclose(estimates.poses, drive.poses, atol=1e-8)
+    np.testing.assert_array_equal(estimates.published, drive.trusted)
+    assert estimates.candidates[:, 0].tolist() == [
+        e.candidates.places[0] for e in drive.estimates]
+    lines = (tmp_path / 'out' / 'estimates.csv').read_text().splitlines()
+    (tmp_path / 'out' / 'estimates.csv').write_text('\n'.join([*lines[:3], lines[3][:20]]))
+    with pytest.raises(SourceError, match=r'estimates\.csv is damaged'):
+        read_estimates(tmp_path / 'out')
 
 
 def test_a_second_run_writes_the_same(site, bag, tmp_path):
