@@ -33,8 +33,8 @@ from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.calibrate import calibrate
-from vpr_ros.offline.calibrate import gather
-from vpr_ros.offline.calibrate import KnownDrive
+from vpr_ros.offline.examples import gather
+from vpr_ros.offline.examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 from vpr_ros.street import drive
 from vpr_ros.street import Town
@@ -117,7 +117,7 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
                   KnownDrive(name, *frames, mapped=name != 'unmapped'))
                  for name, frames in queries.items()]
     models = {mode: gather(runs, encoder, Calibration(), mode, defaults.CORRECT_RADIUS,
-                           defaults.MAX_SPEED, without=False)
+                           defaults.MAX_SPEED, unmapped=False)
               # Of a single frame the evidence says nothing that its probability does not.
               .fit(DEFAULT_MODELS[mode], prior_weight=0.1, keep_shape=mode is Mode.SINGLE)
               for mode in Mode}

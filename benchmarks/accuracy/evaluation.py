@@ -7,7 +7,6 @@ numpy. The report is of 2,000 queries made up of its pictures, opened in headles
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 import shutil
 import sys
@@ -26,9 +25,10 @@ from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.sources import read_ground_truth
 from vpr_ros.maps.place_map import centre
 from vpr_ros.offline.build_map import BATCH
-from vpr_ros.offline.evaluate import evaluate_set
-from vpr_ros.offline.evaluate import summary
+from vpr_ros.offline.evaluate_images import evaluate_set
+from vpr_ros.offline.localise import EvaluationOptions
 from vpr_ros.offline.report import write_report
+from vpr_ros.offline.summary import summary
 
 if TYPE_CHECKING:
     from vpr_ros.offline.evaluation import Evaluation
@@ -48,7 +48,8 @@ def evaluation(data: str, model: str | None = None) -> dict[str, Any]:
     rows, largest = [], max(sets, key=lambda name: len(images.list_folder(sets[name][0])))
     results = {}
     for name, paths in sets.items():
-        results[name] = evaluate_set(*paths, encoder, compensate=False)
+        results[name] = evaluate_set(*paths, encoder, EvaluationOptions(
+            use_filter=False, compensate=False))
         ours, plain = summary(results[name])['recall'], _plain(*paths, encoder)
         rows.append([name, *(part for n, share in ours.items() for part in (share, plain[n]))])
     counted = sorted({len(row) for row in rows})
@@ -106,15 +107,7 @@ def _throughput(database: Path, queries: Path, truth: Path, encoder: Encoder) ->
 def _report(one: Evaluation) -> tuple[float, float]:
     """Return the megabytes of a report of QUERIES queries, and the seconds until it is open."""
     from playwright.sync_api import sync_playwright
-    again = np.resize(np.arange(len(one)), QUERIES)
-    read = one.query_picture
-    large = replace(
-        one, names=tuple(one.names[q] for q in again),
-        reasons=tuple(one.reasons[q] for q in again),
-        query_picture=lambda query: read(int(again[query])),
-        **{name: getattr(one, name)[again] for name in (
-            'stamps', 'estimated', 'covariance', 'confidence', 'candidates', 'similarity',
-            'truth', 'true_place', 'rank', 'right')})
+    large = one.take(np.resize(np.arange(len(one)), QUERIES))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder, 'report.html')
         write_report(large, path)

@@ -27,8 +27,8 @@ from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.sources import open_source
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
-from vpr_ros.offline.evaluate import evaluate_set
-from vpr_ros.offline.evaluate import summary
+from vpr_ros.offline.evaluate_images import evaluate_set
+from vpr_ros.offline.summary import summary
 
 if TYPE_CHECKING:
     from benchmarks.lib.sets import PictureSet

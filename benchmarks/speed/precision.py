@@ -29,8 +29,8 @@ from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.engines import PROVIDERS
 from vpr_ros.offline.descriptors import describe
-from vpr_ros.offline.evaluate import evaluate_set
-from vpr_ros.offline.evaluate import summary
+from vpr_ros.offline.evaluate_images import evaluate_set
+from vpr_ros.offline.summary import summary
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
 from vpr_ros.street import Town

@@ -40,7 +40,7 @@ def mapped(path, encoder, *, spacing=1.0, pose_file=None, **options):
 
 
 def write_drive(path, frames, track):
-    """Write a bag of frames (stamp, message or picture) and poses (stamp, pose)."""
+    """Write a bag of frames (stamp, message or image) and poses (stamp, pose)."""
     with BagWriter(path) as bag:
         for time, value in track:
             bag.write(POSES, messages.pose_stamped(bag.types, time, 'map', value), time)
@@ -110,7 +110,7 @@ def test_poses_that_are_no_poses_are_left_out_and_counted(tmp_path, encoder, cap
     assert '1 poses left out' in caplog.text
 
 
-def test_bad_pictures_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplog):
+def test_bad_images_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplog):
     frames = [(stamp(i), picture(i)) for i in range(5)]
     message = messages.image(BagWriter.types, stamp(2), 'camera', picture(2))
     message.encoding = 'smell8'
@@ -118,7 +118,7 @@ def test_bad_pictures_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplo
     frames[3] = (stamp(3), np.zeros((1, 1, 3), np.uint8))
     drive = write_drive(tmp_path / 'drive', frames, [(stamp(i), pose(i)) for i in range(5)])
     assert mapped(drive, encoder).poses[:, 0].tolist() == [0, 1, 4]
-    assert '2 frames left out: their pictures are damaged' in caplog.text
+    assert '2 frames left out: their images are damaged' in caplog.text
 
 
 def test_a_frame_beside_a_bad_one_takes_its_place(tmp_path, encoder):
@@ -138,7 +138,7 @@ def test_no_usable_frame_is_an_error(tmp_path, encoder):
         mapped(write_drive(tmp_path / 'late', late, track), encoder)
 
 
-def test_compressed_pictures_map_as_raw_ones_do(tmp_path, encoder):
+def test_compressed_images_map_as_raw_ones_do(tmp_path, encoder):
     raw = mapped(write_bag(tmp_path / 'raw'), encoder)
     jpeg = mapped(write_bag(tmp_path / 'jpeg', compressed=True), encoder)
     np.testing.assert_array_equal(jpeg.poses, raw.poses)
@@ -163,7 +163,7 @@ def test_sources_in_different_frames_are_refused(tmp_path, encoder):
     assert 'base_link in utm' in str(caught.value)
 
 
-def test_sources_read_side_by_side_give_the_same_map(tmp_path, encoder):
+def test_sources_read_in_parallel_give_the_same_map(tmp_path, encoder):
     paths = [write_bag(tmp_path / 'one', noise=1, compressed=True),
              write_folder(tmp_path / 'two', range(10, 20), pose_file='poses.csv'),
              write_bag(tmp_path / 'three.mcap', range(5, 30), noise=2)]
@@ -176,7 +176,7 @@ def test_sources_read_side_by_side_give_the_same_map(tmp_path, encoder):
     assert parallel.thumbnails == serial.thumbnails
 
 
-def test_a_bad_source_is_the_same_error_side_by_side(tmp_path, encoder):
+def test_a_bad_source_is_the_same_error_in_parallel(tmp_path, encoder):
     good = write_bag(tmp_path / 'good')
     with pytest.raises(FileNotFoundError, match='nothing does not exist'):
         build_map([open_source(good), open_source(tmp_path / 'nothing')], encoder, jobs=2)
@@ -185,7 +185,7 @@ def test_a_bad_source_is_the_same_error_side_by_side(tmp_path, encoder):
                   encoder, jobs=2)
 
 
-def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
+def test_images_are_held_for_no_longer_than_a_few_batches(encoder):
     alive = most = 0
 
     def gone():
@@ -208,15 +208,15 @@ def test_pictures_are_held_for_no_longer_than_a_few_batches(encoder):
     assert alive == 0
 
 
-def test_the_network_runs_while_the_next_pictures_are_read(model_path):
+def test_the_network_runs_while_the_next_images_are_read(model_path):
     read = threading.Event()
 
     class Waiting(Encoder):
-        """An encoder whose first batch waits until a picture of the next one was read."""
+        """An encoder whose first batch waits until an image of the next one was read."""
 
-        def encode_batch(self, pictures):
+        def encode_batch(self, batch):
             assert read.wait(10)
-            return super().encode_batch(pictures)
+            return super().encode_batch(batch)
 
     def load(number, min_size):
         if number >= BATCH:
@@ -249,7 +249,7 @@ def test_without_thumbnails_there_are_none(tmp_path, encoder):
     assert not (tmp_path / 'map' / 'thumbnails').exists()
 
 
-# Folders of pictures
+# Folders of images
 
 @pytest.mark.parametrize('header', ['image,x,y,yaw', 'image,x_m,y_m,yaw_rad', 'Image, X, Y, Yaw'])
 def test_a_folder_with_planar_poses(tmp_path, encoder, header):
@@ -288,19 +288,19 @@ def test_a_tum_file_interpolates_and_does_not_extrapolate(tmp_path, encoder, cap
     assert 'no pose for 2 of 4 pictures' in caplog.text
 
 
-def test_a_folder_without_poses_is_taken_in_plain_order(tmp_path, encoder, caplog):
+def test_a_folder_without_poses_is_taken_in_order_of_names(tmp_path, encoder, caplog):
     place_map = mapped(write_folder(tmp_path / 'folder', range(5)), encoder)
     np.testing.assert_array_equal(place_map.poses, [pose(place) for place in range(5)])
     assert 'one metre apart' in caplog.text
 
 
-def test_pictures_may_lie_in_a_folder_below(tmp_path, encoder):
+def test_images_may_be_in_a_subfolder(tmp_path, encoder):
     write_folder(tmp_path / 'set' / 'images', range(5), pose_file='poses.csv')
     (tmp_path / 'set' / 'images' / 'poses.csv').rename(tmp_path / 'set' / 'poses.csv')
     assert len(mapped(tmp_path / 'set', encoder)) == 5
 
 
-def test_a_pose_file_from_elsewhere_goes_before_the_own(tmp_path, encoder):
+def test_a_pose_file_from_elsewhere_takes_precedence(tmp_path, encoder):
     folder = write_folder(tmp_path / 'folder', range(5), pose_file='poses.csv')
     (tmp_path / 'survey.csv').write_text('image,x,y,yaw\n' + ''.join(
         f'{place:03d}.png,{10 * place},0,0\n' for place in range(5)))
@@ -308,7 +308,7 @@ def test_a_pose_file_from_elsewhere_goes_before_the_own(tmp_path, encoder):
     assert place_map.poses[:, 0].tolist() == [0, 10, 20, 30, 40]
 
 
-def test_pictures_without_a_pose_are_left_out_and_counted(tmp_path, encoder, caplog):
+def test_images_without_a_pose_are_left_out_and_counted(tmp_path, encoder, caplog):
     folder = write_folder(tmp_path / 'folder', range(5), pose_file='poses.csv')
     lines = (folder / 'poses.csv').read_text().splitlines()
     (folder / 'poses.csv').write_text('\n'.join(lines[:3] + lines[5:]))
@@ -333,7 +333,7 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, encoder, caplog):
     ('image,x,y,yaw\nother.png,0,0,0\n', SourceError, 'names none of the 3 pictures'),
     ('image,x,y,yaw\n', SourceError, 'names none of the 3 pictures'),
 ])
-def test_a_pose_file_that_is_of_no_use_is_one_clear_error(tmp_path, encoder, text, error, match):
+def test_an_unusable_pose_file_is_one_clear_error(tmp_path, encoder, text, error, match):
     folder = write_folder(tmp_path / 'folder', range(3))
     (folder / 'poses.csv').write_text(text)
     with pytest.raises(error, match=match) as caught:
@@ -342,7 +342,7 @@ def test_a_pose_file_that_is_of_no_use_is_one_clear_error(tmp_path, encoder, tex
     assert '\n' not in str(caught.value)
 
 
-def test_pictures_not_named_by_time_do_not_go_with_a_tum_file(tmp_path, encoder):
+def test_images_not_named_by_time_do_not_go_with_a_tum_file(tmp_path, encoder):
     folder = write_folder(tmp_path / 'folder', range(3))
     (folder / 'poses.tum').write_text('1.0 0 0 0 0 0 0 1\n')
     (folder / '000.png').rename(folder / 'left.png')

@@ -20,9 +20,9 @@ from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.calibrate import calibrate
-from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.calibrate import read_drive
 from vpr_ros.offline.calibrate import report
+from vpr_ros.offline.examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 COUNT = 120
@@ -63,13 +63,13 @@ def fit(encoder):
     return calibrate(place_map, encoder, [driven(place_map, descriptors, 2.0)])
 
 
-def test_what_is_fitted_says_what_it_was_fitted_on(fit):
+def test_a_calibration_names_what_it_was_fitted_on(fit):
     assert fit.calibration.fitted_on == f'a drive: {COUNT} frames'
     assert set(fit.examples) == {Mode.ODOMETRY, Mode.SEQUENCE, Mode.SINGLE}
     assert Calibration.from_dict(fit.calibration.as_dict()) == fit.calibration
 
 
-def test_held_out_confidence_is_honest_and_poses_off_the_map_are_rare(fit):
+def test_held_out_confidence_is_calibrated_and_poses_off_the_map_are_rare(fit):
     for mode in (Mode.ODOMETRY, Mode.SEQUENCE):
         assert fit.errors(mode)[1] < 0.12
         assert fit.false_accepts(mode, 0.95)[1] < 0.05
@@ -88,7 +88,7 @@ def test_the_deviation_is_how_far_the_drive_was_beside_the_track(fit):
     assert ahead < 0.6
 
 
-def test_the_report_has_the_reliability_of_each_way(fit):
+def test_the_report_has_the_reliability_of_each_mode(fit):
     lines = list(report(fit))
     assert sum('calibration error' in line for line in lines) == 3
     assert any(line.startswith('  0.9 to 1.0') for line in lines)
@@ -126,7 +126,7 @@ def test_sessions_are_driven_against_each_other(encoder):
     other = one + 0.05 * views(encoder, seed=5)
     both = np.concatenate([one, other / np.linalg.norm(other, axis=1, keepdims=True)])
     calibration = self_calibrated(site(encoder, both.astype(np.float32), sessions=2), encoder,
-                            modes=(Mode.ODOMETRY,))
+                                  modes=(Mode.ODOMETRY,))
     assert calibration.fitted_on
 
 
@@ -137,7 +137,7 @@ def test_two_self_calibrations_agree(encoder):
 
 
 @pytest.mark.parametrize(('count', 'alike'), [(1, False), (2, True), (29, False), (60, True)])
-def test_a_map_that_tells_nothing_keeps_the_defaults(encoder, count, alike):
+def test_a_map_without_information_keeps_the_defaults(encoder, count, alike):
     descriptors = views(encoder, count)
     if alike:
         descriptors = np.repeat(descriptors[:1], count, axis=0)
@@ -166,7 +166,7 @@ def test_a_drive_without_odometry_is_fitted_without(encoder):
     assert set(fit.examples) == {Mode.SEQUENCE, Mode.SINGLE}
 
 
-def test_a_map_with_another_law_is_fitted_anew_and_judged_by_its_own(encoder):
+def test_a_map_with_another_likelihood_is_fitted_again_and_compared_by_its_own(encoder):
     descriptors = views(encoder, 60)
     place_map = site(encoder, descriptors)
     drive = driven(place_map, descriptors, 1.5)
@@ -176,13 +176,13 @@ def test_a_map_with_another_law_is_fitted_anew_and_judged_by_its_own(encoder):
     fit = calibrate(place_map.calibrated(other), encoder, [drive])
     assert fit.calibration == plain.calibration
     localizer = Localizer(encoder, place_map.calibrated(other))
-    said = [localizer.locate(view, int(at)).confidence
-            for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
-    np.testing.assert_allclose(fit.before[Mode.SEQUENCE][:50], said[10:], atol=1e-9)
-    assert np.abs(plain.before[Mode.SEQUENCE][:50] - said[10:]).max() > 0.01
+    expected = [localizer.locate(view, int(at)).confidence
+                for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
+    np.testing.assert_allclose(fit.before[Mode.SEQUENCE][:50], expected[10:], atol=1e-9)
+    assert np.abs(plain.before[Mode.SEQUENCE][:50] - expected[10:]).max() > 0.01
 
 
-def test_the_error_before_is_that_of_the_poses_given_before(encoder):
+def test_the_error_before_is_that_of_the_previous_poses(encoder):
     descriptors = views(encoder, 60)
     # So weak a likelihood that its poses are wrong, and it says so.
     weak = site(encoder, descriptors).calibrated(Calibration(

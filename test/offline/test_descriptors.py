@@ -14,7 +14,7 @@ from vpr_ros.io.sources import Source
 from vpr_ros.offline.descriptors import describe_frames
 
 
-def test_frames_with_bad_pictures_are_left_out(tmp_path, encoder, caplog):
+def test_frames_with_bad_images_are_left_out(tmp_path, encoder, caplog):
     folder = small_drive.write_folder(tmp_path / 'drive', pose_file='poses.csv')
     small_drive.write_damaged(folder / '003.png')
     with open_source(folder) as source:
@@ -25,7 +25,7 @@ def test_frames_with_bad_pictures_are_left_out(tmp_path, encoder, caplog):
     assert '1 frames left out' in caplog.text
 
 
-def test_a_bag_of_raw_pictures_is_not_held_in_memory(tmp_path, encoder):
+def test_a_bag_of_raw_images_is_not_held_in_memory(tmp_path, encoder):
     loads = []
 
     def tracked(frames):
@@ -49,6 +49,6 @@ def test_only_the_frames_asked_for_are_described(tmp_path, encoder):
     assert [frame.pose[0] for frame in frames] == [4, 20]
 
 
-def test_a_drive_without_frames_is_told(encoder):
-    with pytest.raises(SourceError, match='empty has no frame with a pose and a picture'):
+def test_a_drive_without_frames_is_an_error(encoder):
+    with pytest.raises(SourceError, match='empty has no frame with a pose and an image'):
         describe_frames(Source('empty', [], 0), encoder)

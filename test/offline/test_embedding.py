@@ -94,7 +94,7 @@ def test_drives_that_cannot_be_compared_are_refused(encoder, views):
                             drive('spring', views, np.arange(60) + 1e6)], 5)
     with pytest.raises(VprError, match='3 frames are too few'):
         embed(views[:3], 'tsne')
-    with pytest.raises(SourceError, match='empty has no frame with a pose and a picture'):
+    with pytest.raises(SourceError, match='empty has no frame with a pose and an image'):
         describe_drive(Source('empty', [], 0), encoder, 'winter', 10, 1)
 
 

@@ -27,7 +27,8 @@ from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.descriptors import encoded
-from vpr_ros.offline.evaluate import score_drive
+from vpr_ros.offline.drive_score import score_drive
+from vpr_ros.offline.replay import read_estimates
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
 
@@ -65,7 +66,7 @@ def test_a_replay_is_what_the_localizer_says_frame_by_frame(site, bag):
     assert [e.confidence for e in drive.estimates] == [e.confidence for e in expected]
 
 
-def test_frames_are_read_and_decoded_while_the_network_is_at_one_before(site, model_path, bag):
+def test_frames_are_read_and_decoded_while_the_network_runs(site, model_path, bag):
     decoded = threading.Event()
 
     class Waiting(Encoder):
@@ -95,7 +96,7 @@ def test_places_off_the_map_are_not_trusted(site, tmp_path):
     assert {estimate.reason for estimate in drive.estimates} <= {None, *NoPose}
 
 
-def test_compressed_pictures_give_the_same_places(site, bag, tmp_path):
+def test_compressed_images_give_the_same_places(site, bag, tmp_path):
     drive = replay(write_bag(tmp_path / 'jpeg', noise=1, compressed=True), Localizer(*site))
     np.testing.assert_allclose(drive.poses, replay(bag, Localizer(*site)).poses, atol=0.05)
 
@@ -134,7 +135,7 @@ def test_a_bag_without_a_usable_frame_is_one_clear_error(site, tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write(IMAGES, messages.image(bag.types, stamp(0), 'camera',
                                          np.zeros((1, 1, 3), np.uint8)), stamp(0))
-    with pytest.raises(SourceError, match=r'bag: not one frame on /camera/image_raw.*1x1'):
+    with pytest.raises(SourceError, match=r'bag: no frame on /camera/image_raw.*1x1'):
         replay(tmp_path / 'bag', Localizer(*site))
 
 
@@ -146,7 +147,7 @@ def test_a_topic_that_is_not_there_is_one_clear_error(site, bag, tmp_path):
         replay(blind, Localizer(*site))
 
 
-def test_what_is_written_says_the_same_three_times(site, bag, tmp_path):
+def test_the_three_outputs_agree(site, bag, tmp_path):
     drive = replay(bag, Localizer(*site, min_confidence=0.9))
     drive.estimates[3:6] = replay(bag, Localizer(*site, min_confidence=1.1)).estimates[3:6]
     trusted = [place for place in range(COUNT) if drive.trusted[place]]
@@ -172,6 +173,21 @@ def test_what_is_written_says_the_same_three_times(site, bag, tmp_path):
     np.testing.assert_allclose(track.poses, drive.poses[trusted], atol=1e-12)
 
 
+def test_estimates_are_read_back(site, bag, tmp_path):
+    drive = replay(bag, Localizer(*site))
+    write_drive(drive, tmp_path / 'out', 'map')
+    estimates = read_estimates(tmp_path / 'out')
+    np.testing.assert_array_equal(estimates.stamps, drive.stamps)
+    np.testing.assert_allclose(estimates.poses, drive.poses, atol=1e-8)
+    np.testing.assert_array_equal(estimates.published, drive.trusted)
+    assert estimates.candidates[:, 0].tolist() == [
+        e.candidates.places[0] for e in drive.estimates]
+    lines = (tmp_path / 'out' / 'estimates.csv').read_text().splitlines()
+    (tmp_path / 'out' / 'estimates.csv').write_text('\n'.join([*lines[:3], lines[3][:20]]))
+    with pytest.raises(SourceError, match=r'estimates\.csv is damaged'):
+        read_estimates(tmp_path / 'out')
+
+
 def test_a_second_run_writes_the_same(site, bag, tmp_path):
     for name in ('one', 'two'):
         write_drive(replay(bag, Localizer(*site)), tmp_path / name, 'map')
@@ -179,7 +195,7 @@ def test_a_second_run_writes_the_same(site, bag, tmp_path):
         assert filecmp.cmp(tmp_path / 'one' / name, tmp_path / 'two' / name, shallow=False), name
 
 
-def test_an_output_that_is_there_is_replaced_only_when_asked(site, bag, tmp_path):
+def test_an_existing_output_is_replaced_only_when_asked(site, bag, tmp_path):
     drive = replay(bag, Localizer(*site))
     write_drive(drive, tmp_path / 'out', 'map')
     with pytest.raises(VprError, match='exists already'):

@@ -1,4 +1,4 @@
-"""The report, in a real browser: it opens without errors, and a click shows the pictures."""
+"""The report, in a real browser: it opens without errors, and a click shows the images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
+from vpr_ros.offline.evaluation import Estimates
 from vpr_ros.offline.evaluation import Evaluation
+from vpr_ros.offline.evaluation import References
 from vpr_ros.offline.report import write_report
 
 COUNT = 40
 EVIL = '</script><img src=x onerror="document.title=1">.png'
 
 
-def picture(number):
+def image(number):
     return np.random.default_rng(number).integers(0, 255, (60, 80, 3), np.uint8)
 
 
@@ -35,14 +37,20 @@ def evaluation():
     confidence = np.where(right, 0.98, 0.4)
     confidence[3] = 0.97
     return Evaluation(
-        (EVIL, *(f'frame {n}' for n in range(1, COUNT))), np.arange(COUNT) * 10**9,
-        estimated, np.tile(np.eye(6), (COUNT, 1, 1)), confidence,
-        tuple('' if sure > 0.95 else 'off the map' for sure in confidence),
-        np.tile(np.arange(COUNT)[:, None], (1, 3)), np.full((COUNT, 3), 0.5, np.float32),
-        np.where(mapped[:, None], truth, np.nan), np.where(mapped, np.arange(COUNT), -1),
-        np.zeros(COUNT, np.int64), right, places, tuple(f'place {n}' for n in range(COUNT)),
-        picture, lambda place: None if place == 7 else picture(100 + place), '5 m', 0.95,
-        filtered=True, seconds={'locate': random.uniform(0, 1e-3, COUNT)},
+        query_names=(EVIL, *(f'frame {n}' for n in range(1, COUNT))), query_image=image,
+        estimates=Estimates(
+            stamps=np.arange(COUNT) * 10**9, poses=estimated,
+            covariances=np.tile(np.eye(6), (COUNT, 1, 1)), confidence=confidence,
+            reasons=tuple('' if sure > 0.95 else 'off the map' for sure in confidence),
+            candidates=np.tile(np.arange(COUNT)[:, None], (1, 3)),
+            similarity=np.full((COUNT, 3), 0.5, np.float32)),
+        references=References(
+            poses=places, names=tuple(f'place {n}' for n in range(COUNT)),
+            image=lambda place: None if place == 7 else image(100 + place)),
+        true_poses=np.where(mapped[:, None], truth, np.nan),
+        true_places=np.where(mapped, np.arange(COUNT), -1), ranks=np.zeros(COUNT, np.int64),
+        right=right, tolerance='5 m', min_confidence=0.95, use_filter=True,
+        stage_seconds={'locate': random.uniform(0, 1e-3, COUNT)},
         about={'drive': 'a drive', 'model': 'f' * 64})
 
 
@@ -90,54 +98,50 @@ def test_it_opens_without_errors_and_fits(evaluation, browser, tmp_path, width, 
     page.close()
 
 
-def test_a_click_and_the_arrow_keys_show_the_pictures(evaluation, browser, tmp_path):
+def test_a_click_and_the_arrow_keys_show_the_images(evaluation, browser, tmp_path):
     write_report(evaluation, tmp_path / 'report.html')
     page, errors = opened(browser, tmp_path / 'report.html')
-    assert 'WRONG, confidence 0.970' in page.inner_text('#verdict')  # the worst is shown first
+    assert 'WRONG pose, 97 % confident' in page.inner_text('#verdict')  # the worst is shown first
     page.locator('.point[data-query="12"]').dispatch_event('click')
     assert page.inner_text('#query-caption') == 'frame 12'
     assert page.evaluate('document.getElementById("query-image").naturalWidth') == 80
     page.keyboard.press('ArrowRight')
     assert page.inner_text('#query-caption') == 'frame 13'
-    assert page.inner_text('#truth-caption') == 'right: place 13'
+    assert page.inner_text('#truth-caption') == 'ground truth: place 13'
     page.locator(f'.point[data-query="{COUNT - 1}"]').dispatch_event('click')
     assert 'no pose (off the map)' in page.inner_text('#verdict')
     assert 'not on the map' in page.inner_text('#truth-caption')
     page.keyboard.press('ArrowRight')
     assert page.inner_text('#query-caption') == EVIL
     assert page.title() == 'vpr_ros: evaluation'
-    page.locator('.worst button').first.focus()
+    page.locator('.mistakes button').first.focus()
     page.keyboard.press('Enter')
     assert page.inner_text('#query-caption') == 'frame 3'
     assert errors == []
     page.close()
 
 
-def test_a_set_without_metres_shows_its_order(evaluation, browser, tmp_path):
-    write_report(replace(evaluation, metric=False, seconds={}), tmp_path / 'report.html')
+def test_a_set_without_metric_poses_shows_its_order(evaluation, browser, tmp_path):
+    write_report(replace(evaluation, metric=False, stage_seconds={}), tmp_path / 'report.html')
     page, errors = opened(browser, tmp_path / 'report.html')
     assert errors == []
-    assert 'place, in order' in page.locator('#map').text_content()
-    assert 'with poses in metres only' in page.inner_text('#errors')
+    assert 'place number' in page.locator('#map').text_content()
+    assert 'only for drives with metric poses' in page.inner_text('#errors')
     page.close()
 
 
 def test_a_drive_that_is_nowhere_on_the_map_is_shown(evaluation, browser, tmp_path):
-    write_report(replace(evaluation, true_place=np.full(COUNT, -1), right=np.zeros(COUNT, bool)),
+    write_report(replace(evaluation, true_places=np.full(COUNT, -1), right=np.zeros(COUNT, bool)),
                  tmp_path / 'report.html')
     page, errors = opened(browser, tmp_path / 'report.html')
-    assert 'of the queries that are not on the map got a pose' in page.inner_text('body')
+    assert 'unmapped queries with a published pose' in page.inner_text('body')
     assert not errors
 
 
-def test_many_pictures_are_made_small(evaluation, tmp_path):
-    count = 600
-    many = np.arange(count) % COUNT
-    large = replace(evaluation, **{name: getattr(evaluation, name)[many] for name in (
-        'stamps', 'estimated', 'covariance', 'confidence', 'candidates', 'similarity', 'truth',
-        'true_place', 'rank', 'right')}, names=tuple(map(str, range(count))),
-        reasons=tuple(evaluation.reasons[n] for n in many), seconds={},
-        query_picture=lambda n: np.random.default_rng(n).integers(0, 255, (480, 640, 3), np.uint8))
+def test_many_images_are_made_small(evaluation, tmp_path):
+    large = replace(
+        evaluation.take(np.arange(600) % COUNT),
+        query_image=lambda n: np.random.default_rng(n).integers(0, 255, (480, 640, 3), np.uint8))
     write_report(large, tmp_path / 'report.html')
     assert 3e6 < (tmp_path / 'report.html').stat().st_size < 15e6
 

@@ -59,7 +59,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.io.bag import Bag
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
-    from vpr_ros.offline.evaluate import score_drive
+    from vpr_ros.offline.drive_score import score_drive
     from vpr_ros.offline.replay import ESTIMATES
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive

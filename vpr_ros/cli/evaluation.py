@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vpr_ros.cli.options import Commands
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.offline.evaluation import Evaluation
+    from vpr_ros.offline.localise import EvaluationOptions
 
     Evaluate = Callable[[argparse.Namespace, Encoder], Evaluation]
 
@@ -88,7 +89,7 @@ def _add_localization(group: argparse._ActionsContainer) -> None:
 def _run_evaluate(options: argparse.Namespace) -> None:
     evaluate = _chosen_input(options)  # before the model is loaded
     from vpr_ros.core.files import whole_file
-    from vpr_ros.offline.evaluate import summary
+    from vpr_ros.offline.summary import summary
     evaluation = evaluate(options, load_encoder(options))
     result = summary(evaluation)
     if options.json:
@@ -116,42 +117,46 @@ def _chosen_input(options: argparse.Namespace) -> Evaluate:
 
 
 def _evaluate_set(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
-    from vpr_ros.offline import evaluate
-    return evaluate.evaluate_set(
-        options.database, options.queries, options.ground_truth, encoder,
-        use_filter=bool(options.filter), cache=options.cache, compensate=options.compensate,
-        min_confidence=options.min_confidence)
+    from vpr_ros.offline.evaluate_images import evaluate_set
+    return evaluate_set(options.database, options.queries, options.ground_truth, encoder,
+                        _evaluation_options(options, use_filter=False), cache=options.cache)
 
 
 def _evaluate_utm(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
-    from vpr_ros.offline import evaluate
-    return evaluate.evaluate_utm(
-        options.utm, encoder, tolerance=options.tolerance or evaluate.UTM_TOLERANCE,
-        use_filter=bool(options.filter), cache=options.cache, compensate=options.compensate,
-        min_confidence=options.min_confidence)
+    from vpr_ros.offline.evaluate_images import evaluate_utm
+    from vpr_ros.offline.evaluate_images import UTM_TOLERANCE
+    return evaluate_utm(options.utm, encoder, _evaluation_options(options, use_filter=False),
+                        tolerance=options.tolerance or UTM_TOLERANCE, cache=options.cache)
 
 
 def _evaluate_drive(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
     from vpr_ros.io.sources import open_source
     from vpr_ros.maps.place_map import PlaceMap
-    from vpr_ros.offline import evaluate
+    from vpr_ros.offline.evaluate_drives import evaluate_drive
     place_map = PlaceMap.load(options.map, encoder)
     with open_source(options.drive, image_topic=options.image_topic,
                      pose_topic=options.truth_topic) as source:
-        return evaluate.evaluate_drive(
-            place_map, source, encoder, use_filter=options.filter is not False,
-            tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
-            compensate=options.compensate, min_confidence=options.min_confidence)
+        return evaluate_drive(
+            place_map, source, encoder, _evaluation_options(options, use_filter=True),
+            tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees)
 
 
 def _evaluate_replay(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
     from vpr_ros.maps.place_map import PlaceMap
-    from vpr_ros.offline import evaluate
-    return evaluate.evaluate_replay(
+    from vpr_ros.offline.evaluate_drives import evaluate_replay
+    return evaluate_replay(
         options.replay, PlaceMap.load(options.map, encoder),
         _true_poses(options.truth, options.truth_topic),
         tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
         min_confidence=options.min_confidence)
+
+
+def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> EvaluationOptions:
+    """Return how the queries are localised; `use_filter` is the default of --filter."""
+    from vpr_ros.offline.localise import EvaluationOptions
+    return EvaluationOptions(
+        use_filter=use_filter if options.filter is None else options.filter,
+        compensate=options.compensate, min_confidence=options.min_confidence)
 
 
 def _true_poses(path: str, topic: str | None) -> Any:

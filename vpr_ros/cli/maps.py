@@ -116,7 +116,7 @@ def add_inspect(commands: Commands) -> None:
 
 
 def _run_inspect(options: argparse.Namespace) -> None:
-    from vpr_ros.offline.inspect import inspect
+    from vpr_ros.offline.inspection import inspect
     for name, value in inspect(options.path, verify=options.verify):
         print(f'{name:>16}  {value}')
 

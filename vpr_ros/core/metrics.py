@@ -2,7 +2,7 @@
 The measures: one definition each, for the evaluation, the training and the benchmarks.
 
 Arrays in, numbers out; docs/metrics.md has the definitions in words. What is measured, and on
-what, is in offline/evaluate.py and training/recall.py.
+what, is in offline/summary.py and training/recall.py.
 """
 
 from __future__ import annotations

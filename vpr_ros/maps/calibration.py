@@ -1,7 +1,7 @@
 """
 From similarity to likelihood, and from belief to confidence: the numbers, and how to fit them.
 
-Nothing here knows of frames or of time, nor where the examples come from (offline/calibrate.py).
+Nothing here knows of frames or of time, nor where the examples come from (offline/examples.py).
 """
 
 from __future__ import annotations

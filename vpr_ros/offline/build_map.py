@@ -1,7 +1,7 @@
 """
-Build a map from the drives of one or more sources, one after another or side by side.
+Build a map from one or more sources, one after another or in parallel.
 
-Where frames come from is in sources.py, what a map is in place_map.py.
+Where frames come from is in io/sources.py, what a map is in maps/place_map.py.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ log = logging.getLogger(__name__)
 
 _THUMBNAIL_HEIGHT = 120
 _REPORT = 32
-"""Frames after which a process says how far it is."""
+"""Frames after which a process reports its progress."""
 
 
 @dataclass(frozen=True)
 class Places:
     """
-    The places of one drive.
+    The places of one source.
 
-    descriptors float32 (N,D) of unit norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails
-    N JPEG files, or none.
+    `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
+    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none.
     """
 
     source: str
@@ -75,39 +75,50 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
               index: str = defaults.INDEX, thumbnails: bool = True, self_calibrate: bool = True,
               jobs: int = 1) -> PlaceMap:
     """
-    Make a map of all sources, each a session, with a place every `spacing` metres.
+    Build a map of all sources, each a session, with a place every `spacing` metres.
 
-    Its confidence is fitted to drives simulated on the map itself (self_calibrate.py), unless
-    `self_calibrate` is false. `conditions` names each session's season or light. With more `jobs`
-    than one, as many sources are read at once, each in a process with an encoder of its own; they
-    must then come from `open_source`, and the map is the same. Images are kept for no longer than
-    a few batches take, however long the sources are.
+    Its confidence is calibrated on simulated drives (self_calibrate.py), unless `self_calibrate`
+    is false. `conditions` names each session's season or light. With `jobs` above 1, that many
+    sources are read at once, each in a process with an encoder of its own; they must then come
+    from `open_source`, and the map is the same. Few batches of images are in memory at a time,
+    however long the sources are.
 
-    Frames whose picture is bad are left out, counted and logged. Raises SourceError when no place
+    Frames whose image is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
     """
-    drives: list[Places] = []
     if min(jobs, len(sources)) > 1:
-        drives = _in_parallel(sources, encoder, spacing, jobs, thumbnails=thumbnails)
+        sessions = _in_parallel(sources, encoder, spacing, jobs, thumbnails=thumbnails)
     else:
-        for opened in sources:
-            drives.append(_places(opened, encoder, spacing, thumbnails=thumbnails,
-                                  before=[drive.frames for drive in drives]))
-    check_same_frames({drive.frames for drive in drives})
-    frame_id, child_frame_id = drives[0].frames
-    sessions = tuple(Session(drive.source, conditions[number] if conditions else 'unknown')
-                     for number, drive in enumerate(drives))
-    manifest = Manifest(ModelIdentity.of(encoder), sessions, frame_id, child_frame_id,
-                        spacing, index)
-    place_map = PlaceMap.build(
-        np.concatenate([drive.descriptors for drive in drives]),
-        np.concatenate([drive.stamps for drive in drives]),
-        np.concatenate([drive.poses for drive in drives]),
-        np.repeat(np.arange(len(drives), dtype=np.int32), [len(drive) for drive in drives]),
-        manifest, [jpeg for drive in drives for jpeg in drive.thumbnails])
+        sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
+    check_same_frames({places.frames for places in sessions})
+    frame_id, child_frame_id = sessions[0].frames
+    names = conditions or ['unknown'] * len(sessions)
+    manifest = Manifest(
+        ModelIdentity.of(encoder),
+        tuple(Session(places.source, name) for places, name in zip(sessions, names, strict=True)),
+        frame_id, child_frame_id, spacing, index)
+    place_map = _joined(sessions, manifest)
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
+
+
+def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
+    return PlaceMap.build(
+        np.concatenate([places.descriptors for places in sessions]),
+        np.concatenate([places.stamps for places in sessions]),
+        np.concatenate([places.poses for places in sessions]),
+        np.repeat(np.arange(len(sessions), dtype=np.int32), [len(places) for places in sessions]),
+        manifest, [jpeg for places in sessions for jpeg in places.thumbnails])
+
+
+def _in_turn(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, spacing: float,
+             *, thumbnails: bool) -> list[Places]:
+    sessions: list[Places] = []
+    for source in sources:
+        sessions.append(_places(source, encoder, spacing, thumbnails=thumbnails,
+                                before=[places.frames for places in sessions]))
+    return sessions
 
 
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
@@ -130,7 +141,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             thumbnails: bool, report: Callable[[int], object] | None = None,
             before: Sequence[tuple[str, str]] = ()) -> Places:
     """
-    Read one source to its end; what is read goes to `report`, or to a bar of its own.
+    Return the places of one source; progress goes to `report`, or to a bar of its own.
 
     Raises SourceError at once when its frames of reference are not those of the sources `before`.
     """
@@ -146,9 +157,9 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             else tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None))
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
-        # Reading and decoding go on here while the network is at the batches before.
-        for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.pictures), batches,
-                                   depth=encoder.at_once + 1, threads=encoder.at_once):
+        # The next batches are read and decoded here while the network runs in other threads.
+        for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
+                                      depth=encoder.at_once + 1, threads=encoder.at_once):
             descriptors.append(future.result())
             stamps += batch.stamps
             places += batch.poses
@@ -161,11 +172,11 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
 
 @dataclass
 class _Batch:
-    """Frames that become places, their pictures uint8 (H,W,3) of the model's size."""
+    """Frames that become places; their images uint8 (H,W,3), of the model's input size."""
 
     stamps: list[int] = field(default_factory=list)
     poses: list[NDArray[np.float64]] = field(default_factory=list)
-    pictures: list[NDArray[np.uint8]] = field(default_factory=list)
+    rgb: list[NDArray[np.uint8]] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
 
 
@@ -180,17 +191,17 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         if not is_new_place(frame.pose, last, spacing):
             continue
         try:
-            picture = frame.load(min_size=min_size)
+            rgb = frame.load(min_size=min_size)
         except ImageError as error:
             bad += 1
             log.debug('%s: %s', frame.name, error)
             continue
         batch.stamps.append(frame.stamp)
         batch.poses.append(frame.pose)
-        batch.pictures.append(images.resize(picture, *encoder.size))
+        batch.rgb.append(images.resize(rgb, *encoder.size))
         if thumbnails:
             batch.thumbnails.append(
-                images.encode_jpeg(images.to_height(picture, _THUMBNAIL_HEIGHT), 80))
+                images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
         last = frame.pose
         if len(batch.stamps) == BATCH:
             yield batch
@@ -198,7 +209,7 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
     if batch.stamps:
         yield batch
     if bad:
-        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
+        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
                     name, bad)
 
 

@@ -1,7 +1,7 @@
 """
-Descriptors of many pictures: decoded ahead, and encoded in batches or frame by frame.
+Descriptors of many images, which are decoded ahead, and encoded in batches or one by one.
 
-Those of files are kept for the next time. What is done with them is the callers'.
+Those of image files are cached. What they are used for is not in here.
 """
 
 from __future__ import annotations
@@ -41,39 +41,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH = 8
-"""Pictures in one call of the network."""
+"""Images in one call of the network."""
 
-_KEPT_HEIGHT = 240
+_PREVIEW_HEIGHT = 240
 
 
 def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder, name: str,
              files: Sequence[Path] | None = None
              ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """
-    Return the descriptors (N,D) of N pictures, and the seconds of each, (N,), by stage.
+    Return the descriptors float32 (N,D) of N images, and the seconds of each, (N,), by stage.
 
-    With the `files` that `loads` reads, they are kept under the user's cache directory, by model
-    and by the files' names, sizes and times; those that come from there took no time, and the
-    seconds are empty. Raises ImageError for a picture that cannot be read.
+    With the `files` that `loads` read, descriptors are cached in the user's cache directory, by
+    model and by the files' names, sizes and times. There are no seconds of those that come from
+    there. Raises ImageError for an image that cannot be read.
     """
-    kept = None if files is None else _kept(files, encoder)
-    if kept is not None and kept.is_file():
-        try:
-            descriptors: NDArray[np.float32] = np.load(kept, allow_pickle=False)
-            if descriptors.shape == (len(loads), encoder.dimension) \
-                    and descriptors.dtype == np.float32:
-                return descriptors, {}
-        except (OSError, ValueError) as error:
-            log.warning('%s is damaged (%s): made anew', kept, error)
-    bar = tqdm(loads, desc=name, unit='picture', disable=None)
+    cache = None if files is None else _cache_path(files, encoder)
+    if cache is not None:
+        descriptors = _from_cache(cache, (len(loads), encoder.dimension))
+        if descriptors is not None:
+            return descriptors, {}
+    bar = tqdm(loads, desc=name, unit='image', disable=None)
     descriptors, seconds = _in_batches(
         (future.result() for _, future in prefetch(partial(_timed, encoder.size), bar)), encoder)
-    if kept is not None:
+    if cache is not None:
         try:
-            with whole_file(kept) as part, part.open('wb') as file:
+            with whole_file(cache) as part, part.open('wb') as file:
                 np.save(file, descriptors, allow_pickle=False)
         except OSError as error:
-            log.warning('descriptors are not kept: %s', error)
+            log.warning('descriptors are not cached: %s', error)
     return descriptors, seconds
 
 
@@ -82,19 +78,19 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
     """
     Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 
-    `frames` are stamps in ns with an Image or a CompressedImage. They are read in the caller's
-    thread, decoded in a second and encoded in others, each by itself as the node does, so that the
-    descriptors are its own. `result()` raises ImageError for a bad frame.
+    `frames` are stamps in ns, each with an Image or a CompressedImage. They are read in the
+    caller's thread, decoded in a second and encoded in others; one by one, as the node does, so
+    that the descriptors are the same. `result()` raises ImageError for a bad frame.
     """
-    def fitting(frame: tuple[int, Any]) -> NDArray[np.uint8]:
+    def decode(frame: tuple[int, Any]) -> NDArray[np.uint8]:
         return images.resize(messages.rgb(frame[1], encoder.size), *encoder.size)
 
     def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
         return encoder.encode(decoded[1].result())
 
-    # The frames behind the Futures may be raw pictures: few of them are held.
-    for ((stamp, _), _), future in prefetch(encode, prefetch(fitting, frames, depth=4),
-                                         depth=encoder.at_once + 2, threads=encoder.at_once):
+    # The frames behind the Futures may be raw images: only a few are held in memory.
+    for ((stamp, _), _), future in prefetch(encode, prefetch(decode, frames, depth=4),
+                                            depth=encoder.at_once + 2, threads=encoder.at_once):
         yield stamp, future
 
 
@@ -103,48 +99,52 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
     """
     Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
 
-    Only the frames of `wanted` numbers, if given. Frames whose picture is bad are left out,
-    counted and logged. What would keep raw pixels in memory gives a JPEG of _KEPT_HEIGHT instead.
+    Only the frames of `wanted` numbers, if given. Frames whose image is bad are left out, counted
+    and logged. Frames that would keep raw pixels in memory load a JPEG of _PREVIEW_HEIGHT instead.
     Raises SourceError when no frame is left.
     """
     kept: list[Frame] = []
     bad = 0
-    some = (frame for number, frame in enumerate(tqdm(
+    chosen = (frame for number, frame in enumerate(tqdm(
         source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
         if wanted is None or number in wanted)
 
     def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
         nonlocal bad
-        for frame, future in prefetch(lambda frame: _timed(encoder.size, frame.load), some):
+        for frame, future in prefetch(lambda frame: _timed(encoder.size, frame.load), chosen):
             try:
-                picture, seconds = future.result()
+                rgb, seconds = future.result()
             except ImageError as error:
                 bad += 1
                 log.debug('%s: %s', frame.name, error)
                 continue
-            kept.append(_light(frame, picture) if frame.raw else frame)
-            yield picture, seconds
+            kept.append(_with_jpeg(frame, rgb) if frame.raw else frame)
+            yield rgb, seconds
 
     descriptors, seconds = _in_batches(readable(), encoder)
     if bad:
-        log.warning('%s: %d frames left out: their pictures are damaged or of a wrong size',
+        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
                     source.name, bad)
     if not kept:
-        raise SourceError(f'{source.name} has no frame with a pose and a picture')
+        raise SourceError(f'{source.name} has no frame with a pose and an image')
     return kept, descriptors, seconds
 
 
-def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: Encoder
+def _in_batches(decoded: Iterable[tuple[NDArray[np.uint8], float]], encoder: Encoder
                 ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
-    """Return the descriptors (N,D) of pictures that come with their seconds, and all seconds."""
+    """
+    Return the descriptors (N,D) of images, and the seconds of each (N,) by stage.
+
+    The images come with the seconds that it took to decode them.
+    """
     parts: list[NDArray[np.float32]] = []
     decoding: list[float] = []
     encoding: list[float] = []
 
     def batches() -> Iterator[list[NDArray[np.uint8]]]:
         batch = []
-        for picture, seconds in pictures:
-            batch.append(images.resize(picture, *encoder.size))  # less to hold while it waits
+        for rgb, seconds in decoded:
+            batch.append(images.resize(rgb, *encoder.size))  # takes less memory while it waits
             decoding.append(seconds)
             if len(batch) == BATCH:
                 yield batch
@@ -157,7 +157,7 @@ def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: En
         return encoder.encode_batch(batch), time.perf_counter() - begin
 
     for batch, future in prefetch(encode, batches(), depth=encoder.at_once + 1,
-                               threads=encoder.at_once):
+                                  threads=encoder.at_once):
         descriptors, seconds = future.result()
         parts.append(descriptors)
         encoding += [seconds / len(batch)] * len(batch)
@@ -165,9 +165,9 @@ def _in_batches(pictures: Iterable[tuple[NDArray[np.uint8], float]], encoder: En
             {'decode': np.array(decoding), 'encode': np.array(encoding)})
 
 
-def _light(frame: Frame, picture: NDArray[np.uint8]) -> Frame:
-    small = images.to_height(picture, min(_KEPT_HEIGHT, len(picture)))
-    jpeg = images.encode_jpeg(small)
+def _with_jpeg(frame: Frame, rgb: NDArray[np.uint8]) -> Frame:
+    """Return a frame that loads a small JPEG, so that its raw pixels can be freed."""
+    jpeg = images.encode_jpeg(images.to_height(rgb, min(_PREVIEW_HEIGHT, len(rgb))))
     return replace(frame, load=partial(images.decode, jpeg, frame.name), raw=False)
 
 
@@ -177,7 +177,20 @@ def _timed(min_size: tuple[int, int], load: Callable[..., NDArray[np.uint8]]
     return load(min_size=min_size), time.perf_counter() - begin
 
 
-def _kept(files: Sequence[Path], encoder: Encoder) -> Path:
+def _from_cache(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | None:
+    """Return descriptors of a shape from a file; None when there are none."""
+    if not path.is_file():
+        return None
+    try:
+        descriptors: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        log.warning('%s is damaged (%s): the descriptors are computed again', path, error)
+        return None
+    fits = descriptors.shape == shape and descriptors.dtype == np.float32
+    return descriptors if fits else None
+
+
+def _cache_path(files: Sequence[Path], encoder: Encoder) -> Path:
     digest = hashlib.sha256(encoder.digest.encode())
     for file in files:
         status = file.stat()

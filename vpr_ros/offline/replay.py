@@ -1,8 +1,13 @@
-"""Run a bag through the Localizer as fast as it goes, without middleware."""
+"""
+Run a bag through the Localizer as fast as it goes, without middleware.
+
+What `vpr replay` writes is written here, and read again.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+import csv
 from dataclasses import dataclass
 import logging
 from pathlib import Path
@@ -20,6 +25,7 @@ from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag import BagWriter
 from vpr_ros.offline.descriptors import encoded
+from vpr_ros.offline.evaluation import Estimates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +38,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Drive:
-    """What came of a bag: an estimate per usable frame, and the seconds it all took."""
+class ReplayedDrive:
+    """
+    A drive that was replayed from a bag: an estimate per usable frame.
+
+    `dropped` counts the frames that could not be used, by error class; `seconds` is the time that
+    the whole replay took.
+    """
 
     estimates: list[Estimate]
     dropped: Counter[str]
@@ -41,27 +52,28 @@ class Drive:
 
     @property
     def stamps(self) -> NDArray[np.int64]:
-        """The stamps (N,) of the frames, in ns."""
+        """Return the stamp of each frame (N,), in ns."""
         return np.array([e.stamp for e in self.estimates], np.int64)
 
     @property
     def poses(self) -> NDArray[np.float64]:
-        """The estimated poses (N,7), trusted or not."""
+        """Return the estimated pose of each frame (N,7), trusted or not."""
         return np.array([e.pose for e in self.estimates])
 
     @property
     def trusted(self) -> NDArray[np.bool_]:
-        """Which of the estimates (N,) are trusted."""
+        """Return whether each of the estimates (N,) is trusted."""
         return np.array([e.trusted for e in self.estimates])
 
 
 def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None,
-           odometry_topic: str | None = None, odometry: bool = True) -> Drive:
+           odometry_topic: str | None = None, odometry: bool = True) -> ReplayedDrive:
     """
-    Localise every frame of a bag, in order; bad frames are counted by cause, and logged.
+    Localise every frame of a bag, in order; unusable frames are counted by cause, and logged.
 
-    Odometry comes from `odometry_topic`, or the first one of the bag, if it has any and unless
-    `odometry` is false. Raises SourceError when the bag has no images, or none can be used.
+    Odometry comes from `odometry_topic`, by default from the first such topic of the bag, if there
+    is one; none is used if `odometry` is false. Raises SourceError when the bag has no images, or
+    none can be used.
     """
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
@@ -80,38 +92,64 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error
     for cause, count in dropped.items():
-        log.warning('%s: %d frames dropped (%s), the last because: %s', bag_path, count, cause,
+        log.warning('%s: %d frames dropped (%s), the last one: %s', bag_path, count, cause,
                     last[cause])
     if not estimates:
-        raise SourceError(f'{bag_path}: not one frame on {topic} can be used: '
-                          f'{next(iter(last.values()), "it has none")}')
-    return Drive(estimates, dropped, time.perf_counter() - begin)
+        raise SourceError(f'{bag_path}: no frame on {topic} can be used: '
+                          f'{next(iter(last.values()), "it has no frames")}')
+    return ReplayedDrive(estimates, dropped, time.perf_counter() - begin)
 
 
-def write_drive(drive: Drive, output: str | Path, frame_id: str, *, overwrite: bool = False
+def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, overwrite: bool = False
                 ) -> None:
     """
     Write a drive to the directory `output`, whole or not at all.
 
-    trajectory.tum holds the trusted poses; estimates.csv every frame, trusted or not; poses/ is
-    a rosbag2 with `/vpr_localizer/pose` and `/vpr_localizer/confidence` as the node would send.
+    trajectory.tum holds the trusted poses; estimates.csv has every frame, trusted or not; poses/
+    is a rosbag2 with `/vpr_localizer/pose` and `/vpr_localizer/confidence` as the node would
+    publish them.
     """
-    every = drive.estimates
+    estimates = drive.estimates
     with whole_directory(output, ESTIMATES, overwrite=overwrite) as part:
         poses.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
                         drive.poses[drive.trusted])
         poses.write_csv(
-            part / ESTIMATES, [str(e.stamp) for e in every], drive.poses,
+            part / ESTIMATES, [str(e.stamp) for e in estimates], drive.poses,
             header='stamp_ns', extra={
-                'confidence': [f'{e.confidence:.4f}' for e in every],
-                'place': [int(e.candidates.places[0]) for e in every],
-                'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in every],
-                'reason': [e.reason.value if e.reason else '' for e in every]})
+                'confidence': [f'{e.confidence:.4f}' for e in estimates],
+                'place': [int(e.candidates.places[0]) for e in estimates],
+                'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in estimates],
+                'reason': [e.reason.value if e.reason else '' for e in estimates]})
         with BagWriter(part / 'poses') as bag:
-            for estimate in every:
+            for estimate in estimates:
                 if estimate.trusted:
                     bag.write('/vpr_localizer/pose', messages.pose_with_covariance(
                         bag.types, estimate.stamp, frame_id, estimate.pose, estimate.covariance),
                         estimate.stamp)
                 bag.write('/vpr_localizer/confidence',
                           messages.float32(bag.types, estimate.confidence), estimate.stamp)
+
+
+def read_estimates(replayed: str | Path) -> Estimates:
+    """
+    Read the estimates.csv of a directory that `write_drive` wrote; covariances are not in it.
+
+    Raises FileNotFoundError when there is none, SourceError when it is damaged.
+    """
+    path = Path(replayed) / ESTIMATES
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} does not exist: {replayed} is no output of vpr replay')
+    with path.open(newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return Estimates(
+            stamps=np.array([int(row['stamp_ns']) for row in rows], np.int64),
+            poses=np.array([[float(row[axis]) for axis in ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')]
+                            for row in rows]),
+            covariances=np.full((len(rows), 6, 6), np.nan),
+            confidence=np.array([float(row['confidence']) for row in rows]),
+            reasons=tuple(row['reason'] for row in rows),
+            candidates=np.array([[int(row['place'])] for row in rows], np.int64),
+            similarity=np.array([[float(row['similarity'])] for row in rows], np.float32))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f'{path} is damaged or not of vpr replay ({error})') from error

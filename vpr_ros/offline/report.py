@@ -1,7 +1,7 @@
 """
 Report: an Evaluation as one HTML file that opens anywhere, without a server or a network.
 
-The page is in page/; the figures are those of metrics.py.
+The page is in page/; its figures are those of summary.py.
 """
 
 from __future__ import annotations
@@ -19,25 +19,28 @@ from vpr_ros.core import metrics
 from vpr_ros.core import poses
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.files import whole_file
-from vpr_ros.offline.evaluate import summary
+from vpr_ros.offline.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
     from vpr_ros.offline.evaluation import Evaluation
-    from vpr_ros.offline.evaluation import Picture
+    from vpr_ros.offline.evaluation import Image
+
+    Read = tuple[Callable[[int], Image | None], int]
 
 MOST_BYTES = 9_500_000
-"""Of all pictures together, as JPEG: base64 makes a third more of them."""
+"""Of all images together, as JPEG; base64 makes them a third larger."""
 
 HEIGHTS = (144, 120, 96, 72, 56, 40, 28)
-"""Of the pictures, in pixels: the first that keeps within MOST_BYTES is taken."""
+"""Of the images, in pixels: the first that keeps within MOST_BYTES is taken."""
 
 _QUALITY = 70
 _SAMPLE = 24
-_WORST = 24
+_MOST_MISTAKES = 24
 _BINS = 30
 
 
@@ -45,133 +48,180 @@ def write_report(evaluation: Evaluation, path: str | Path) -> None:
     """
     Write the report of an evaluation to `path`, whole or not at all.
 
-    A picture that cannot be read any more is left out. Raises VprError or OSError when it cannot
-    be written.
+    An image that cannot be read any more is left out. Raises VprError or OSError when the report
+    cannot be written.
     """
-    data = _data(evaluation)
     page = resources.files('vpr_ros.offline') / 'page'
-    # A '<' in a name must not end the script that the data stand in.
-    inside = json.dumps(data, separators=(',', ':'), ensure_ascii=False).replace('<', '\\u003c')
+    # A '<' in a name must not end the script element that holds the data.
+    data = json.dumps(_data(evaluation), separators=(',', ':'),
+                      ensure_ascii=False).replace('<', '\\u003c')
     text = (page / 'report.html').read_text('utf-8')
     for mark, content in (('@STYLE@', (page / 'report.css').read_text('utf-8')),
                           ('@SCRIPT@', (page / 'report.js').read_text('utf-8')),
-                          ('@DATA@', inside)):  # last: nothing is looked for in it
+                          ('@DATA@', data)):  # last: no mark is looked for in it
         text = text.replace(mark, content)
     with whole_file(path) as part:
         part.write_text(text, encoding='utf-8')
 
 
-def _data(e: Evaluation) -> dict[str, Any]:
+def _data(evaluation: Evaluation) -> dict[str, Any]:
     """Return what the page shows, ready for JSON."""
-    figures = summary(e)
-    given = np.array([not reason for reason in e.reasons])
-    errors = poses.distance(e.estimated, e.truth) if e.metric else np.full(len(e), np.nan)
-    match = e.candidates[:, 0] if not e.filtered else _nearest(e)
-    count = np.arange(len(e), dtype=np.float64)
-    where = e.estimated[:, :2] if e.metric else np.stack([count, match], axis=1)
-    places = e.places[:, :2] if e.metric else np.stack(
-        [count[e.mapped], e.true_place[e.mapped]], axis=1)
-    wrong = np.flatnonzero(~e.right)
-    worst = wrong[np.argsort(-e.confidence[wrong], kind='stable')][:_WORST]
-    shown = sorted({*match.tolist(), *e.true_place[e.mapped].tolist()})
-    queries, pictures = _pictures(e, shown)
-    _, precision, recall = metrics.precision_recall(e.confidence, e.right, int(e.mapped.sum()))
+    figures = summary(evaluation)
+    match = _matches(evaluation)
+    mapped = evaluation.mapped
+    shown = sorted({*match.tolist(), *evaluation.true_places[mapped].tolist()})
+    query_images, place_images = _images(evaluation, shown)
+    _, precision, recall = metrics.precision_recall(
+        evaluation.estimates.confidence, evaluation.right, int(mapped.sum()))
     return {
-        'title': ', '.join(f'{name} {value[:12] if name == "model" else value}'
-                           for name, value in e.about.items()),
-        'metric': e.metric, 'cards': _cards(figures),
-        'places': np.round(places, 2).tolist(),
-        'drive': [{
-            'name': e.names[q],
-            'x': round(float(where[q, 0]), 2), 'y': round(float(where[q, 1]), 2),
-            'confidence': round(float(e.confidence[q]), 4), 'given': bool(given[q]),
-            'right': bool(e.right[q]), 'reason': e.reasons[q],
-            'match': int(match[q]), 'match_name': e.place_names[match[q]],
-            'similarity': round(float(e.similarity[q, 0]), 3), 'truth': int(e.true_place[q]),
-            'truth_name': e.place_names[e.true_place[q]] if e.true_place[q] >= 0 else '',
-            'error': None if np.isnan(errors[q]) else round(float(errors[q]), 2)}
-            for q in range(len(e))],
-        'queries': queries, 'pictures': pictures, 'worst': worst.tolist(),
-        'precision_recall': [[round(float(r), 4), round(float(p), 4)]
-                             for r, p in zip(recall, precision, strict=True)],
+        'title': _title(evaluation), 'metric': evaluation.metric, 'cards': _cards(figures),
+        'places': np.round(_place_positions(evaluation), 2).tolist(),
+        'queries': _queries(evaluation, match),
+        'query_images': query_images, 'place_images': place_images,
+        'mistakes': _mistakes(evaluation).tolist(),
+        'precision_recall': np.round(np.stack([recall, precision], axis=1), 4).tolist(),
         'reliability': [bin_ for bin_ in figures['reliability'] if bin_[0]],
-        'errors': _over_distance(e, errors, given),
+        'errors': _errors_by_distance(evaluation),
         'latency': {stage: _histogram(np.asarray(seconds) * 1e3)
-                    for stage, seconds in e.seconds.items() if len(seconds)}}
+                    for stage, seconds in evaluation.stage_seconds.items() if len(seconds)}}
+
+
+def _title(evaluation: Evaluation) -> str:
+    return ', '.join(f'{name}: {value[:12] if name == "model" else value}'
+                     for name, value in evaluation.about.items())
 
 
 def _cards(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the headline: a number and what it says, for each."""
-    def share(value: float | None) -> str:
-        return '-' if value is None else f'{value:.1%}'
-
+    """Return the headline: numbers, each with its label."""
     cards = [
-        (share(figures['answered']), 'of the queries got a pose at confidence '
-                                     f'{figures["min_confidence"]:g}'),
-        (share(figures['answered_right']), f'of these are right ({figures["tolerance"]})'),
-        (f'{figures["ece"]:.3f}', 'calibration error: 0 is honest')]
+        (_percent(figures['answered']),
+         f'frames localised (confidence >= {figures["min_confidence"]:g})'),
+        (_percent(figures['answered_right']),
+         f'published poses that are right (tolerance: {figures["tolerance"]})')]
     if figures['evaluated']:
         low, high = figures['recall_interval']['1']
-        cards[2:2] = [
+        cards += [
             (f'{figures["recall"]["1"]:.3f}',
-             f'Recall@1 of single frames ({low:.3f} to {high:.3f})'),
+             f'single-frame Recall@1 (95 % interval: {low:.3f} to {high:.3f})'),
             (f'{figures["recall_at_precision"]["0.99"]:.3f}', 'recall at 99 % precision')]
-        if 'filtered' in figures:
-            cards.append((f'{figures["filtered"]:.3f}', 'of best guesses right, with the filter'))
+    cards.append((f'{figures["ece"]:.3f}', 'calibration error (ECE, lower is better)'))
+    if figures['evaluated'] and 'filtered' in figures:
+        cards.append((_percent(figures['filtered']),
+                      'filtered estimates that are right, published or not'))
     if figures['false_accepts'] is not None:
-        cards.append((share(figures['false_accepts']),
-                      'of the queries that are not on the map got a pose'))
+        cards.append((_percent(figures['false_accepts']),
+                      'unmapped queries with a published pose (false accepts)'))
     if figures['pose_error']:
-        cards.append((f'{figures["pose_error"]["p50"]:.2f} m', 'median error of the poses'))
+        cards.append((f'{figures["pose_error"]["p50"]:.2f} m',
+                      'median position error of published poses'))
     return cards
 
 
-def _nearest(e: Evaluation) -> NDArray[np.int64]:
-    return np.array([int(poses.distance(e.places, pose).argmin()) for pose in e.estimated])
+def _percent(share: float | None) -> str:
+    return '-' if share is None else f'{share:.1%}'
 
 
-def _pictures(e: Evaluation, places: list[int]) -> tuple[list[str], dict[int, str]]:
-    """Return the JPEG pictures of all queries, and of some places by their number, in base64."""
-    jobs: list[tuple[Callable[[int], Picture | None], int]] = [
-        *((e.query_picture, q) for q in range(len(e))),
-        *((e.place_picture, place) for place in places)]
-    sampled = np.linspace(0, len(jobs) - 1, min(_SAMPLE, len(jobs))).astype(int)
-    some = [jpeg for read, number in (jobs[k] for k in sampled)
-            if (jpeg := _jpegs(read, number, HEIGHTS)) is not None]
-    mean = np.mean([[len(one) for one in jpeg] for jpeg in some], axis=0) if some else [0]
-    height = next((HEIGHTS[k] for k, each in enumerate(mean) if each * len(jobs) <= MOST_BYTES),
-                  HEIGHTS[-1])
+def _matches(evaluation: Evaluation) -> NDArray[np.int64]:
+    """Return the place (Q,) to show beside each query: nearest to its pose, or most similar."""
+    estimates = evaluation.estimates
+    if not evaluation.use_filter:
+        return estimates.candidates[:, 0]
+    return np.array([int(poses.distance(evaluation.references.poses, pose).argmin())
+                     for pose in estimates.poses])
+
+
+def _place_positions(evaluation: Evaluation) -> NDArray[np.float64]:
+    """Return where the map is drawn (N,2): in metres, or as query number and place number."""
+    if evaluation.metric:
+        return evaluation.references.poses[:, :2]
+    mapped = np.flatnonzero(evaluation.mapped)
+    return np.stack([mapped, evaluation.true_places[mapped]], axis=1).astype(np.float64)
+
+
+def _queries(evaluation: Evaluation, match: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return what the page says of each query; match (Q,) is the place shown beside it."""
+    estimates, names = evaluation.estimates, evaluation.references.names
+    errors, published = evaluation.errors, estimates.published
+    if evaluation.metric:
+        x, y = estimates.poses[:, :2].T
+    else:
+        x, y = np.arange(len(evaluation), dtype=np.float64), match.astype(np.float64)
+    return [{
+        'name': evaluation.query_names[q],
+        'x': round(float(x[q]), 2), 'y': round(float(y[q]), 2),
+        'confidence': round(float(estimates.confidence[q]), 4), 'published': bool(published[q]),
+        'right': bool(evaluation.right[q]), 'reason': estimates.reasons[q],
+        'match': int(match[q]), 'match_name': names[match[q]],
+        'similarity': _similarity(evaluation, q, match[q]),
+        'truth': int(true_place), 'truth_name': names[true_place] if true_place >= 0 else '',
+        'error': None if np.isnan(errors[q]) else round(float(errors[q]), 2)}
+        for q, true_place in enumerate(evaluation.true_places)]
+
+
+def _similarity(evaluation: Evaluation, query: int, place: int) -> float | None:
+    """Return the similarity of a query and a place; None when it is not among the candidates."""
+    ranks = np.flatnonzero(evaluation.estimates.candidates[query] == place)
+    if not len(ranks):
+        return None
+    return round(float(evaluation.estimates.similarity[query, ranks[0]]), 3)
+
+
+def _mistakes(evaluation: Evaluation) -> NDArray[np.int64]:
+    """Return the numbers of the wrong estimates that are most confident, the worst first."""
+    wrong = np.flatnonzero(~evaluation.right)
+    order = np.argsort(-evaluation.estimates.confidence[wrong], kind='stable')
+    return wrong[order][:_MOST_MISTAKES]
+
+
+def _images(evaluation: Evaluation, places: list[int]) -> tuple[list[str], dict[int, str]]:
+    """Return JPEG images in base64: of all queries, and of some places by their number."""
+    reads: list[Read] = [
+        *((evaluation.query_image, query) for query in range(len(evaluation))),
+        *((evaluation.references.image, place) for place in places)]
+    height = _affordable_height(reads)
     encoded = []
-    for read, number in tqdm(jobs, desc='report', unit='picture', disable=None):
-        jpeg = _jpegs(read, number, (height,))
-        encoded.append('' if jpeg is None else base64.b64encode(jpeg[0]).decode())
-    return encoded[:len(e)], dict(zip(places, encoded[len(e):], strict=True))
+    for read in tqdm(reads, desc='report', unit='image', disable=None):
+        jpegs = _jpegs(read, (height,))
+        encoded.append('' if jpegs is None else base64.b64encode(jpegs[0]).decode())
+    count = len(evaluation)
+    return encoded[:count], dict(zip(places, encoded[count:], strict=True))
 
 
-def _jpegs(read: Callable[[int], Picture | None], number: int, heights: tuple[int, ...]
-           ) -> list[bytes] | None:
-    """Return a picture as JPEG at some heights, never enlarged; None when there is none."""
+def _affordable_height(reads: Sequence[Read]) -> int:
+    """Return the greatest of HEIGHTS at which all images are likely to fit into MOST_BYTES."""
+    sampled = np.linspace(0, len(reads) - 1, min(_SAMPLE, len(reads))).astype(int)
+    sizes = [[len(jpeg) for jpeg in jpegs] for jpegs in (
+        _jpegs(reads[number], HEIGHTS) for number in sampled) if jpegs is not None]
+    if not sizes:
+        return HEIGHTS[0]
+    return next((height for height, size in zip(HEIGHTS, np.mean(sizes, axis=0), strict=True)
+                 if size * len(reads) <= MOST_BYTES), HEIGHTS[-1])
+
+
+def _jpegs(read: Read, heights: tuple[int, ...]) -> list[bytes] | None:
+    """Return an image as JPEG at some heights, never enlarged; None when there is none."""
+    load, number = read
     try:
-        picture = read(number)
+        rgb = load(number)
     except (ImageError, OSError):
         return None
-    if picture is None:
+    if rgb is None:
         return None
-    return [images.encode_jpeg(images.to_height(picture, min(height, len(picture))), _QUALITY)
+    return [images.encode_jpeg(images.to_height(rgb, min(height, len(rgb))), _QUALITY)
             for height in heights]
 
 
-def _over_distance(e: Evaluation, errors: NDArray[np.float64], given: NDArray[np.bool_]
-                   ) -> list[tuple[float, float, bool]]:
-    """Return (metres driven, error, whether right) of every pose whose truth is known."""
+def _errors_by_distance(evaluation: Evaluation) -> list[tuple[float, float, bool]]:
+    """Return (metres driven, error, whether right) of every published pose with known truth."""
+    errors = evaluation.errors
     known = np.isfinite(errors)
     if not known.any():
         return []
-    driven = np.zeros(len(e))
-    true = e.truth[known, :3]
+    driven = np.zeros(len(evaluation))
+    true = evaluation.true_poses[known, :3]
     driven[known] = np.concatenate([[0.0], np.linalg.norm(np.diff(true, axis=0), axis=1).cumsum()])
-    return [(round(float(driven[q]), 1), round(float(errors[q]), 2), bool(e.right[q]))
-            for q in np.flatnonzero(known & given)]
+    return [(round(float(driven[q]), 1), round(float(errors[q]), 2), bool(evaluation.right[q]))
+            for q in np.flatnonzero(known & evaluation.estimates.published)]
 
 
 def _histogram(milliseconds: NDArray[np.float64]) -> tuple[float, float, list[int]]:

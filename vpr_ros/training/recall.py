@@ -2,7 +2,7 @@
 Recall on a validation set, of whatever turns pictures into descriptors.
 
 What decides over checkpoints and over exports. The Localizer's own recall, frame by frame, is
-measured in offline/evaluate.py.
+measured in offline/evaluate_images.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `vpr inspect` tells of a map, a model and a bag."""
+"""What `vpr inspect` prints of a map, a model and a bag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import sha256
-from vpr_ros.offline.inspect import inspect
+from vpr_ros.offline.inspection import inspect
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def model(tmp_path):
 
 
 def test_a_map(tmp_path, model):
-    told = dict(inspect(write_map(tmp_path / 'map', model)))
-    assert told['places'] == COUNT
-    assert told['frames'] == 'base_link in map'
-    assert told['extent'] == '39.0 x 0.0 x 0.0 m'
-    assert told['spacing'] == '1.0 m asked, 1.00 m median'
-    assert told['index'] == (f'fp16, {DIMENSION} dimensions, finds the exact best for 100.0% of '
-                             'queries')
-    assert told['model'] == f'm.onnx {sha256(model)}'
-    assert told['session 0'] == f'map-drive (unknown), {COUNT} places'
-    assert told['thumbnails'] == 'yes'
+    printed = dict(inspect(write_map(tmp_path / 'map', model)))
+    assert printed['places'] == COUNT
+    assert printed['frames'] == 'base_link in map'
+    assert printed['extent'] == '39.0 x 0.0 x 0.0 m'
+    assert printed['spacing'] == '1.0 m requested, 1.00 m median'
+    assert printed['index'] == (f'fp16, {DIMENSION} dimensions, finds the exact nearest neighbour '
+                                'for 100.0% of queries')
+    assert printed['model'] == f'm.onnx {sha256(model)}'
+    assert printed['session 0'] == f'map-drive (unknown), {COUNT} places'
+    assert printed['thumbnails'] == 'yes'
 
 
 def test_a_map_of_one_place(tmp_path, model):
@@ -40,25 +40,25 @@ def test_a_map_of_one_place(tmp_path, model):
 
 
 def test_a_model(model):
-    told = dict(inspect(model))
-    assert told['sha256'] == sha256(model)
-    assert told['input'] == '64x48 RGB'
-    assert told['descriptor'] == f'{DIMENSION} dimensions'
-    assert told['aggregation'] == 'thumbnail'
+    printed = dict(inspect(model))
+    assert printed['sha256'] == sha256(model)
+    assert printed['input'] == '64x48 RGB'
+    assert printed['descriptor'] == f'{DIMENSION} dimensions'
+    assert printed['aggregation'] == 'thumbnail'
 
 
 def test_a_bag(tmp_path):
-    told = list(inspect(write_bag(tmp_path / 'drive.mcap')))
-    assert ('messages', 2 * COUNT) in told
-    assert ('duration', '7.80 s') in told
-    assert (str(COUNT), f'{IMAGES}  sensor_msgs/msg/Image') in told
+    printed = list(inspect(write_bag(tmp_path / 'drive.mcap')))
+    assert ('messages', 2 * COUNT) in printed
+    assert ('duration', '7.80 s') in printed
+    assert (str(COUNT), f'{IMAGES}  sensor_msgs/msg/Image') in printed
 
 
-def test_what_is_none_of_them_is_one_clear_error(tmp_path, model):
+def test_anything_else_is_one_clear_error(tmp_path, model):
     with pytest.raises(FileNotFoundError, match='nothing does not exist'):
         inspect(tmp_path / 'nothing')
     with pytest.raises(SourceError, match=r'no metadata\.yaml'):
-        list(inspect(write_folder(tmp_path / 'pictures', range(3))))
+        list(inspect(write_folder(tmp_path / 'images', range(3))))
     (tmp_path / 'text.onnx').write_text('text')
     with pytest.raises(ModelError, match='not an ONNX model'):
         list(inspect(tmp_path / 'text.onnx'))

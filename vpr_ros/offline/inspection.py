@@ -1,4 +1,4 @@
-"""Tell what a map, a model or a bag holds."""
+"""Inspect what a map, a model or a bag holds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def inspect(path: str | Path, *, verify: bool = False) -> Iterator[tuple[str, object]]:
     """
-    Yield what there is to say, as pairs of a name and a value.
+    Yield what a map, a model or a bag holds, as pairs of a name and a value.
 
-    With `verify` every byte of a map is checked first, whatever its size.
-    Raises FileNotFoundError, or what Encoder, PlaceMap or Bag raise for what `path` seems to be.
+    With `verify` every byte of a map is checked first, whatever its size. Raises
+    FileNotFoundError, or what Encoder, PlaceMap or Bag raise for what `path` seems to be.
     """
     path = Path(path)
     if not path.exists():
@@ -52,9 +52,9 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     yield 'frames', f'{manifest.child_frame_id} in {manifest.frame_id}'
     yield 'extent', ' x '.join(f'{side:.1f}' for side in high - low) + ' m'
     if len(steps):
-        yield 'spacing', f'{manifest.spacing} m asked, {np.median(steps):.2f} m median'
+        yield 'spacing', f'{manifest.spacing} m requested, {np.median(steps):.2f} m median'
     recall = '' if manifest.index == 'flat' or manifest.recall is None else (
-        f', finds the exact best for {manifest.recall:.1%} of queries')
+        f', finds the exact nearest neighbour for {manifest.recall:.1%} of queries')
     yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions{recall}'
     yield 'model', f'{manifest.model.name} {manifest.model.sha256}'
     for number, session in enumerate(manifest.sessions):

@@ -1,0 +1,130 @@
+"""
+Evaluate drives through a map: frames with true poses, or the output of `vpr replay`.
+
+Sets of images are evaluated in evaluate_images.py, scored in short in drive_score.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core import defaults
+from vpr_ros.core import metrics
+from vpr_ros.core import poses
+from vpr_ros.core.errors import SourceError
+from vpr_ros.offline.descriptors import describe_frames
+from vpr_ros.offline.evaluation import Evaluation
+from vpr_ros.offline.evaluation import nearest_right_places
+from vpr_ros.offline.evaluation import References
+from vpr_ros.offline.localise import localise
+from vpr_ros.offline.localise import ONE_DRIVE
+from vpr_ros.offline.replay import read_estimates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.sources import Source
+    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.offline.evaluation import Estimates
+    from vpr_ros.offline.localise import EvaluationOptions
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Tolerance:
+    """How far, in metres and in degrees, a right pose may be from the true one."""
+
+    metres: float
+    degrees: float
+
+    def __str__(self) -> str:
+        return f'{self.metres:g} m' + (f', {self.degrees:g} degrees' if self.degrees < 180 else '')
+
+    def accepts(self, estimated: Floats, true: Floats) -> NDArray[np.bool_]:
+        """Return which of the poses (...,7) are right, broadcast against the true ones."""
+        return np.asarray((poses.distance(estimated, true) <= self.metres)
+                          & (poses.angle(estimated, true) <= math.radians(self.degrees)))
+
+    def right_places(self, places: Floats, true: Floats) -> list[list[int]]:
+        """Return, for each true pose (Q,7), the places, of poses (N,7), that are right for it."""
+        right = []
+        for pose in true:
+            near = np.flatnonzero(poses.distance(places, pose) <= self.metres)
+            right.append(near[self.accepts(places[near], pose)].tolist())
+        return right
+
+
+def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
+                   options: EvaluationOptions = ONE_DRIVE, *,
+                   tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0
+                   ) -> Evaluation:
+    """
+    Evaluate a drive through a map: a source of frames with poses, a bag or a folder.
+
+    A pose is right within `tolerance` metres and `degrees` of the truth. There is no odometry: for
+    a drive with it, replay the bag and evaluate that. Raises SourceError when the source has no
+    frame, or its poses are in another frame of reference than the map's.
+    """
+    if source.frame_id != place_map.manifest.frame_id:
+        raise SourceError(f"{source.name}: its poses are in '{source.frame_id}', the map's in "
+                          f"'{place_map.manifest.frame_id}'")
+    within = _Tolerance(tolerance, degrees)
+    frames, descriptors, seconds = describe_frames(source, encoder)
+    estimates, located = localise(place_map, encoder, descriptors,
+                                  [frame.stamp for frame in frames], options, tolerance,
+                                  source.name)
+    return _evaluation(
+        place_map, estimates, np.array([frame.pose for frame in frames]), within,
+        query_names=tuple(frame.name for frame in frames),
+        query_image=lambda query: frames[query].load(),
+        min_confidence=options.min_confidence, use_filter=options.use_filter,
+        stage_seconds={**seconds, 'locate': located},
+        about={'map': f'{len(place_map)} places', 'drive': source.name, 'model': encoder.digest,
+               'compensate': str(options.compensate)})
+
+
+def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.PoseTrack, *,
+                    tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0,
+                    min_confidence: float = defaults.MIN_CONFIDENCE) -> Evaluation:
+    """
+    Evaluate the output of `vpr replay` by the true poses of that drive.
+
+    Frames without a true pose are left out. There is one candidate a frame, and no covariance.
+    Raises FileNotFoundError or SourceError for a folder that is not one of a replay, and
+    SourceError for a replay on another map, or when the truth covers none of its frames.
+    """
+    estimates = read_estimates(replayed)
+    if len(estimates) and estimates.candidates.max() >= len(place_map):
+        raise SourceError(f'{replayed} names place {estimates.candidates.max()}, the map has '
+                          f'{len(place_map)}: it was replayed on another map')
+    true_poses, known = poses.interpolate(truth, estimates.stamps)
+    if not known.any():
+        raise SourceError(f'the ground truth covers none of the frames of {replayed}')
+    estimates = estimates.take(np.flatnonzero(known))
+    return _evaluation(
+        place_map, estimates, true_poses[known], _Tolerance(tolerance, degrees),
+        query_names=tuple(f'{stamp / 1e9:.3f} s' for stamp in estimates.stamps),
+        query_image=lambda query: None, min_confidence=min_confidence, use_filter=True,
+        about={'replay': str(replayed), 'map': f'{len(place_map)} places',
+               'model': place_map.manifest.model.sha256})
+
+
+def _evaluation(place_map: PlaceMap, estimates: Estimates, true_poses: Floats, within: _Tolerance,
+                **rest: Any) -> Evaluation:
+    """Compare estimates with the true poses (Q,7); `rest` are the other fields of Evaluation."""
+    right_places = within.right_places(place_map.poses, true_poses)
+    names = tuple(f'place {number}' for number in range(len(place_map)))
+    return Evaluation(
+        estimates=estimates,
+        references=References(poses=place_map.poses, names=names, image=place_map.thumbnail),
+        true_poses=true_poses,
+        true_places=nearest_right_places(place_map.poses, true_poses, right_places),
+        ranks=metrics.first_right(estimates.candidates, right_places),
+        right=within.accepts(estimates.poses, true_poses), tolerance=str(within), **rest)
