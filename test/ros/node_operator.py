@@ -104,7 +104,7 @@ class Operator(node_process.Recorder):
     def state(self):
         return self.call(GetState, 'get_state').current_state.label
 
-    def set(self, **values):
+    def set_parameters(self, **values):
         """Set parameters; return why they were refused, '' if they were not."""
         answer = self.call(SetParameters, 'set_parameters', parameters=[
             Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])

@@ -39,7 +39,7 @@ def test_a_model_that_crashes_can_be_configured_again(site, unconfigured):
     node = unconfigured
     model = write_thumbnail_model(site / 'fragile.onnx', fragile=True)
     write_map(site / 'fragile-map', model)
-    assert node.set(map=str(site / 'fragile-map'), model=str(model)) == ''
+    assert node.set_parameters(map=str(site / 'fragile-map'), model=str(model)) == ''
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     node.connect()
@@ -57,7 +57,7 @@ def test_a_model_that_crashes_can_be_configured_again(site, unconfigured):
 
 @pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is there')
 def test_a_transform_needs_tf2(site, unconfigured):
-    assert unconfigured.set(map=str(site / 'map'), publish_tf=True) == ''
+    assert unconfigured.set_parameters(map=str(site / 'map'), publish_tf=True) == ''
     assert not unconfigured.change(CONFIGURE)
     assert 'publish_tf needs tf2_ros' in unconfigured.status()['message']
 
@@ -65,7 +65,7 @@ def test_a_transform_needs_tf2(site, unconfigured):
 def test_an_active_node_has_a_bond_with_nav2s_lifecycle_manager(site, unconfigured):
     bondpy = pytest.importorskip('bondpy.bondpy', reason='bondpy is not installed')
     formed, broken = [], []
-    assert unconfigured.set(map=str(site / 'map')) == ''
+    assert unconfigured.set_parameters(map=str(site / 'map')) == ''
     assert unconfigured.change(CONFIGURE)
     bond = bondpy.Bond(unconfigured.node, 'bond', 'vpr_localizer',
                        on_broken=lambda: broken.append(1), on_formed=lambda: formed.append(1))
@@ -85,7 +85,7 @@ def test_it_goes_through_its_states_and_back(site, unconfigured):
     assert node.state() == 'unconfigured'
     assert not node.call(Trigger, 'relocalize').success
     assert not node.call(Trigger, 'reload_map').success
-    assert node.set(map=str(site / 'map')) == ''
+    assert node.set_parameters(map=str(site / 'map')) == ''
     for _ in range(2):
         assert node.change(CONFIGURE)
         assert node.state() == 'inactive'
@@ -118,7 +118,7 @@ def test_why_configure_failed_is_reported_and_can_be_corrected(site, unconfigure
             ({'model': str(site / 'cut.onnx')}, 'cut.onnx cannot be loaded'),
             ({'model': str(site / 'none.onnx')}, 'none.onnx: no such model file'),
             ({'provider': 'tensorrt'}, "'tensorrt' does not load here")):
-        assert node.set(**{**good, 'provider': 'cpu', **values}) == ''
+        assert node.set_parameters(**{**good, 'provider': 'cpu', **values}) == ''
         assert not node.change(CONFIGURE)
         errors = [line for line in node.log.read_text().splitlines() if '[ERROR]' in line]
         assert why in errors[-1]
@@ -128,7 +128,7 @@ def test_why_configure_failed_is_reported_and_can_be_corrected(site, unconfigure
     assert "'tensorrt' does not load here" in status['message']
     assert 'Traceback' not in node.log.read_text()
 
-    assert node.set(**good, provider='auto') == ''
+    assert node.set_parameters(**good, provider='auto') == ''
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     node.connect()

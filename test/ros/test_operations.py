@@ -226,14 +226,14 @@ def test_min_confidence_takes_effect_at_once(fresh):
         for place in range(10):
             fresh.localise(frame(place))
         fresh.pose_at(stamp(9))
-        assert fresh.set(min_confidence=1.0) == ''
+        assert fresh.set_parameters(min_confidence=1.0) == ''
         fresh.localise(frame(10))
-        assert fresh.set(min_confidence=0.0) == ''
+        assert fresh.set_parameters(min_confidence=0.0) == ''
         fresh.localise(frame(11))
         fresh.pose_at(stamp(11))
         assert messages.stamp_ns(fresh.poses[-2].header) == stamp(9)
     finally:
-        fresh.set(min_confidence=0.5)
+        fresh.set_parameters(min_confidence=0.5)
 
 
 def test_initialpose_is_accepted_only_in_the_frame_of_the_map(site, fresh):
@@ -255,10 +255,10 @@ def test_initialpose_is_accepted_only_in_the_frame_of_the_map(site, fresh):
 
 def test_top_k_takes_effect_at_once(fresh):
     try:
-        assert fresh.set(top_k=3) == ''
+        assert fresh.set_parameters(top_k=3) == ''
         assert len(fresh.localise(frame(0))['place']) == 3
     finally:
-        fresh.set(top_k=10)
+        fresh.set_parameters(top_k=10)
 
 
 @pytest.mark.parametrize(('values', 'why'), [
@@ -266,12 +266,12 @@ def test_top_k_takes_effect_at_once(fresh):
     ({'top_k': 0}, 'range'), ({'min_confidence': -0.5}, 'range'), ({'threads': 2}, 'clean up'),
 ])
 def test_parameters_that_cannot_be_taken_are_refused(fresh, values, why):
-    assert why in fresh.set(**values)
+    assert why in fresh.set_parameters(**values)
 
 
 def test_a_new_map_replaces_the_old_one_only_if_it_can_be_used(site, fresh):
     def reload(path):
-        assert fresh.set(map=str(path)) == ''
+        assert fresh.set_parameters(map=str(path)) == ''
         answer = fresh.call(Trigger, 'reload_map')
         return answer.success, answer.message
 

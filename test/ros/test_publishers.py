@@ -138,8 +138,8 @@ def test_poses_and_initialpose_are_as_nav2_and_amcl_require(site, unconfigured):
     node, started = unconfigured, []
     subscription = node.subscribe('geometry_msgs/msg/PoseWithCovarianceStamped', '/start_here',
                                   started.append)
-    assert node.set(map=str(site / 'map'), flat=True, non_negative_covariance=True,
-                    initialpose_topic='/start_here') == ''
+    assert node.set_parameters(map=str(site / 'map'), flat=True, non_negative_covariance=True,
+                               initialpose_topic='/start_here') == ''
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     node.connect()
