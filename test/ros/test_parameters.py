@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 import time
 
@@ -21,6 +22,7 @@ from small_drive import picture
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
+from vpr_ros.localization.localizer import Localizer
 from vpr_ros.ros.node import LocalizerNode
 from vpr_ros.ros.parameters import PARAMETERS
 from vpr_ros.ros.run import main
@@ -97,6 +99,12 @@ def test_every_parameter_is_declared_with_its_meaning_and_range(start):
             [parameter.bounds] if parameter.bounds else [])
         for choice in parameter.choices:
             assert choice in descriptor.additional_constraints
+
+
+def test_every_option_of_the_localizer_is_a_live_parameter():
+    arguments = inspect.signature(Localizer).parameters
+    assert [parameter.attribute for parameter in PARAMETERS if parameter.live] == [
+        name for name in arguments if name not in ('encoder', 'place_map')]
 
 
 @pytest.mark.parametrize(('name', 'value', 'reason'), [
