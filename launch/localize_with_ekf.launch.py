@@ -1,7 +1,7 @@
 """
-Start the localiser and a filter that fuses its poses with wheel odometry.
+Start the localiser and an EKF that fuses its poses with wheel odometry: docs/navigation.md.
 
-The arguments are those of localize.launch.py and the ones declared here; docs/navigation.md.
+The arguments are those of localize.launch.py and the ones declared here.
 """
 
 from pathlib import Path
@@ -22,14 +22,15 @@ def generate_launch_description() -> LaunchDescription:
     odom_topic = ParameterValue(LaunchConfiguration('odom_topic'), value_type=str)
     use_sim_time = ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)
     return LaunchDescription([
-        # Once more, for it has no default: an include wants to be handed such a one.
+        # Declared again: an argument without a default has to be passed to the included file.
         DeclareLaunchArgument('map', description='Directory of the map'),
         DeclareLaunchArgument('ekf_params_file', default_value=str(share / 'config' / 'ekf.yaml'),
-                              description='Parameters of the filter'),
-        # Not empty, as it is there: the two have to live in one time.
+                              description='YAML file with the parameters of the EKF'),
+        # Never empty, unlike in the included file: both nodes need the same clock.
         DeclareLaunchArgument('use_sim_time', default_value='false',
-                              description='Both follow /clock (true or false)'),
-        # What this declares (namespace, odom_topic) holds for the node below, too.
+                              description='Use /clock as the time of both nodes (true or '
+                                          'false)'),
+        # Its arguments (namespace, odom_topic) also apply to the node below.
         IncludeLaunchDescription(PythonLaunchDescriptionSource(
             str(share / 'launch' / 'localize.launch.py')),
             launch_arguments=[('map', LaunchConfiguration('map'))]),

@@ -1,5 +1,5 @@
 """
-Play a bag to the localiser and watch: `ros2 launch vpr_ros replay.launch.py bag:=B map:=M`.
+Play a bag to the localiser and show it: `ros2 launch vpr_ros replay.launch.py bag:=B map:=M`.
 
 The arguments are those of localize.launch.py and the ones declared here.
 """
@@ -19,19 +19,19 @@ from launch_ros.substitutions import ExecutableInPackage
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Return the description of the localiser, RViz and a player, in the time of the bag."""
+    """Return the description of the localiser, RViz and a player, on the clock of the bag."""
     share = Path(get_package_share_directory('vpr_ros'))
     return LaunchDescription([
         DeclareLaunchArgument('bag', description='Bag to play'),
-        # Once more, for it has no default: an include wants to be handed such a one.
+        # Declared again: an argument without a default has to be passed to the included file.
         DeclareLaunchArgument('map', description='Directory of the map'),
         DeclareLaunchArgument('rate', default_value='1.0',
-                              description='Times the recorded pace'),
+                              description='Playback speed, as a factor of the recorded one'),
         DeclareLaunchArgument('rviz', default_value='true', description='Open RViz'),
         DeclareLaunchArgument('rviz_config', default_value=str(share / 'config' / 'vpr.rviz'),
-                              description='What RViz shows'),
+                              description='RViz configuration file'),
         DeclareLaunchArgument('use_sim_time', default_value='true',
-                              description='Follow the clock of the bag'),
+                              description='Use the clock of the bag'),
         IncludeLaunchDescription(PythonLaunchDescriptionSource(
             str(share / 'launch' / 'localize.launch.py')),
             launch_arguments=[('map', LaunchConfiguration('map'))]),
@@ -39,8 +39,8 @@ def generate_launch_description() -> LaunchDescription:
              arguments=['-d', LaunchConfiguration('rviz_config')],
              parameters=[{'use_sim_time': True}], condition=IfCondition(
                  LaunchConfiguration('rviz'))),
-        # Not `ros2 bag play`: this one holds the first image back until somebody listens to it,
-        # and the localiser takes a second or two to load.
+        # Not `ros2 bag play`: this player waits for a subscriber before the first image, and the
+        # localiser takes a second or two to load.
         ExecuteProcess(cmd=[ExecutableInPackage('vpr', 'vpr_ros'), 'play',
                             LaunchConfiguration('bag'), '--rate', LaunchConfiguration('rate'),
                             '--wait', '1', '--wait-limit', '120'],

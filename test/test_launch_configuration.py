@@ -1,7 +1,7 @@
 """
-The launch files and what they load, where launch and robot_localization are not installed.
+The launch files and what they load, without launch and robot_localization.
 
-Read as text and as YAML: names, shapes and what belongs together. test/launch runs them.
+They are read as text and as YAML: names, shapes and consistency. test/launch runs them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATE = 15
 """x y z, roll pitch yaw, their rates, and ax ay az: robot_localization's order."""
 
 FILTER_PARAMETERS = {
-    # Those of ekf_node in robot_localization 3 (Humble to Kilted) that stand alone,
+    # Parameters of ekf_node in robot_localization 3 (Humble to Kilted),
     'frequency', 'sensor_timeout', 'two_d_mode', 'transform_time_offset', 'transform_timeout',
     'print_diagnostics', 'debug', 'debug_out_file', 'permit_corrected_publication', 'publish_tf',
     'publish_acceleration', 'map_frame', 'odom_frame', 'base_link_frame', 'world_frame',
@@ -30,7 +30,7 @@ FILTER_PARAMETERS = {
     'acceleration_limits', 'deceleration_limits', 'acceleration_gains', 'deceleration_gains',
     'dynamic_process_noise_covariance', 'process_noise_covariance', 'initial_state',
     'initial_estimate_covariance', 'disabled_at_startup',
-    # and those of one input: a topic, and what follows its name.
+    # and those of one input: a topic, and the same name with a suffix.
     'odom0', 'odom0_config', 'odom0_queue_size', 'odom0_differential', 'odom0_relative',
     'odom0_pose_rejection_threshold', 'odom0_twist_rejection_threshold',
     'pose0', 'pose0_config', 'pose0_queue_size', 'pose0_differential', 'pose0_relative',
@@ -41,7 +41,7 @@ FILTER_PARAMETERS = {
 def ekf():
     """Return the parameters in config/ekf.yaml."""
     document = yaml.safe_load((ROOT / 'config' / 'ekf.yaml').read_text())
-    assert list(document) == ['/**']  # whatever the node is called, in whatever namespace
+    assert list(document) == ['/**']  # any node name, any namespace
     return document['/**']['ros__parameters']
 
 
@@ -50,11 +50,11 @@ def arguments(path):
     return re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", path.read_text())
 
 
-def test_the_filter_knows_every_parameter_it_is_given(ekf):
+def test_the_filter_has_every_parameter_in_the_file(ekf):
     assert set(ekf) <= FILTER_PARAMETERS
 
 
-def test_what_the_filter_needs_to_take_the_poses_for_what_they_are(ekf):
+def test_the_filter_fuses_absolute_and_late_poses(ekf):
     assert (ekf['pose0_differential'], ekf['pose0_relative']) == (False, False)
     assert ekf['smooth_lagged_data']
     assert ekf['history_length'] >= 1
@@ -62,7 +62,7 @@ def test_what_the_filter_needs_to_take_the_poses_for_what_they_are(ekf):
     assert ekf['world_frame'] == ekf['map_frame'] != ekf['odom_frame']
 
 
-def test_position_and_heading_come_from_the_poses_and_speeds_from_the_wheels(ekf):
+def test_position_and_heading_come_from_the_poses_and_velocities_from_the_wheels(ekf):
     names = ['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'vx', 'vy', 'vz', 'vroll', 'vpitch', 'vyaw',
              'ax', 'ay', 'az']
     used = {kind: {name for name, on in zip(names, ekf[f'{kind}_config'], strict=True) if on}
@@ -70,27 +70,27 @@ def test_position_and_heading_come_from_the_poses_and_speeds_from_the_wheels(ekf
     assert used == {'pose0': {'x', 'y', 'yaw'}, 'odom0': {'vx', 'vy', 'vyaw'}}
 
 
-def test_the_filter_starts_so_unsure_that_the_first_pose_is_not_rejected(ekf):
+def test_the_initial_covariance_is_too_large_to_reject_the_first_pose(ekf):
     flat = ekf['initial_estimate_covariance']
-    # PyYAML and rcl read 1e6 as a word: it has to be written 1.0e+6.
+    # PyYAML and rcl read 1e6 as a string: it has to be written 1.0e+6.
     assert {type(value) for value in flat} == {float}
     covariance = np.reshape(flat, (STATE, STATE))
     np.testing.assert_array_equal(covariance, covariance.T)
     assert (np.diag(covariance) > 0).all()
-    first = np.array([700, -700, np.pi])  # as far off as it gets: on the map, looking backwards
+    first = np.array([700, -700, np.pi])  # the worst case: a corner of the map, facing backwards
     measured = [0, 1, 5]
     distance = np.sqrt(first @ np.linalg.solve(covariance[np.ix_(measured, measured)], first))
     assert distance < ekf['pose0_rejection_threshold']
 
 
-def test_the_filter_listens_to_the_topic_of_the_node(ekf):
+def test_the_filter_subscribes_to_the_topic_of_the_node(ekf):
     topics = (ROOT / 'docs' / 'messages.md').read_text()
     assert ekf['pose0'] == 'vpr_localizer/pose'
     assert '| `~/pose` | `geometry_msgs/msg/PoseWithCovarianceStamped` |' in topics
 
 
 @pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
-def test_a_launch_file_is_short_and_says_what_each_argument_is(path):
+def test_a_launch_file_is_short_and_describes_each_argument(path):
     source = path.read_text()
     tree = ast.parse(source)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -110,7 +110,7 @@ def test_the_arguments_of_a_launch_file_are_documented(path):
 
 
 @pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
-def test_what_a_launch_file_loads_is_there(path):
+def test_the_files_that_a_launch_file_loads_exist(path):
     folders = r"'(config|launch)' / '([\w.]+)'"
     loaded = re.findall(folders, path.read_text())
     assert loaded
@@ -120,7 +120,7 @@ def test_what_a_launch_file_loads_is_there(path):
 
 @pytest.mark.parametrize(('file', 'topic'), [
     ('vpr.rviz', r'Value: /(\w[\w/]+)'), ('foxglove.json', r'"/(\w[\w/]+)')])
-def test_what_shows_it_live_shows_topics_that_the_node_has(file, topic):
+def test_rviz_and_foxglove_show_topics_of_the_node(file, topic):
     topics = re.findall(topic, (ROOT / 'config' / file).read_text())
     documented = (ROOT / 'docs' / 'messages.md').read_text()
     assert topics

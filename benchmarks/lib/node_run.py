@@ -57,8 +57,8 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *,
     from vpr_ros.ros import node_process
     with Bag(bag_path) as bag:
         sent, seconds = bag.count(IMAGES), bag.duration / rate
-    recorder = node_process.play_to_node(bag_path, parameters, folder, frames=sent,
-                                         image_topic=IMAGES, rate=rate, limit=seconds + 60)
+    recorder = node_process.play_to_node(bag_path, parameters, folder, image_topic=IMAGES,
+                                         rate=rate, limit=seconds + 60)
     clouds = [messages.read_cloud(message) for message in recorder.candidates]
     return NodeRun(
         np.array([messages.stamp_ns(message.header) for message in recorder.candidates], np.int64),

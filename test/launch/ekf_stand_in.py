@@ -1,7 +1,7 @@
 """
-A program in place of robot_localization's ekf_node: it hands on every pose it is given.
+A stand-in for robot_localization's ekf_node that republishes every pose unfiltered.
 
-It takes the parameters, topics and qualities of service of that node, and filters nothing.
+It has the parameters, topics and qualities of service of that node.
 """
 
 from contextlib import suppress
@@ -19,14 +19,14 @@ value = {name: node.get_parameter(name).value for name in (
 out = node.create_publisher(Odometry, 'odometry/filtered', 10)
 
 
-def hand_on(message):
+def republish(message):
     filtered = Odometry(header=message.header, child_frame_id=value['base_link_frame'])
     filtered.header.frame_id = value['world_frame']
     filtered.pose = message.pose
     out.publish(filtered)
 
 
-node.create_subscription(PoseWithCovarianceStamped, value['pose0'], hand_on,
+node.create_subscription(PoseWithCovarianceStamped, value['pose0'], republish,
                          qos_profile_sensor_data)
 node.create_subscription(Odometry, value['odom0'], lambda message: None, qos_profile_sensor_data)
 with suppress(KeyboardInterrupt, ExternalShutdownException):

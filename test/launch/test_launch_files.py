@@ -2,7 +2,7 @@
 The launch files: the installed package starts, localises frames of a played bag, and ends.
 
 Needs a ROS 2 that has launch, which the wheels lack. Where robot_localization is missing, a filter
-that hands on every pose it is given stands in for it: what it is given is what is tried.
+that republishes every pose stands in for it: the tests are about its inputs.
 """
 
 # flake8: noqa: E402  (what imports launch comes after the check that it is there)
@@ -20,10 +20,10 @@ import time
 
 import pytest
 
-# Not `launch`: without it the folder launch/ of this package would pass for one.
+# Not `launch`: where it is missing, the folder launch/ of this package would be found instead.
 launch_ros = pytest.importorskip(
     'launch_ros', reason='no launch_ros, which the ROS 2 wheels lack: localize.launch.py is '
-                         'not tried')
+                         'not tested')
 colcon_core = pytest.importorskip('colcon_core')
 
 from ament_index_python.packages import get_package_prefix
@@ -53,19 +53,22 @@ from thumbnail_model import write_thumbnail_model
 from vpr_ros.io import messages
 from vpr_ros.ros import node_process
 from vpr_ros.ros.play import play
+from vpr_ros.ros.play import PlayOptions
 
 FIELDS = {ParameterType.PARAMETER_BOOL: 'bool_value',
           ParameterType.PARAMETER_INTEGER: 'integer_value',
           ParameterType.PARAMETER_STRING: 'string_value'}
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name('ekf_stand_in.py')
-LIMIT = 30.0
-"""Seconds after which something that has not happened will not."""
+LIMIT = 60.0
+"""Seconds after which an event that has not happened counts as missing."""
+
+PLAYING = PlayOptions(rate=5, topics=[IMAGES], wait_for_subscribers=1, wait_limit=LIMIT)
 
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
-    """Build the package, put it before any that is installed, and return its launch files."""
+    """Build the package, put it before an installed one, and return the folder of launch files."""
     folder = tmp_path_factory.mktemp('workspace')
     colcon = shutil.which('colcon', path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     built = subprocess.run(
@@ -82,7 +85,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def drive(tmp_path_factory):
-    """Return a model, a map of a drive that was made with it, and a bag of another such drive."""
+    """Return a model, a map of a drive built with it, and a bag of a second drive."""
     folder = tmp_path_factory.mktemp('drive')
     model = write_thumbnail_model(folder / 'model.onnx')
     return model, write_map(folder / 'map', model), write_bag(folder / 'again.mcap', noise=1)
@@ -90,7 +93,7 @@ def drive(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def ekf_node(tmp_path_factory):
-    """See to it that there is an ekf_node: robot_localization's, or one that stands in for it."""
+    """Provide an ekf_node: that of robot_localization, or the stand-in."""
     try:
         get_package_prefix('robot_localization')
     except PackageNotFoundError:
@@ -114,8 +117,8 @@ def launch(path, arguments, meanwhile, namespace='', codes=None):
     """
     Launch a file and shut down once `meanwhile` is done.
 
-    Returns the exit codes of launch and of the processes, and what `meanwhile` returned. Those of
-    the processes are put into `codes` as they end.
+    Returns the exit codes of launch and of the processes, and the result of `meanwhile`. The
+    codes of the processes are appended to `codes` as they end.
     """
     codes = [] if codes is None else codes
     running = Event()
@@ -131,7 +134,7 @@ def launch(path, arguments, meanwhile, namespace='', codes=None):
                 launch_arguments=[(name, str(value)) for name, value in arguments.items()])])]))
 
     def watch():
-        assert running.wait(LIMIT)  # before that, the shutdown would be lost
+        assert running.wait(LIMIT)  # an earlier shutdown would be lost
         try:
             return meanwhile()
         finally:
@@ -158,12 +161,16 @@ class Asker:
         self.node.destroy_node()
         self._context.try_shutdown()
 
-    def spin(self, seconds):
-        self._executor.spin_once(seconds)
+    def until(self, happened):
+        """Wait for an event that must happen."""
+        end = time.monotonic() + LIMIT
+        while not happened():
+            assert time.monotonic() < end, 'waited in vain'
+            self._executor.spin_once(0.05)
 
     def ask(self, kind, name, **request):
         client = self.node.create_client(kind, name)
-        assert client.wait_for_service(LIMIT), f'{name} never came'
+        assert client.wait_for_service(LIMIT), f'there is no {name}'
         answer = client.call_async(kind.Request(**request))
         self._executor.spin_until_future_complete(answer, LIMIT)
         assert answer.done(), f'{name} does not answer'
@@ -177,7 +184,7 @@ def test_it_localises_what_is_played_and_ends_cleanly(installed, drive):
         with node_process.Recorder() as recorder, Asker() as asker:
             assert recorder.wait(lambda: bool(recorder.maps), LIMIT), 'never active'
             state = asker.ask(GetState, '/vpr_localizer/get_state').current_state.label
-            play(bag, rate=5, topics=[IMAGES], wait_for_subscribers=1, wait_limit=LIMIT)
+            play(bag, PLAYING)
             assert recorder.wait(lambda: bool(recorder.poses), LIMIT), 'no pose'
             return state, recorder.poses[0]
 
@@ -189,12 +196,13 @@ def test_it_localises_what_is_played_and_ends_cleanly(installed, drive):
     assert (ended, codes) == (0, [0])
 
 
-def test_the_file_of_parameters_has_its_say_and_arguments_win_over_it(installed, drive, tmp_path):
+def test_arguments_override_the_file_of_parameters(installed, drive, tmp_path):
     model, place_map, _ = drive
-    own = tmp_path / 'own.yaml'
-    own.write_text('/**:\n  ros__parameters:\n'
-                   f'    map: /of/the/file\n    model: {model}\n    use_sim_time: true\n'
-                   '    autostart: true\n    image_transport: compressed\n    top_k: 3\n')
+    params_file = tmp_path / 'localize.yaml'
+    params_file.write_text('/**:\n  ros__parameters:\n'
+                           f'    map: /of/the/file\n    model: {model}\n'
+                           '    use_sim_time: true\n    autostart: true\n'
+                           '    image_transport: compressed\n    top_k: 3\n')
     node, names = '/robot/vpr_localizer', ['map', 'model', 'use_sim_time', 'autostart', 'top_k']
 
     def meanwhile():
@@ -205,7 +213,7 @@ def test_the_file_of_parameters_has_its_say_and_arguments_win_over_it(installed,
 
     ended, codes, (state, values) = launch(
         installed / 'localize.launch.py',
-        {'map': place_map, 'params_file': own, 'autostart': 'false'}, meanwhile,
+        {'map': place_map, 'params_file': params_file, 'autostart': 'false'}, meanwhile,
         namespace='robot')
     assert state == 'unconfigured'
     assert values == [str(place_map), str(model), True, False, 3]
@@ -214,28 +222,26 @@ def test_the_file_of_parameters_has_its_say_and_arguments_win_over_it(installed,
 
 @pytest.mark.parametrize('arguments', [{}, {'map': 'map', 'params_file': 'missing.yaml'}],
                          ids=['no map', 'params_file missing'])
-def test_nothing_starts_without_what_it_needs(installed, arguments):
+def test_nothing_starts_without_a_map_or_with_a_missing_params_file(installed, arguments):
     assert launch(installed / 'localize.launch.py', arguments, lambda: None) == (1, [], None)
 
 
-def test_what_it_takes_is_in_the_namespace_of_its_robot(installed, drive):
+def test_the_topics_in_are_in_the_namespace_of_the_robot(installed, drive):
     model, place_map, _ = drive
 
     def meanwhile():
         with Asker() as asker:
             asker.ask(GetState, '/robot/vpr_localizer/get_state')
-            node = asker.node
-            deadline = time.monotonic() + LIMIT
-            while time.monotonic() < deadline and not node.count_subscribers(
-                    '/robot/camera/image_raw'):
-                asker.spin(0.05)
-            return [node.count_subscribers(f'{robot}{topic}') for robot in ('/robot', '')
-                    for topic in ('/camera/image_raw', '/odom', '/initialpose')]
+            topics = ('/camera/image_raw', '/odom', '/initialpose')
+            asker.until(lambda: all(asker.node.count_subscribers(f'/robot{topic}')
+                                    for topic in topics))
+            return [asker.node.count_subscribers(f'{robot}{topic}') for robot in ('/robot', '')
+                    for topic in topics]
 
-    ended, codes, listeners = launch(
+    ended, codes, subscribers = launch(
         installed / 'localize.launch.py',
         {'map': place_map, 'model': model, 'namespace': 'robot'}, meanwhile)
-    assert listeners == [1, 1, 1, 0, 0, 0]
+    assert subscribers == [1, 1, 1, 0, 0, 0]
     assert (ended, codes) == (0, [0])
 
 
@@ -250,10 +256,9 @@ def test_the_filter_gets_the_poses_in_the_frames_of_the_map(installed, drive, ek
                 Odometry, f'{robot}/odometry/map', filtered.append, 10)
             values = asker.ask(GetParameters, f'{robot}/ekf_map/get_parameters',
                                names=['odom0', 'use_sim_time']).values
-            play(bag, rate=5, topics=[IMAGES], wait_for_subscribers=1, wait_limit=LIMIT)
-            deadline = time.monotonic() + LIMIT
-            while time.monotonic() < deadline and not filtered:
-                asker.spin(0.05)
+            asker.until(lambda: asker.node.count_subscribers(f'{robot}/vpr_localizer/pose'))
+            play(bag, PLAYING)
+            asker.until(lambda: filtered)
             return [getattr(value, FIELDS[value.type]) for value in values]
 
     ended, codes, values = launch(
@@ -267,21 +272,21 @@ def test_the_filter_gets_the_poses_in_the_frames_of_the_map(installed, drive, ek
     assert (ended, codes) == (0, [0, 0])
 
 
-def test_a_bag_is_played_once_the_node_listens(installed, drive):
+def test_a_bag_is_played_once_the_node_subscribes(installed, drive):
     model, place_map, bag = drive
     codes = []
 
     def meanwhile():
         with node_process.Recorder() as recorder:
             assert recorder.wait(lambda: bool(codes), LIMIT), 'still playing'
-            # Without the wait, a second of images would be gone, 25 of them.
+            # Without waiting, the images of more than a second would be lost: 12 of them.
             return recorder.wait(lambda: any(int(values.get('received', 0)) > COUNT - 10
-                                             for values in recorder.diagnostics), 10)
+                                             for values in recorder.diagnostics), LIMIT)
 
     ended, codes, received = launch(
         installed / 'replay.launch.py',
-        {'map': place_map, 'model': model, 'bag': bag, 'rate': 5, 'rviz': 'false',
-         'use_sim_time': 'false'},  # by the bag's clock, diagnostics would end with the bag
+        {'map': place_map, 'model': model, 'bag': bag, 'rate': 2.5, 'rviz': 'false',
+         'use_sim_time': 'false'},  # on the bag's clock, diagnostics would end with the bag
         meanwhile, codes=codes)
     assert received
     assert (ended, codes) == (0, [0, 0])

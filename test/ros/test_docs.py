@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 import re
+import time
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.ros import health
 from vpr_ros.ros.node import LocalizerNode
+from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.parameters import PARAMETERS
 import yaml
 
@@ -155,8 +157,14 @@ def test_every_diagnostic_value_and_stage_is_documented(site):
     state.failed('because')
     state.processed(estimate, {})
     assert set(state.values()) <= set(table)
-    stages = re.findall(r"'(\w+)': \w+ - \w+", inspect.getsource(LocalizerNode._localize))
-    assert {'encode', 'search', 'total'} < set(stages) <= set(table)
+    stages = re.findall(r"watch\.stage\('(\w+)'\)", inspect.getsource(Operations._localize))
+    assert {'encode', 'search'} < set(stages) < set(table)
+    watch = health.Stopwatch(time.perf_counter())
+    with watch.stage('encode'):
+        pass
+    watch.answered()
+    assert {'wait', 'total'} < set(watch.seconds) <= {*table, 'beside encode'}
+    assert '`beside encode`' in (DOCS / 'messages.md').read_text()
 
 
 def test_every_encoding_is_documented():

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 import time
 
@@ -21,11 +22,13 @@ from small_drive import picture
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
+from vpr_ros.localization.localizer import Localizer
 from vpr_ros.ros.node import LocalizerNode
 from vpr_ros.ros.parameters import PARAMETERS
 from vpr_ros.ros.run import main
 import yaml
 
+LIMIT = 60.0
 CONFIG = Path(__file__).resolve().parents[2] / 'config' / 'localize.yaml'
 
 
@@ -67,19 +70,22 @@ def refusal(node, **values):
     return '; '.join(result.reason for result in results if result.reason)
 
 
-def test_the_configuration_file_is_the_table_of_parameters():
+def test_the_configuration_file_has_every_parameter_with_its_default():
     listed = yaml.safe_load(CONFIG.read_text())['/**']['ros__parameters']
     assert list(listed.items()) == [(p.name, p.default) for p in PARAMETERS]
     assert [type(value) for value in listed.values()] == [type(p.default) for p in PARAMETERS]
 
 
-def test_every_line_of_the_configuration_file_has_a_comment():
+def test_every_parameter_in_the_configuration_file_has_its_description():
     lines = [line.strip() for line in CONFIG.read_text().splitlines()]
     for parameter in PARAMETERS:
         place = next(i for i, line in enumerate(lines) if line.startswith(f'{parameter.name}:'))
         assert lines[place - 1].startswith('# ')
         for choice in parameter.choices:
             assert choice in lines[place - 1]
+        begin = next(i for i in range(place, 0, -1) if not lines[i - 1].startswith('# '))
+        comment = ' '.join(line.removeprefix('# ') for line in lines[begin:place])
+        assert comment == parameter.description
 
 
 def test_every_parameter_is_declared_with_its_meaning_and_range(start):
@@ -93,6 +99,12 @@ def test_every_parameter_is_declared_with_its_meaning_and_range(start):
             [parameter.bounds] if parameter.bounds else [])
         for choice in parameter.choices:
             assert choice in descriptor.additional_constraints
+
+
+def test_every_option_of_the_localizer_is_a_live_parameter():
+    arguments = inspect.signature(Localizer).parameters
+    assert [parameter.attribute for parameter in PARAMETERS if parameter.live] == [
+        name for name in arguments if name not in ('encoder', 'place_map')]
 
 
 @pytest.mark.parametrize(('name', 'value', 'reason'), [
@@ -120,13 +132,13 @@ def test_a_value_of_another_type_is_refused(start, name, value):
         start(**{name: value})
 
 
-@pytest.mark.parametrize('given', ['top_k:=0', 'map:=2024', 'image_transport:=smoke'])
-def test_the_executable_tells_a_refusal_in_one_line(given, capsys):
-    assert main(['--ros-args', '-p', given]) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert len([line for line in told if line.startswith('vpr_localizer: ')]) == 1
-    assert given.split(':=')[0] in told[-1]
-    assert not any('Traceback' in line for line in told)
+@pytest.mark.parametrize('assignment', ['top_k:=0', 'map:=2024', 'image_transport:=smoke'])
+def test_the_executable_prints_a_refusal_in_one_line(assignment, capsys):
+    assert main(['--ros-args', '-p', assignment]) == 1
+    printed = capsys.readouterr().err.splitlines()
+    assert len([line for line in printed if line.startswith('vpr_localizer: ')]) == 1
+    assert assignment.split(':=')[0] in printed[-1]
+    assert not any('Traceback' in line for line in printed)
 
 
 def test_what_takes_effect_in_configure_is_refused_while_configured(start, site):
@@ -155,25 +167,25 @@ def test_the_order_of_transitions_is_kept(start, site):
     assert node.trigger_shutdown() == success
 
 
-def test_the_running_mean_outlasts_a_restart(start, site, tmp_path):
+def test_the_running_mean_is_preserved_over_a_restart(start, site, tmp_path):
     parameters = {**site, 'state_file': str(tmp_path / 'state')}
     first = start(**parameters)
     for trigger in (first.trigger_configure, first.trigger_activate):
         assert trigger() == TransitionCallbackReturn.SUCCESS
     for place in range(5):
-        first._localizer.localize(picture(place), stamp(place))
+        first.operations.localizer.localize(picture(place), stamp(place))
     assert first.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-    kept = first._localizer.state
+    saved = first.operations.localizer.state
 
     again = start(**parameters)
     again.trigger_configure()
     again.trigger_activate()
-    again._localizer.localize(picture(5), stamp(5))
-    assert again._localizer.state.weight == kept.weight + 1
+    again.operations.localizer.localize(picture(5), stamp(5))
+    assert again.operations.localizer.state.weight == saved.weight + 1
     again.trigger_deactivate()
 
 
-def test_a_damaged_state_file_is_no_reason_to_stop(start, site, tmp_path):
+def test_a_damaged_state_file_is_ignored(start, site, tmp_path):
     (tmp_path / 'state').write_text('no state')
     node = start(**site, state_file=str(tmp_path / 'state'))
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -181,19 +193,20 @@ def test_a_damaged_state_file_is_no_reason_to_stop(start, site, tmp_path):
     node.trigger_deactivate()
 
 
-def test_what_takes_long_in_configure_is_in_the_diagnostics_at_once(start, context):
+def test_a_long_step_of_configure_is_published_in_diagnostics_at_once(start, context):
     node = start()
-    ear = rclpy.create_node('ear', context=context)
+    listener = rclpy.create_node('listener', context=context)
     executor = SingleThreadedExecutor(context=context)
-    executor.add_node(ear)
-    heard = []
-    ear.create_subscription(DiagnosticArray, '/diagnostics', heard.append, 10)
-    until = time.monotonic() + 10
-    while not node.count_subscribers('/diagnostics') and time.monotonic() < until:
+    executor.add_node(listener)
+    received = []
+    listener.create_subscription(DiagnosticArray, '/diagnostics', received.append, 10)
+    end = time.monotonic() + LIMIT
+    while not node.count_subscribers('/diagnostics'):
+        assert time.monotonic() < end
         executor.spin_once(timeout_sec=0.05)
-    while not any('building' in message.status[0].message for message in heard):
-        assert time.monotonic() < until
-        node._report('tensorrt: building the engine')  # the node itself does not spin
+    while not any('building' in message.status[0].message for message in received):
+        assert time.monotonic() < end
+        node._report_progress('tensorrt: building the engine')  # the node itself does not spin
         executor.spin_once(timeout_sec=0.2)
-    ear.destroy_node()
+    listener.destroy_node()
     executor.shutdown()

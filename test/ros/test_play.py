@@ -40,22 +40,23 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag import BagWriter
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.play import play
+from vpr_ros.ros.play import PlayOptions
 from vpr_ros.ros.play import with_ticks
 
 START = 1_700_000_000_000_000_000
 STEP = 20_000_000
 COUNT = 30
 IMAGE, ODOM = '/camera/image_raw', '/odom'
-LIMIT = 30.0
+LIMIT = 60.0
 
 PLAYER = """
 import json, sys
-from vpr_ros.ros.play import play
-arguments = json.loads(sys.argv[2])
+from vpr_ros.ros.play import play, PlayOptions
+options = PlayOptions(**json.loads(sys.argv[2]))
 def progress(done, total):
     if done == 1:
         print('started', flush=True)
-played = play(sys.argv[1], on_progress=progress, **arguments)
+played = play(sys.argv[1], options, on_progress=progress)
 print(json.dumps(played._asdict()), flush=True)
 """
 
@@ -64,7 +65,7 @@ def stamp(place):
     return START + place * STEP
 
 
-def picture(place):
+def random_image(place):
     return np.random.default_rng(place).integers(0, 256, (48, 64, 3), np.uint8)
 
 
@@ -76,7 +77,8 @@ def drive(tmp_path_factory):
             pose = np.array([place, 0, 0, 0, 0, 0, 1], np.float64)
             bag.write(ODOM, messages.odometry(bag.types, stamp(place), 'odom', 'base_link', pose,
                                               np.array([1.0, 0.0])), stamp(place))
-            bag.write(IMAGE, messages.image(bag.types, stamp(place), 'camera', picture(place)),
+            bag.write(IMAGE, messages.image(bag.types, stamp(place), 'camera',
+                                            random_image(place)),
                       stamp(place))
     return path
 
@@ -114,33 +116,33 @@ def spin_until(executor, done):
         executor.spin_once(timeout_sec=0.05)
 
 
-def player(path, **arguments):
-    return subprocess.Popen([sys.executable, '-c', PLAYER, str(path), json.dumps(arguments)],
+def player(path, **options):
+    return subprocess.Popen([sys.executable, '-c', PLAYER, str(path), json.dumps(options)],
                             stdout=subprocess.PIPE, text=True)
 
 
 def test_a_subscriber_gets_every_message_as_it_was_recorded(drive, listener):
-    got = {IMAGE: [], ODOM: [], '/clock': []}
+    received = {IMAGE: [], ODOM: [], '/clock': []}
     kinds = {IMAGE: messages.RAW_IMAGE, ODOM: 'nav_msgs/msg/Odometry',
              '/clock': 'rosgraph_msgs/msg/Clock'}
     for topic, kind in kinds.items():
-        listener.create_subscription(rclpy_types(kind), topic, got[topic].append, 100)
+        listener.create_subscription(rclpy_types(kind), topic, received[topic].append, 100)
     process = player(drive, wait_for_subscribers=dict.fromkeys((IMAGE, ODOM), 1),
                      wait_limit=LIMIT)
-    listener.spin_until(lambda: len(got[IMAGE]) == len(got[ODOM]) == COUNT)
+    listener.spin_until(lambda: len(received[IMAGE]) == len(received[ODOM]) == COUNT)
     output, _ = process.communicate(timeout=LIMIT)
 
     assert process.returncode == 0
     assert json.loads(output.splitlines()[-1]) == {
         'counts': {IMAGE: COUNT, ODOM: COUNT}, 'skipped': {}, 'complete': True}
     with Bag(drive) as bag:
-        for mine, (time_, recorded) in zip(got[IMAGE], bag.images(IMAGE), strict=True):
-            assert messages.stamp_ns(mine.header) == time_
-            assert mine.header.frame_id == recorded.header.frame_id
-            np.testing.assert_array_equal(messages.rgb(mine), messages.rgb(recorded))
+        for message, (time_, recorded) in zip(received[IMAGE], bag.images(IMAGE), strict=True):
+            assert messages.stamp_ns(message.header) == time_
+            assert message.header.frame_id == recorded.header.frame_id
+            np.testing.assert_array_equal(messages.rgb(message), messages.rgb(recorded))
         poses = bag.poses(ODOM).poses
-    np.testing.assert_array_equal([messages.pose_of(message) for message in got[ODOM]], poses)
-    ticks = [message.clock.sec * 10**9 + message.clock.nanosec for message in got['/clock']]
+    np.testing.assert_array_equal([messages.pose_of(message) for message in received[ODOM]], poses)
+    ticks = [message.clock.sec * 10**9 + message.clock.nanosec for message in received['/clock']]
     assert ticks == sorted(ticks)
     assert ticks[-1] <= stamp(COUNT - 1)
 
@@ -164,7 +166,7 @@ def test_a_loop_goes_on_until_it_is_stopped(drive):
         if done == total + 3:
             stop.set()
 
-    played = play(drive, loop=True, rate=50, stop=stop, on_progress=progress)
+    played = play(drive, PlayOptions(loop=True, rate=50), stop=stop, on_progress=progress)
     assert sum(played.counts.values()) == total + 3
     assert not played.complete
 
@@ -172,7 +174,7 @@ def test_a_loop_goes_on_until_it_is_stopped(drive):
 @pytest.mark.parametrize('rate', [2.0, 20.0])
 def test_it_takes_no_less_time_than_the_recording(drive, rate):
     begin = time.monotonic()
-    assert play(drive, rate=rate, topics=[ODOM]).counts == {ODOM: COUNT}
+    assert play(drive, PlayOptions(rate=rate, topics=[ODOM])).counts == {ODOM: COUNT}
     assert time.monotonic() - begin >= (COUNT - 1) * STEP / 1e9 / rate
 
 
@@ -188,15 +190,15 @@ def test_latched_topics_and_image_reliability_keep_their_quality_of_service(tmp_
         first = writer.add_connection('/info', info.__msgtype__, typestore=store,
                                       offered_qos_profiles=[latched])
         writer.write(first, START, store.serialize_cdr(info, info.__msgtype__))
-        image = messages.image(types, START, 'camera', picture(0))
+        image = messages.image(types, START, 'camera', random_image(0))
         second = writer.add_connection(IMAGE, image.__msgtype__, typestore=store)
         # An hour later: nothing but `stop` ends this playing.
         writer.write(second, START + 3600 * 10**9, store.serialize_cdr(image, image.__msgtype__))
 
     stop, started, got = Event(), Event(), []
-    thread = Thread(target=play, args=(path,), kwargs={
-        'stop': stop, 'clock': False, 'image_reliability': 'best_effort',
-        'on_progress': lambda done, total: started.set()})
+    options = PlayOptions(clock=False, image_reliability='best_effort')
+    thread = Thread(target=play, args=(path, options), kwargs={
+        'stop': stop, 'on_progress': lambda done, total: started.set()})
     thread.start()
     try:
         assert started.wait(LIMIT)
@@ -216,19 +218,19 @@ def test_latched_topics_and_image_reliability_keep_their_quality_of_service(tmp_
 
 def test_it_gives_up_when_nobody_subscribes(drive):
     with pytest.raises(VprError, match=r'0 of 1 subscribers after 0\.1 s'):
-        play(drive, wait_for_subscribers=1, wait_limit=0.1)
+        play(drive, PlayOptions(wait_for_subscribers=1, wait_limit=0.1))
 
 
 def test_what_cannot_be_played_is_refused(drive, tmp_path):
     with pytest.raises(SourceError, match=r"no topic '/x'.*/camera/image_raw"):
-        play(drive, topics=['/x'])
+        play(drive, PlayOptions(topics=['/x']))
     with pytest.raises(SourceError, match='does not exist'):
         play(tmp_path / 'nothing')
     for rate in (0.0, -1.0, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='rate'):
-            play(drive, rate=rate)
+            play(drive, PlayOptions(rate=rate))
     with pytest.raises(ValueError, match='/odom is not played'):
-        play(drive, topics=[IMAGE], wait_for_subscribers={ODOM: 1})
+        play(drive, PlayOptions(topics=[IMAGE], wait_for_subscribers={ODOM: 1}))
 
 
 def test_topics_of_unknown_types_are_left_out_with_the_reason(tmp_path):
@@ -247,7 +249,7 @@ def test_topics_of_unknown_types_are_left_out_with_the_reason(tmp_path):
     assert played.skipped == {'/thing': 'acme_robot/msg/Thing is not installed here',
                               '/clock': 'the player publishes its own'}
     with pytest.raises(SourceError, match=r'nothing to play.*acme_robot'):
-        play(tmp_path / 'bag', topics=['/thing'])
+        play(tmp_path / 'bag', PlayOptions(topics=['/thing']))
 
 
 def test_the_clock_ticks_before_and_between_the_messages():

@@ -110,10 +110,11 @@ def add_play(commands: Commands) -> None:
 
 def _run_play(options: argparse.Namespace) -> int:
     from vpr_ros.ros.play import play
-    played = play(options.bag, rate=options.rate, topics=options.topics, loop=options.loop,
-                  clock=options.clock, wait_for_subscribers=options.wait,
-                  wait_limit=options.wait_limit,
-                  image_reliability='best_effort' if options.best_effort else 'reliable')
+    from vpr_ros.ros.play import PlayOptions
+    played = play(options.bag, PlayOptions(
+        rate=options.rate, topics=options.topics, loop=options.loop, clock=options.clock,
+        wait_for_subscribers=options.wait, wait_limit=options.wait_limit,
+        image_reliability='best_effort' if options.best_effort else 'reliable'))
     for topic, count in played.counts.items():
         print(f'{count:>8}  {topic}')
     for topic, reason in played.skipped.items():

@@ -114,7 +114,7 @@ def _play(play_to_node: Callable[..., Recorder], bag: Path, map_path: Path, mode
     parameters = {'map': map_path, **({'model': Path(model)} if model else {})}
     with tqdm(total=frames, desc='localised', unit='frame', disable=None) as bar:
         recorder = play_to_node(
-            bag, parameters, output, frames=frames, image_topic=IMAGES,
+            bag, parameters, output, image_topic=IMAGES,
             topics=(IMAGES, ODOMETRY), rate=PLAY_RATE,
             progress=lambda count: bar.update(count - bar.n))
     latest = recorder.diagnostics[-1]

@@ -1,4 +1,4 @@
-"""The heartbeat that nav2's lifecycle manager wants of an active node, where bondpy is there."""
+"""The bond that nav2's lifecycle manager keeps with an active node, where bondpy is installed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _TIMEOUT = 4.0
-"""Seconds after which nav2's nodes give their manager up."""
+"""Seconds without a heartbeat after which the bond counts as broken: nav2's own value."""
 
 
-def bonded(node: Node, period: float) -> Any:
+def start_bond(node: Node, period: float) -> Any:
     """
     Return a bond with a heartbeat every `period` seconds; None for 0, or without bondpy.
 
-    The manager looks for it on the topic `bond`, under the name of the node
+    The manager expects it on the topic `bond`, with the node's name as its id
     (nav2_util::LifecycleNode::createBond).
     """
     if not period:
@@ -32,12 +32,12 @@ def bonded(node: Node, period: float) -> Any:
     return bond
 
 
-def unbond(node: Node, bond: Any) -> None:
+def stop_bond(node: Node, bond: Any) -> None:
     """
-    Tell the manager that the bond is over, and free what it has of the node.
+    Break the bond, which the manager sees at once, and remove its parts from the node.
 
-    Its own `shutdown` destroys its subscription without a word to the node, whose executor then
-    fails.
+    Bond.shutdown is no alternative: it destroys the subscription without removing it from the
+    node, whose executor then fails.
     """
     bond.break_bond()
     with bond.lock:

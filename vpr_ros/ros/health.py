@@ -1,13 +1,14 @@
 """
-What the node counts and times, and how that reads in /diagnostics.
+What the node counts and times, and how /diagnostics shows it.
 
-Counting happens in two threads, each with counters of its own; reading is by a third.
+The executor's thread and the worker write, each to counters of its own; the executor's reads.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections import deque
+from contextlib import contextmanager
 import time
 from typing import Any
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import numpy as np
 from vpr_ros.io import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Mapping
 
     from vpr_ros.localization.estimate import Estimate
@@ -27,10 +29,16 @@ STALE_AFTER = 5.0
 """Seconds without a frame after which an active node is stale."""
 
 _WINDOW = 300
+"""Frames that the rate and the percentiles are taken over."""
 
 
 class Health:
-    """Counters and latencies of one node, since it was made."""
+    """
+    Counters and latencies of one node since it was created.
+
+    `last_failure` says why the last bad frame could not be used, '' before one;
+    `last_estimate` is that of the last frame since activation.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -41,13 +49,13 @@ class Health:
         self._active_since = time.monotonic()
 
     def activated(self) -> None:
-        """Start over waiting for frames."""
+        """Forget the frames before this activation, but not the counters."""
         self._active_since = time.monotonic()
         self._processed.clear()
         self.last_estimate = None
 
     def processed(self, estimate: Estimate, stages: Mapping[str, float]) -> None:
-        """Count a localised frame and keep the seconds that each stage took."""
+        """Count a localised frame and record the seconds that each stage took."""
         self.counts['processed'] += 1
         self.last_estimate = estimate
         self._processed.append(time.monotonic())
@@ -60,12 +68,12 @@ class Health:
         self.last_failure = why
 
     def rate(self) -> float:
-        """Return the frames localised per second, over the last ones."""
+        """Return the frames localised per second, over the last 300."""
         times = list(self._processed)
         return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
 
     def verdict(self) -> tuple[bytes, str]:
-        """Return the level and one line for a node that is active."""
+        """Return the level and the message of an active node."""
         now = time.monotonic()
         times = list(self._processed)  # once: another thread may clear it
         since = now - (times[-1] if times else self._active_since)
@@ -89,6 +97,31 @@ class Health:
         if self.last_failure:
             values['last failure'] = self.last_failure
         return values
+
+
+class Stopwatch:
+    """
+    The seconds that each stage of one frame takes, by name.
+
+    Made when the worker takes the frame, which the node received at `received`
+    (time.perf_counter); the time in between is the stage `wait`.
+    """
+
+    def __init__(self, received: float) -> None:
+        self.seconds = {'wait': time.perf_counter() - received}
+        self._received = received
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block as one stage."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - begin
+
+    def answered(self) -> None:
+        """Note that the pose is out: `total` since it was received, and that without `encode`."""
+        total = time.perf_counter() - self._received
+        self.seconds |= {'total': total, 'beside encode': total - self.seconds['encode']}
 
 
 def diagnostics(types: messages.Types, stamp: int, name: str, hardware_id: str, level: bytes,

@@ -1,4 +1,4 @@
-"""What lies between the callbacks and the worker: the newest frame, and the latest odometry."""
+"""What the callbacks leave for the worker: the newest frame and the latest odometry."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vpr_ros.io import messages
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WAIT = 0.05
-"""Seconds that an image waits for odometry as new as itself, on a robot that has any."""
+ODOMETRY_WAIT = 0.05
+"""Seconds that a frame waits for odometry as new as itself, on a robot that has any."""
 
-LAG = 500_000_000
-"""Nanoseconds that odometry may be older than the image."""
+MAX_ODOMETRY_AGE_NS = 500_000_000
+"""Age up to which odometry older than the frame is used for it."""
 
-_KEPT = 200
+_BUFFER_SIZE = 200
 
 
 class FrameSlot:
-    """Holds the newest message; one that was not taken in time is overwritten."""
+    """Holds the newest message; one that was not taken in time is replaced."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -34,7 +34,7 @@ class FrameSlot:
         self._closed = False
 
     def put(self, message: Any) -> bool:
-        """Leave a message; return whether it replaced one that nobody had taken."""
+        """Put a message in; return whether it replaced one that was not taken."""
         with self._condition:
             replaced = self._frame is not None
             self._frame = (message, time.perf_counter())
@@ -42,7 +42,11 @@ class FrameSlot:
         return replaced
 
     def take(self) -> tuple[Any, float] | None:
-        """Wait for a message and return it with the time it came; None once closed."""
+        """
+        Wait for a message and return it with the time (time.perf_counter) when it was put in.
+
+        Returns None once the slot is closed.
+        """
         with self._condition:
             self._condition.wait_for(lambda: self._frame is not None or self._closed)
             if self._closed:
@@ -51,7 +55,7 @@ class FrameSlot:
             return frame
 
     def close(self) -> bool:
-        """Send the one who waits away; return whether a message was left that nobody took."""
+        """End the waiting in `take`; return whether a message was left untaken."""
         with self._condition:
             self._closed = True
             self._condition.notify()
@@ -59,16 +63,16 @@ class FrameSlot:
 
 
 class OdometryBuffer:
-    """Keeps the last Odometry messages; written by one thread, read by another."""
+    """The poses of the last nav_msgs/Odometry messages; one thread writes, another reads."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._stamps: deque[int] = deque(maxlen=_KEPT)
-        self._poses: deque[NDArray[np.float64]] = deque(maxlen=_KEPT)
+        self._stamps: deque[int] = deque(maxlen=_BUFFER_SIZE)
+        self._poses: deque[NDArray[np.float64]] = deque(maxlen=_BUFFER_SIZE)
         self.frame_id = ''
 
     def put(self, message: Any) -> None:
-        """Keep a nav_msgs/Odometry; a stamp that goes back starts over. Bad poses are left out."""
+        """Add a nav_msgs/Odometry; a stamp that goes back clears the buffer first."""
         stamp = messages.stamp_ns(message.header)
         pose = messages.raw_pose(message)
         with self._condition:
@@ -84,18 +88,19 @@ class OdometryBuffer:
         """
         Return the pose (7,) at a stamp in ns, or None when odometry does not reach it.
 
-        Where there is odometry at all, waits a moment for what is on its way; what then is older
-        than the image, by half a second at most, is taken as it is: the next step makes up for it.
+        On a robot with odometry, waits up to ODOMETRY_WAIT for a pose as new as the stamp. Without
+        one, the latest is returned, up to MAX_ODOMETRY_AGE_NS old: the motion since then will be
+        part of the next frame's. Poses that are not finite are left out.
         """
         with self._condition:
             if not self._stamps:
                 return None
-            self._condition.wait_for(lambda: self._stamps[-1] >= stamp, WAIT)
-            stamps, every = list(self._stamps), list(self._poses)
-        # The two around the stamp tell all that the whole track would.
+            self._condition.wait_for(lambda: self._stamps[-1] >= stamp, ODOMETRY_WAIT)
+            stamps, recent = list(self._stamps), list(self._poses)
+        # The two messages around the stamp are enough to interpolate.
         after = bisect_left(stamps, stamp)
         around = slice(max(0, min(after, len(stamps) - 1) - 1), after + 1)
-        track = poses.track(stamps[around], np.array(every[around]))
-        if len(track.stamps) and 0 < stamp - track.stamps[-1] < LAG:
+        track = poses.track(stamps[around], np.array(recent[around]))
+        if len(track.stamps) and 0 < stamp - track.stamps[-1] < MAX_ODOMETRY_AGE_NS:
             return track.poses[-1]
         return poses.at(track, stamp)

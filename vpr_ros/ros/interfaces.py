@@ -1,4 +1,4 @@
-"""The message classes of the ROS 2 that is installed, for the builders in io/messages.py."""
+"""The message classes of the installed ROS 2, for the builders in io/messages.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
-Run the node as a process of its own, play a bag to it over DDS, and collect what it says.
+Run the node as a separate process, play a bag to it over DDS, and record what it publishes.
 
-For the demo, the benchmarks and the tests. A robot has no use for this.
+For the demo, the benchmarks and the tests; a robot does not need it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import packaged
 from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
 from vpr_ros.ros.interfaces import rclpy_types
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ START_LIMIT = 60.0
 
 
 def isolated_environment() -> dict[str, str]:
-    """Return the variables that keep this run's messages on this machine and to itself."""
+    """Return the variables that keep the messages of this run apart from other ROS 2 processes."""
     profile = str(packaged('config/fastdds.xml'))
     return {'ROS_DOMAIN_ID': str(1 + os.getpid() % 100),
             'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
@@ -51,7 +52,7 @@ def isolated_environment() -> dict[str, str]:
 
 @contextmanager
 def process(module: str, *arguments: str, log: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `python -m module arguments`; interrupt it at the end, and kill it if it stays."""
+    """Run `python -m module arguments`; at the end interrupt it, and kill it after 10 s."""
     with Path(log).open('wb') as file:
         running = subprocess.Popen([sys.executable, '-m', module, *arguments], stdout=file,
                                    stderr=subprocess.STDOUT)
@@ -68,15 +69,19 @@ def process(module: str, *arguments: str, log: str | Path) -> Iterator[subproces
 
 def node_arguments(parameters: Mapping[str, object], image_topic: str,
                    odometry_topic: str = '/odom') -> list[str]:
-    """Return the command-line arguments of a node that starts by itself."""
-    given = {**parameters, 'autostart': 'true'}
+    """Return the command-line arguments of a node that configures and activates itself."""
+    assigned = {**parameters, 'autostart': 'true'}
     return ['--ros-args', '-r', f'image:={image_topic}',
             '-r', f'image/compressed:={image_topic}', '-r', f'odom:={odometry_topic}',
-            *(part for name, value in given.items() for part in ('-p', f'{name}:={value}'))]
+            *(part for name, value in assigned.items() for part in ('-p', f'{name}:={value}'))]
 
 
 class Recorder:
-    """Subscribes to all that the node publishes. A context manager."""
+    """
+    Records all that the node publishes, message by message. A context manager.
+
+    `diagnostics` holds each status as a dictionary of its values, with `level` and `message`.
+    """
 
     def __init__(self) -> None:
         self.poses: list[Any] = []
@@ -110,9 +115,9 @@ class Recorder:
     def wait(self, happened: Callable[[], bool], limit: float,
              process: subprocess.Popen[bytes] | None = None) -> bool:
         """
-        Take messages until something has happened; return whether it has, within the limit.
+        Take messages until `happened()`; return whether that was within `limit` seconds.
 
-        Raises VprError when the process that it should come from has ended.
+        Raises VprError when `process`, which should send them, has ended.
         """
         end = time.monotonic() + limit
         while not happened():
@@ -125,9 +130,9 @@ class Recorder:
 
     def drive(self) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
         """
-        Return the stamps (N,) of all frames, poses (N,7), and which of them were published.
+        Return the stamps (N,) of all frames, poses (N,7), and which of them were published (N,).
 
-        A frame without a published pose has the position of its best candidate.
+        A frame without a published pose has the position of its best candidate instead.
         """
         published = {messages.stamp_ns(message.header): messages.pose_of(message)
                      for message in self.poses}
@@ -148,22 +153,25 @@ class Recorder:
                 **{pair.key: pair.value for pair in status.values}})
 
 
-def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path, *, frames: int,
+def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path, *,
                  image_topic: str, topics: Sequence[str] = (), rate: float = 1.0,
                  limit: float = 300.0, progress: Callable[[int], object] | None = None
                  ) -> Recorder:
     """
-    Play a bag to a node of its own and return, closed, the recorder with all that it said.
+    Play a bag to a node of its own; return the recorder, closed, with all that was published.
 
-    `frames` images are on `image_topic`, sent and taken reliably; `topics` are played, or all;
-    logs go to `folder`; `limit` is in seconds; `progress` gets the number of frames that came
-    back. Raises VprError when the node or the player fails, or when nothing comes back.
+    The images on `image_topic` are sent and received reliably; `topics` are played, or all; logs
+    go to `folder`; `limit` is in seconds; `progress` gets the number of frames localised so far.
+    Raises VprError when the node or the player fails, or when no frame is localised.
     """
+    with Bag(bag_path) as bag:
+        frames = bag.count(image_topic)
     os.environ.update(isolated_environment())
     node_log, player_log = folder / 'node.log', folder / 'play.log'
     with Recorder() as recorder, process(
-            'vpr_ros.ros.run', *node_arguments({**parameters, 'image_reliable': 'true'},
-                                                image_topic), log=node_log) as node:
+            'vpr_ros.ros.run',
+            *node_arguments({**parameters, 'image_reliable': 'true'}, image_topic),
+            log=node_log) as node:
         if not recorder.wait(lambda: bool(recorder.maps), START_LIMIT, node):
             raise VprError(f'the node did not start: {last_line(node_log)}')
         with process('vpr_ros.cli', 'play', str(bag_path), '--rate', str(rate), '--wait', '1',
@@ -176,17 +184,17 @@ def play_to_node(bag_path: Path, parameters: Mapping[str, object], folder: Path,
             recorder.wait(played, limit, node)
             if player.returncode != 0:
                 raise VprError(f'the bag was not played: {last_line(player_log)}')
-        # Until the last frames are through, and the diagnostics have counted them.
+        # The last frames may still be in the node, and diagnostics come once a second.
         recorder.wait(lambda: len(recorder.candidates) >= frames, 2, node)
         if not recorder.candidates:
-            raise VprError(f'nothing came back from the node: see {node_log}')
-        said = len(recorder.diagnostics)
-        if not recorder.wait(lambda: len(recorder.diagnostics) > said + 1, 5, node):
-            raise VprError(f'the node sends no diagnostics: see {node_log}')
+            raise VprError(f'the node localised no frame: see {node_log}')
+        count = len(recorder.diagnostics)
+        if not recorder.wait(lambda: len(recorder.diagnostics) > count + 1, 5, node):
+            raise VprError(f'the node publishes no diagnostics: see {node_log}')
     return recorder
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log, or where it is when it is empty."""
+    """Return the last line of a log, or its path when it is empty."""
     lines = log.read_text(errors='replace').strip().splitlines()
     return lines[-1] if lines else f'{log} is empty'

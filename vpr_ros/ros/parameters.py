@@ -1,7 +1,7 @@
 """
 The node's parameters: each name, default, meaning and range, once.
 
-config/localize.yaml and docs/parameters.md repeat them; a test holds the three together.
+config/localize.yaml and docs/parameters.md repeat them; tests compare the three.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ Value = str | bool | int | float
 @dataclass(frozen=True)
 class Parameter:
     """
-    One parameter of the node; `live` ones take effect at once, others at the next configure.
+    One parameter of the node.
 
-    `check` raises ValueError for a value that cannot be taken, where `choices` are not all.
+    `attribute` is the attribute of the Localizer that it sets, '' if it sets none: with one, it
+    takes effect on the next frame, without one at the next configure. `check` raises ValueError
+    for a value that cannot be taken, where more values than `choices` can.
     """
 
     name: str
@@ -37,11 +39,16 @@ class Parameter:
     description: str
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
-    live: bool = False
+    attribute: str = ''
     check: Callable[[Any], object] | None = None
 
+    @property
+    def live(self) -> bool:
+        """Whether a change takes effect on the next frame."""
+        return bool(self.attribute)
+
     def problem(self, value: Value) -> str:
-        """Return why `value` cannot be taken, '' if it can. ROS itself checks type and range."""
+        """Return why `value` cannot be taken, '' if it can; rclpy checks type and range."""
         if self.check is not None:
             try:
                 self.check(value)
@@ -55,44 +62,49 @@ class Parameter:
 PARAMETERS = (
     Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.'),
     Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.'),
-    Parameter('provider', 'auto', 'What runs the model: auto, or names with commas between; the '
-              'first that loads serves.', choices=('auto', *defaults.PROVIDERS),
+    Parameter('provider', 'auto', 'Runs the model: auto, or the first that loads of a list such '
+              'as tensorrt,cuda,openvino,cpu.', choices=('auto', *defaults.PROVIDERS),
               check=provider_names),
-    Parameter('threads', 0, 'Threads of the model on a CPU; 0 for one per core.', (0, 256)),
-    Parameter('engine_cache', '', 'Folder of the engines that configure builds; empty for '
+    Parameter('threads', 0, 'CPU threads for the model; 0 for one per core.', (0, 256)),
+    Parameter('engine_cache', '', 'Directory of the engines that configure builds; empty for '
               '~/.cache/vpr_ros/engines.'),
     Parameter('image_transport', 'raw', 'raw subscribes to `image`, compressed to '
               '`image/compressed`.', choices=('raw', 'compressed')),
-    Parameter('image_reliable', False, 'Ask for reliable delivery of images; false also takes '
-              'what a best-effort camera driver sends.'),
-    Parameter('top_k', defaults.TOP_K, 'Candidates published per frame.', (1, 1000), live=True),
+    Parameter('image_reliable', False, 'Subscribe to images with reliable QoS; false also '
+              'receives from best-effort camera drivers.'),
+    Parameter('top_k', defaults.TOP_K, 'Maximum number of candidates published per frame.',
+              (1, 1000), attribute='top_k'),
     Parameter('min_confidence', defaults.MIN_CONFIDENCE,
-              'A pose is published from this confidence on.', (0, 1), live=True),
+              'Minimum confidence at which a pose is published.', (0, 1),
+              attribute='min_confidence'),
     Parameter('correct_radius', defaults.CORRECT_RADIUS,
-              'Distance in metres within which a pose counts as right.', (0.01, 1000), live=True),
-    Parameter('compensate', True, 'Centre descriptors on the running mean of the drive, which '
-              'takes out season and light.', live=True),
-    Parameter('filter', True, 'Carry the belief from frame to frame (Bayes filter); false takes '
-              'each frame for itself.', live=True),
-    Parameter('max_speed', defaults.MAX_SPEED, 'Fastest that the robot drives, in m/s.',
-              (0.01, 1000), live=True),
-    Parameter('odometry_error', defaults.ODOMETRY_ERROR, 'Error of odometry, in metres per metre '
-              'driven (1 sigma).', (0.001, 1), live=True),
-    Parameter('flat', False, 'For robots on the ground: z, roll and pitch are zero, with a small '
+              'Position error in metres up to which a pose counts as correct.', (0.01, 1000),
+              attribute='correct_radius'),
+    Parameter('compensate', True, 'Subtract the running mean of the drive from its descriptors, '
+              'which removes the effect of season and light.', attribute='compensate'),
+    Parameter('filter', True, 'Track the belief from frame to frame (Bayes filter); false '
+              'localises each frame on its own.', attribute='use_filter'),
+    Parameter('max_speed', defaults.MAX_SPEED, 'Maximum speed of the robot in m/s.', (0.01, 1000),
+              attribute='max_speed'),
+    Parameter('odometry_error', defaults.ODOMETRY_ERROR, 'Error of odometry in metres per metre '
+              'driven (1 sigma).', (0.001, 1), attribute='odometry_error'),
+    Parameter('flat', False, 'For ground robots: publish zero z, roll and pitch, with a small '
               'variance.'),
-    Parameter('non_negative_covariance', False, 'Publish no negative covariance, which nav2 '
-              'refuses: variances grow by as much.'),
-    Parameter('initialpose_topic', '', 'Topic that gets the first trusted pose after each '
-              'activation and after each ~/relocalize (for AMCL); empty for none.'),
-    Parameter('publish_tf', False, 'Publish the transform from the map to the frame of odom; '
-              'needs odom, and nobody else who does.'),
-    Parameter('state_file', '', 'File that keeps the drive over a restart or a crash of the '
-              'node: its running mean, for seconds its place; empty for none.'),
+    Parameter('non_negative_covariance', False, 'Publish covariances without negative entries, '
+              'which nav2 rejects; variances grow accordingly.'),
+    Parameter('initialpose_topic', '', 'Topic that also gets the first trusted pose after each '
+              'activation and each ~/relocalize (for AMCL); empty for none.'),
+    Parameter('publish_tf', False, 'Publish the transform from the map to the odometry frame; '
+              'needs odom, and no other node may publish it.'),
+    Parameter('state_file', '', "File that preserves the drive's running mean and, for 10 s, "
+              'its position across a restart or crash; empty for none.'),
     Parameter('bond_heartbeat_period', 0.1, "Seconds between heartbeats to nav2's lifecycle "
-              'manager, where bondpy is installed; 0 for none.', (0, 10)),
-    Parameter('autostart', False, 'Configure and activate by itself at start; false under a '
-              'lifecycle manager.'),
+              'manager, if bondpy is installed; 0 for none.', (0, 10)),
+    Parameter('autostart', False, 'Configure and activate at startup; false under a lifecycle '
+              'manager.'),
 )
+
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
 def declare(node: Node) -> None:

@@ -1,7 +1,7 @@
 """
 Play a bag over rclpy, with /clock, for machines that have no `ros2 bag`.
 
-The messages go out as they were serialised; reading them from disk is bag.py's.
+The messages are published as they were serialised; bag.py reads them from disk.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
 from math import isfinite
 from pathlib import Path
@@ -37,70 +38,156 @@ from vpr_ros.ros.interfaces import rclpy_types
 
 _CLOCK = '/clock'
 _CLOCK_RATE = 100
-"""Hz, of the wall clock: finer than the 40 Hz of `ros2 bag play`, since stamps may lead by it."""
+"""Hz, by the wall clock. `ros2 bag play` has 40; stamps may be ahead of /clock by one period."""
 
 _DEPTH = 10
-_MOST_LATCHED = 1000
-_LAST_WORDS = 2.0
+_MAX_LATCHED_DEPTH = 1000
+_DRAIN_LIMIT = 2.0
 """Seconds that reliable subscribers get to acknowledge the last messages."""
 
 _POLL = 0.005
 
 
+@dataclass(frozen=True)
+class PlayOptions:
+    """
+    How a bag is played.
+
+    `rate`: times the recorded pace; `topics`: those to publish, None for all; `loop`: start again
+    at the end; `clock`: publish /clock; `wait_for_subscribers`: subscribers that each topic must
+    have before the first message is published, a number being for the image topics;
+    `wait_limit`: seconds that this may take, None for no limit. Raises ValueError for a rate that
+    is not positive.
+    """
+
+    rate: float = 1.0
+    topics: Sequence[str] | None = None
+    loop: bool = False
+    clock: bool = True
+    wait_for_subscribers: int | Mapping[str, int] = 0
+    wait_limit: float | None = None
+    image_reliability: Literal['reliable', 'best_effort'] = 'reliable'
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.rate) and self.rate > 0):
+            raise ValueError(f'rate must be a positive number, not {self.rate}')
+
+
 class Played(NamedTuple):
-    """What was published: messages by topic, topics left out and why, and whether all of it."""
+    """
+    What was published.
+
+    `counts`: messages by topic; `skipped`: why a topic was left out; `complete`: whether it got to
+    the end of the bag.
+    """
 
     counts: dict[str, int]
     skipped: dict[str, str]
     complete: bool
 
 
-def play(path: str | Path, *, rate: float = 1.0, topics: Sequence[str] | None = None,
-         loop: bool = False, clock: bool = True,
-         wait_for_subscribers: int | Mapping[str, int] = 0, wait_limit: float | None = None,
-         image_reliability: Literal['reliable', 'best_effort'] = 'reliable',
-         stop: Event | None = None,
+def play(path: str | Path, options: PlayOptions = PlayOptions(), *, stop: Event | None = None,
          on_progress: Callable[[int, int], None] | None = None) -> Played:
     """
-    Publish a bag's messages at the pace they were recorded at, times `rate`.
+    Publish a bag's messages at the pace they were recorded at, times `options.rate`.
 
-    `wait_for_subscribers` holds the first message back until each topic has so many subscribers;
-    a number goes for the image topics. `wait_limit` is in seconds. With `loop` it starts again at
-    the end, until `stop` is set or Ctrl-C, which end every playing early and cleanly. Topics
-    whose interfaces are not installed here are left out. `on_progress` gets the messages
-    published so far and those of the whole bag.
+    It ends at the end of the bag, and early when `stop` is set or on Ctrl-C. Topics whose
+    interfaces are not installed here are left out. `on_progress` gets the number of messages
+    published so far, and of those in the whole bag.
 
-    Raises SourceError for a bag that cannot be read or played, VprError when nobody subscribed
-    within `wait_limit`.
+    Raises SourceError for a bag that cannot be read or played, VprError when there are too few
+    subscribers after `wait_limit`.
     """
-    if not (isfinite(rate) and rate > 0):
-        raise ValueError(f'rate must be a positive number, not {rate}')
     stop = stop or Event()
     context = Context()
-    # Left to itself, rclpy would take Ctrl-C and close the context in the middle of a publish.
+    # rclpy's own handler would close the context on Ctrl-C, in the middle of a publish.
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         node = rclpy.create_node('vpr_player', context=context, start_parameter_services=False)
         with Bag(path) as bag:
-            types, skipped = _playable(bag, topics, clock)
-            publishers = {topic: node.create_publisher(
-                rclpy_types(kind), topic, _qos(bag, topic, kind, image_reliability))
-                for topic, kind in types.items()}
-            counts = dict.fromkeys(publishers, 0)
+            player = _Player(node, bag, options, on_progress)
             complete = False
             try:
-                _wait(publishers, _wanted(wait_for_subscribers, types), wait_limit, stop)
-                complete = _publish(bag, node, publishers, types, counts, rate=rate, loop=loop,
-                                    clock=clock, stop=stop, on_progress=on_progress)
-                _drain(publishers.values())
+                player.wait_for_subscribers(stop)
+                complete = player.run(stop)
+                player.drain()
             except KeyboardInterrupt:
                 pass
-            return Played(counts, skipped, complete)
+            return Played(player.counts, player.skipped, complete)
     finally:
         if node is not None:
             node.destroy_node()
         context.try_shutdown()
+
+
+class _Player:
+    """The publishers of an open bag's topics, and how much each has published."""
+
+    def __init__(self, node: Node, bag: Bag, options: PlayOptions,
+                 on_progress: Callable[[int, int], None] | None) -> None:
+        self._bag = bag
+        self._options = options
+        self._on_progress = on_progress
+        self._types, self.skipped = _playable(bag, options.topics, options.clock)
+        self._publishers: dict[str, Publisher] = {
+            topic: node.create_publisher(rclpy_types(kind), topic,
+                                         _qos(bag, topic, kind, options.image_reliability))
+            for topic, kind in self._types.items()}
+        self._clock = node.create_publisher(
+            rclpy_types('rosgraph_msgs/msg/Clock'), _CLOCK, _DEPTH) if options.clock else None
+        self._total = sum(bag.count(topic) for topic in self._publishers)
+        self.counts = dict.fromkeys(self._publishers, 0)
+
+    def wait_for_subscribers(self, stop: Event) -> None:
+        """Wait until every topic has the subscribers that the options ask for."""
+        limit = self._options.wait_limit
+        end = inf if limit is None else time.monotonic() + limit
+        required = _required_subscribers(self._options.wait_for_subscribers, self._types)
+        for topic, count in required.items():
+            publisher = self._publishers[topic]
+            while publisher.get_subscription_count() < count and not stop.is_set():
+                if time.monotonic() >= end:
+                    raise VprError(f'{topic} has {publisher.get_subscription_count()} of {count} '
+                                   f'subscribers after {limit:g} s: is the node running, with '
+                                   'this topic and in this ROS_DOMAIN_ID?')
+                # Humble's rclpy has no event for a matched subscriber.
+                stop.wait(_POLL)
+
+    def run(self, stop: Event) -> bool:
+        """Publish to the end of the bag, or in a loop; return False if `stop` ended it."""
+        while self._run_once(stop):
+            if not self._options.loop:
+                return True
+        return False
+
+    def _run_once(self, stop: Event) -> bool:
+        records = ((stamp, topic, data) for topic, kind, stamp, data in
+                   self._bag.raw(self._publishers) if kind == self._types[topic])
+        pace = 1e9 * self._options.rate
+        first, begin = None, time.monotonic()
+        for stamp, topic, data in with_ticks(records, round(pace / _CLOCK_RATE)):
+            first = stamp if first is None else first
+            due = begin + (stamp - first) / pace
+            if stop.wait(max(0.0, due - time.monotonic())):
+                return False
+            if topic is not None:
+                self._publish(topic, data)
+            elif self._clock is not None:
+                self._clock.publish(messages.clock(rclpy_types, stamp))
+        return True
+
+    def _publish(self, topic: str, data: bytes) -> None:
+        self._publishers[topic].publish(data)
+        self.counts[topic] += 1
+        if self._on_progress is not None:
+            self._on_progress(sum(self.counts.values()), self._total)
+
+    def drain(self) -> None:
+        """Let reliable subscribers take the last messages before the publishers are destroyed."""
+        end = time.monotonic() + _DRAIN_LIMIT
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
 
 
 def _playable(bag: Bag, topics: Sequence[str] | None, clock: bool
@@ -128,78 +215,32 @@ def _playable(bag: Bag, topics: Sequence[str] | None, clock: bool
 
 def _qos(bag: Bag, topic: str, kind: str, image_reliability: str) -> QoSProfile:
     if bag.is_latched(topic):
-        return QoSProfile(depth=min(max(1, bag.count(topic)), _MOST_LATCHED),
+        return QoSProfile(depth=min(max(1, bag.count(topic)), _MAX_LATCHED_DEPTH),
                           reliability=ReliabilityPolicy.RELIABLE,
                           durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    # A reliable publisher serves reliable and best-effort subscribers, the other only the latter.
+    # A reliable publisher also serves best-effort subscribers, a best-effort one only those.
     best_effort = kind in IMAGE_TYPES and image_reliability == 'best_effort'
     return QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT if best_effort
                       else ReliabilityPolicy.RELIABLE)
 
 
-def _wanted(subscribers: int | Mapping[str, int], types: Mapping[str, str]) -> dict[str, int]:
+def _required_subscribers(subscribers: int | Mapping[str, int], types: Mapping[str, str]
+                          ) -> dict[str, int]:
+    """Return how many subscribers to wait for, by topic."""
     if isinstance(subscribers, int):
         return {topic: subscribers for topic, kind in types.items() if kind in IMAGE_TYPES}
     for topic in subscribers:
         if topic not in types:
-            raise ValueError(f'{topic} is not played: nobody can be waited for there')
+            raise ValueError(f'{topic} is not played: it cannot be waited for')
     return dict(subscribers)
-
-
-def _wait(publishers: Mapping[str, Publisher], wanted: Mapping[str, int], limit: float | None,
-          stop: Event) -> None:
-    """Wait until every topic has the subscribers that are wanted."""
-    end = inf if limit is None else time.monotonic() + limit
-    for topic, count in wanted.items():
-        while publishers[topic].get_subscription_count() < count and not stop.is_set():
-            if time.monotonic() >= end:
-                raise VprError(f'{topic} has {publishers[topic].get_subscription_count()} of '
-                               f'{count} subscribers after {limit:g} s: is the node running, with '
-                               'this topic and in this ROS_DOMAIN_ID?')
-            # rclpy has no event for a matched subscriber that Humble knows too.
-            stop.wait(_POLL)
-
-
-def _publish(bag: Bag, node: Node, publishers: Mapping[str, Publisher],
-             types: Mapping[str, str], counts: dict[str, int], *, rate: float, loop: bool,
-             clock: bool, stop: Event, on_progress: Callable[[int, int], None] | None) -> bool:
-    """
-    Publish until the end of the bag, or with `loop` until `stop`; return whether it got there.
-
-    Counts into `counts`, which stays right when an exception ends it.
-    """
-    total = sum(bag.count(topic) for topic in publishers)
-    ticker = None
-    if clock:
-        ticker = node.create_publisher(rclpy_types('rosgraph_msgs/msg/Clock'), _CLOCK,
-                                       _DEPTH)
-    while True:
-        records = ((stamp, topic, data) for topic, kind, stamp, data in bag.raw(publishers)
-                   if kind == types[topic])
-        first, begin = None, time.monotonic()
-        for stamp, topic, data in with_ticks(records, round(1e9 * rate / _CLOCK_RATE)):
-            if first is None:
-                first = stamp
-            due = begin + (stamp - first) / (1e9 * rate)
-            if stop.wait(max(0.0, due - time.monotonic())):
-                return False
-            if topic is not None:
-                publishers[topic].publish(data)
-                counts[topic] += 1
-                if on_progress is not None:
-                    on_progress(sum(counts.values()), total)
-            elif ticker is not None:
-                ticker.publish(messages.clock(rclpy_types, stamp))
-        if not loop:
-            return True
 
 
 def with_ticks(records: Iterable[tuple[int, str, bytes]], period: int
                ) -> Iterator[tuple[int, str | None, bytes]]:
     """
-    Yield (time in ns, topic, message), and (time, None, b'') every `period` ns between them.
+    Yield (time in ns, topic, message), and a tick (time, None, b'') every `period` ns of them.
 
-    The ticks begin at the time of the first message, before it.
+    The first tick is at the time of the first message, and comes before it.
     """
     tick = None
     for stamp, topic, data in records:
@@ -208,10 +249,3 @@ def with_ticks(records: Iterable[tuple[int, str, bytes]], period: int
             yield tick, None, b''
             tick += period
         yield stamp, topic, data
-
-
-def _drain(publishers: Iterable[Publisher]) -> None:
-    """Let reliable subscribers take the last messages before the publishers go."""
-    end = time.monotonic() + _LAST_WORDS
-    for publisher in publishers:
-        publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))

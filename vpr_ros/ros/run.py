@@ -1,5 +1,5 @@
 """
-The node as a process: signals first, then all the rest.
+The node as a process: start, spin, and a clean end on a signal.
 
 What the node does is in node.py.
 """
@@ -18,9 +18,10 @@ def main(args: list[str] | None = None) -> int:
     """
     Run the node until SIGINT or SIGTERM; return 0, or 1 when a parameter is refused.
 
-    Signals wait until somebody can listen, and the node then stops while it can still tell others
-    that it does: rclpy's own handlers would shut its context down in the middle of a callback, and
-    a signal during the imports would be a traceback. A second one ends the process at once.
+    Signals are blocked until a thread waits for them, since one during the imports would end in a
+    traceback. They stop the node before its context is shut down, so that it can still publish:
+    rclpy's own handlers would shut the context down in the middle of a callback. A second signal
+    ends the process at once.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

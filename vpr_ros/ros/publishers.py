@@ -1,7 +1,7 @@
 """
-What the node publishes: an Estimate as the messages that its consumers want.
+What the node publishes: an Estimate as the messages that its consumers take.
 
-When a frame is localised, and on which map, is in node.py.
+When a frame is localised, and on which map, is in operations.py.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _POSE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
 _DEBUG_HEIGHT = 240
 
 
-class Outputs:
+class Publishers:
     """
     The publishers of a configured node.
 
-    `flat`: z, roll and pitch are zero, for robots on the ground; `non_negative`: no entry of the
-    covariance is below zero (poses.non_negative), as nav2 wants it; `initialpose_topic`: where the
-    first trusted pose goes, once, '' for nowhere; `publish_tf`: map -> odom through tf2. Raises
-    VprError when that is wanted and tf2_ros is missing.
+    `flat`: z, roll and pitch are zero, for ground robots; `non_negative`: no entry of the
+    covariance is below zero (poses.non_negative), as nav2 requires; `initialpose_topic`: also gets
+    the first trusted pose, '' for no such topic; `publish_tf`: map -> odom through tf2. Raises
+    VprError when `publish_tf` is set and tf2_ros is missing.
     """
 
     def __init__(self, node: LifecycleNode, *, flat: bool, non_negative: bool,
@@ -56,29 +56,34 @@ class Outputs:
                 raise VprError('publish_tf needs tf2_ros, which is not installed: '
                                'apt install ros-$ROS_DISTRO-tf2-ros-py') from error
             self._broadcaster = TransformBroadcaster(node)
+        # First, because a bad name raises: then no other publisher is left on the node.
+        self._initial = (self._publisher(_POSE, initialpose_topic, 1) if initialpose_topic
+                         else None)
         self._pose = self._publisher(_POSE, '~/pose', 10)
         self._confidence = self._publisher('std_msgs/msg/Float32', '~/confidence', 10)
         self._candidates = self._publisher(messages.CLOUD, '~/candidates', 10)
         self._belief = self._publisher(messages.CLOUD, '~/belief', 1)
         self._map = self._publisher(messages.CLOUD, '~/map', _LATCHED)
         self._debug = self._publisher(messages.COMPRESSED_IMAGE, '~/debug_image/compressed', 1)
-        self._initial = (self._publisher(_POSE, initialpose_topic, 1) if initialpose_topic
-                         else None)
-        self._told = False
+        self._initial_sent = False
 
     def close(self) -> None:
-        """Take the publishers off the node."""
+        """Remove the publishers from the node."""
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
         self._publishers = []
 
-    def tell_again(self) -> None:
+    def repeat_initial_pose(self) -> None:
         """Publish the next trusted pose on `initialpose_topic`, too."""
-        self._told = False
+        self._initial_sent = False
 
     def publish_pose(self, estimate: Estimate, localizer: Localizer,
                      odometry: tuple[str, NDArray[np.float64]] | None) -> None:
-        """Publish the pose of a frame; `odometry` is its frame and its pose (7,) at the stamp."""
+        """
+        Publish a trusted pose, and map -> odom if there is odometry for it.
+
+        `odometry` is the frame of odometry and its pose (7,) at the estimate's stamp.
+        """
         frame_id = localizer.place_map.manifest.frame_id
         pose, covariance = estimate.pose, estimate.covariance
         if self._flat:
@@ -88,17 +93,21 @@ class Outputs:
         message = messages.pose_with_covariance(rclpy_types, estimate.stamp, frame_id, pose,
                                                 covariance)
         self._pose.publish(message)
-        if self._initial is not None and not self._told:
+        if self._initial is not None and not self._initial_sent:
             self._initial.publish(message)
-            self._told = True
+            self._initial_sent = True
         if self._broadcaster is not None and odometry is not None:
-            odom, at = odometry
+            odom, odom_pose = odometry
             self._broadcaster.sendTransform(messages.transform(
-                rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, at)))
+                rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, odom_pose)))
 
-    def publish_rest(self, estimate: Estimate, modes: Candidates, localizer: Localizer,
-                     picture: NDArray[np.uint8]) -> None:
-        """Publish what else came of a frame, with a pose or without: `modes` of the belief."""
+    def publish_details(self, estimate: Estimate, modes: Candidates, localizer: Localizer,
+                        rgb: NDArray[np.uint8]) -> None:
+        """
+        Publish everything but the pose: what every frame gets, and what has a subscriber.
+
+        `modes` are those of the belief after the frame, `rgb` (H,W,3) is its image.
+        """
         frame_id = localizer.place_map.manifest.frame_id
         self._confidence.publish(messages.float32(rclpy_types, estimate.confidence))
         x, y, z = modes.poses[:, :3].T
@@ -110,28 +119,27 @@ class Outputs:
             self._belief.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id, {
                 'x': x, 'y': y, 'z': z, 'probability': localizer.belief}))
         if self._debug.get_subscription_count():
-            self._publish_debug(estimate, localizer, picture)
+            self._publish_debug(estimate, localizer, rgb)
 
     def publish_map(self, place_map: PlaceMap) -> None:
-        """Publish the places, for those who come late too."""
+        """Publish the places of a map, latched."""
         x, y, z = place_map.poses[:, :3].T
         self._map.publish(messages.cloud(
             rclpy_types, self._node.get_clock().now().nanoseconds, place_map.manifest.frame_id,
             {'x': x, 'y': y, 'z': z, 'session': place_map.sessions}))
 
     def _publish_debug(self, estimate: Estimate, localizer: Localizer,
-                       picture: NDArray[np.uint8]) -> None:
+                       rgb: NDArray[np.uint8]) -> None:
         try:
             match = localizer.place_map.thumbnail(int(estimate.candidates.places[0]))
-        except MapError as error:  # of no weight: the place was found by its descriptor
+        except MapError as error:  # harmless: localisation does not use thumbnails
             match = None
             self._node.get_logger().warning(f'debug image: {error}', throttle_duration_sec=5.0)
-        pictures = [picture] if match is None else [picture, match]
+        views = [rgb] if match is None else [rgb, match]
         caption = f'{estimate.confidence:.2f}'
         if estimate.reason is not None:
             caption += f' {estimate.reason.value}'
-        canvas = images.captioned(images.side_by_side(pictures, _DEBUG_HEIGHT),
-                                  caption,
+        canvas = images.captioned(images.side_by_side(views, _DEBUG_HEIGHT), caption,
                                   (0, 255, 0) if estimate.trusted else (255, 64, 0))
         self._debug.publish(messages.compressed_image(
             rclpy_types, estimate.stamp, localizer.place_map.manifest.frame_id, canvas))
