@@ -160,7 +160,7 @@ def test_a_place_with_one_picture_takes_part_and_is_named(tmp_path, caplog):
 def test_a_place_without_pictures_is_named(tmp_path):
     write(tmp_path / 'a' / '1.png')
     (tmp_path / 'nothing').mkdir()
-    with pytest.raises(SourceError, match='nothing has no pictures'):
+    with pytest.raises(SourceError, match='nothing has no images'):
         folders_of_places(tmp_path)
 
 

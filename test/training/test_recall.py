@@ -56,7 +56,7 @@ def test_what_has_no_recall_is_refused():
     values = np.eye(3, dtype=np.float32)
     with pytest.raises(ValueError, match='not finite'):
         recall_at(values * np.nan, values, [[0], [1], [2]])
-    with pytest.raises(ValueError, match='no query has a right place'):
+    with pytest.raises(ValueError, match='no query has a correct place'):
         recall_at(values, values, [[], [], []])
     with pytest.raises(ValueError, match='as many entries'):
         recall_at(values, values, [[0]])

@@ -148,7 +148,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
         # Reading and decoding go on here while the network is at the batches before.
         for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.pictures), batches,
-                                   depth=encoder.at_once + 1, threads=encoder.at_once):
+                                      depth=encoder.concurrency + 1, threads=encoder.concurrency):
             descriptors.append(future.result())
             stamps += batch.stamps
             places += batch.poses
