@@ -201,7 +201,7 @@ def test_pictures_that_a_pose_file_misses_are_named_and_left_out(tmp_path, caplo
     write_csv(folder / 'poses.csv', ['000.png', '002.png'], np.array([pose(0), pose(2)]))
     pictures = traverses([folder])
     assert len(pictures) == 2
-    assert 'no pose for 2 of 4 pictures' in caplog.text
+    assert 'no pose for 2 of 4 images' in caplog.text
     assert '001.png, 003.png' in caplog.text
 
 

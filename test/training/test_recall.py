@@ -84,7 +84,7 @@ def test_a_validation_set_is_read_and_measured(tmp_path):
 @pytest.mark.parametrize(('rows', 'message'), [
     ('a.png,z.png\n', 'names z.png, which is not'),
     ('c.png,a.png\n', 'names c.png, which is not'),
-    ('', 'lists no right answer'),
+    ('', 'lists no correct pair'),
 ])
 def test_a_ground_truth_that_does_not_fit_is_refused(tmp_path, rows, message):
     with pytest.raises(SourceError, match=message):

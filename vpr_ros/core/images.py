@@ -123,7 +123,7 @@ def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row_byte
     buffer = np.frombuffer(data, np.uint8)
     if step < row_bytes or len(buffer) < step * height:
         raise ImageError(f'{name} needs {height} rows of at least {row_bytes} bytes; got rows of '
-                         f'{step} bytes and {len(buffer)} bytes in total')
+                         f'{step} and {len(buffer)} bytes in total')
     return buffer[:step * height].reshape(height, step)[:, :row_bytes]
 
 

@@ -128,7 +128,7 @@ def open_engine(provider: str | Sequence[str], request: Request) -> Engine:
             if name != names[-1]:
                 request.report(f'{error}: trying the next provider')
     if errors:
-        # A provider that cannot run the model says more than one that is not there.
+        # The error of a provider that failed on the model is better than that of a missing one.
         raise next((error for error in reversed(errors)
                     if not isinstance(error, NotServingError)), errors[-1])
     requested = provider if isinstance(provider, str) else ','.join(provider)
