@@ -1,8 +1,8 @@
 """
-A small drive along a straight street, for tests: random textures, one a place, a metre apart.
+A small drive along a straight street, for tests: a random texture at each place, 1 m apart.
 
-Written as a bag or as a folder of pictures, and small enough to be made in milliseconds. What the
-thumbnail model sees of a place is like no other place.
+Written as a bag or a folder of images within milliseconds. The thumbnail model gives every place a
+distinct descriptor.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ IMAGES, POSES = '/camera/image_raw', '/ground_truth/pose'
 
 
 def stamp(place: int) -> int:
-    """Return when the drive was at a place, in ns."""
+    """Return the stamp of the drive at a place, in ns."""
     return START + place * STEP
 
 
 def pose(place: float) -> NDArray[np.float64]:
-    """Return the pose (7,) at a place."""
+    """Return the robot's pose at a place, float64 (7,)."""
     return np.array([place, 0, 0, 0, 0, 0, 1], np.float64)
 
 
 def picture(place: int, noise: int = 0) -> NDArray[np.uint8]:
-    """Return what a place looks like; another `noise` is another drive past it."""
+    """Return the image of a place, uint8 (H,W,3); each `noise` is a different drive past it."""
     blocks = np.random.default_rng(place).integers(40, 216, (6, 8, 3), np.uint8)
     scene = cv2.resize(blocks, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST).astype(np.int16)
     grain = np.random.default_rng([place, noise]).integers(-8, 9, scene.shape, np.int16)
@@ -54,21 +54,21 @@ def write_bag(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 
               compressed: bool = False, with_poses: bool = True, with_images: bool = True,
               frame_id: str = 'map') -> Path:
     """Write the drive as a rosbag2 and return its path."""
-    picture_message = messages.compressed_image if compressed else messages.image
+    image_message = messages.compressed_image if compressed else messages.image
     with BagWriter(path) as bag:
         for place in places:
             if with_poses:
                 bag.write(POSES, messages.pose_stamped(bag.types, stamp(place), frame_id,
                                                        pose(place)), stamp(place))
             if with_images:
-                bag.write(IMAGES, picture_message(bag.types, stamp(place), 'camera',
-                                                  picture(place, noise)), stamp(place))
+                bag.write(IMAGES, image_message(bag.types, stamp(place), 'camera',
+                                                picture(place, noise)), stamp(place))
     return path
 
 
 def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 0,
                  pose_file: str = '') -> Path:
-    """Write the drive's pictures, named by their places, and perhaps poses.csv or poses.tum."""
+    """Write the images of the drive, and their poses if `pose_file` is poses.csv or poses.tum."""
     path.mkdir(parents=True)
     places = list(places)
     names = [f'{place:03d}.png' for place in places]
@@ -84,13 +84,13 @@ def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int
 
 
 def write_map(path: Path, model: Path, places: Iterable[int] = range(COUNT)) -> Path:
-    """Write a map of the drive, made by the model, and return its path."""
+    """Write a map of the drive, built with the model, and return its path."""
     bag = write_bag(path.with_name(f'{path.name}-drive'), places)
     build_map([open_source(bag)], Encoder(model, 'cpu', 1)).save(path)
     return path
 
 
 def write_damaged(path: Path) -> Path:
-    """Write the first half of a picture's file."""
+    """Write the first bytes of a JPEG file, which cannot be decoded."""
     path.write_bytes(images.encode_jpeg(picture(0))[:40])
     return path

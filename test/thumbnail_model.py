@@ -1,8 +1,8 @@
 """
-A model of this project's contract that needs no training: grey thumbnails, patch by patch.
+A model for tests that needs no training: its descriptor is a normalised grey thumbnail.
 
-The picture is averaged over a grid of cells, its mean is taken out, and what is left has unit
-norm. Pictures of one place are alike, of others not: enough to test everything around a network.
+The image is averaged over a grid of cells, its mean is subtracted and the result scaled to unit
+norm. Images of one place are similar, of different places not: enough to test all but a network.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
 def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
                           input_type: int = TensorProto.UINT8, fragile: bool = False) -> Path:
     """
-    Write the model to `path` and return it; another `gain` makes another file (and digest).
+    Write the model to `path` and return the path; each `gain` gives another digest.
 
-    A `fragile` one makes the engine fail at a picture with a value of 255.
+    A `fragile` model fails to run on an image that contains the value 255.
     """
     constants = {'gain': np.array(gain, np.float32), 'tiny': np.array(1e-6, np.float32),
                  'flat': np.array([0, -1], np.int64), 'one': np.array([1], np.int64)}
@@ -43,7 +43,7 @@ def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'i
         helper.make_node('Mul', ['rest', 'gain'], ['scaled']),
         helper.make_node('Add', ['scaled', 'tiny'], ['shifted']),
         helper.make_node('LpNormalization', ['shifted'], ['descriptor'], axis=1, p=2)]
-    if fragile:  # looks a value up in a table that ends at 254
+    if fragile:  # gathers the largest value from a table that ends at 254
         constants |= {'table': np.zeros(255, np.float32)}
         nodes[-1:] = [
             helper.make_node('ReduceMax', ['float'], ['peak'], axes=[1, 2, 3], keepdims=0),

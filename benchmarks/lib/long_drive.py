@@ -58,5 +58,5 @@ def write(path: Path, views: list[NDArray[np.uint8]], count: int, *, compressed:
 
 def encode_all(encoder: Encoder, call: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """Call a method of an encoder with each of the items, as many at once as suits it."""
-    for _, future in prefetch(call, items, depth=encoder.at_once, threads=encoder.at_once):
+    for _, future in prefetch(call, items, depth=encoder.concurrency, threads=encoder.concurrency):
         future.result()

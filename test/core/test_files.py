@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, digests, and the package's own files."""
+"""Atomic writing of files and folders, digests, and the package's own data files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vpr_ros.core.files import whole_directory
 from vpr_ros.core.files import whole_file
 
 
-def test_a_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
+def test_a_file_appears_complete_and_its_parent_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / 'new' / 'deep' / 'poses.csv'
     with whole_file(path) as part:
         part.write_text('half')
@@ -28,7 +28,7 @@ def test_a_file_appears_whole_with_its_parents(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_file_and_no_rubbish(
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(
         tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / 'poses.csv'
     path.write_text('map.yaml')
@@ -45,7 +45,7 @@ def test_a_failure_before_the_first_byte_leaves_nothing(tmp_path: Path) -> None:
     assert _names(tmp_path) == []
 
 
-def test_a_file_that_cannot_be_renamed_leaves_no_rubbish(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_renamed_leaves_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / 'taken'
     (path / 'inside').mkdir(parents=True)
     with pytest.raises(OSError), whole_file(path) as part:
@@ -57,12 +57,12 @@ def test_a_file_that_cannot_be_renamed_leaves_no_rubbish(tmp_path: Path) -> None
 @pytest.mark.parametrize('writer', [whole_file, partial(whole_directory, marker='map.yaml')])
 def test_a_parent_that_is_a_file_is_named(tmp_path: Path, writer) -> None:
     (tmp_path / 'file').write_text('')
-    with pytest.raises(VprError, match='file: cannot be made a folder'), \
+    with pytest.raises(VprError, match='file: cannot create the folder'), \
             writer(tmp_path / 'file' / 'map'):
         pass
 
 
-def test_a_directory_appears_whole_under_its_own_name(tmp_path: Path) -> None:
+def test_a_directory_appears_complete_under_its_own_name(tmp_path: Path) -> None:
     path = tmp_path / 'maps' / 'town'
     with whole_directory(path, 'map.yaml') as part:
         assert part.name == 'town'
@@ -73,7 +73,7 @@ def test_a_directory_appears_whole_under_its_own_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_directory_and_no_rubbish(
+def test_a_failure_leaves_the_old_directory_and_no_temporary_one(
         tmp_path: Path, error: type[BaseException]) -> None:
     path = _old_directory(tmp_path)
     with pytest.raises(error), whole_directory(path, 'map.yaml', overwrite=True) as part:
@@ -100,7 +100,7 @@ def test_overwrite_replaces_all_of_the_old_directory(tmp_path: Path) -> None:
     assert _names(tmp_path) == ['town']
 
 
-def test_what_this_program_did_not_write_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_of_another_program_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / 'home').mkdir()
     (tmp_path / 'home' / 'thesis.txt').write_text('three years of work')
     with pytest.raises(VprError, match='is something else'), \
@@ -109,10 +109,10 @@ def test_what_this_program_did_not_write_is_not_replaced(tmp_path: Path) -> None
     assert _names(tmp_path / 'home') == ['thesis.txt']
 
 
-@pytest.mark.parametrize('there', ['recording', 'file'])
-def test_only_its_own_kind_is_replaced(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize('existing', ['recording', 'file'])
+def test_only_a_directory_of_the_same_kind_is_replaced(tmp_path: Path, existing: str) -> None:
     path = tmp_path / 'drive'
-    if there == 'recording':
+    if existing == 'recording':
         path.mkdir()
         (path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {}')
     else:
@@ -121,7 +121,7 @@ def test_only_its_own_kind_is_replaced(tmp_path: Path, there: str) -> None:
             whole_directory(path, 'map.yaml', overwrite=True):
         pytest.fail('the body must not run')
     assert _names(tmp_path) == ['drive']
-    assert path.is_dir() == (there == 'recording')
+    assert path.is_dir() == (existing == 'recording')
 
 
 def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_failed_rename_puts_the_old_directory_back(tmp_path: Path) -> None:
     assert _names(tmp_path) == ['town']
 
 
-def test_a_directory_made_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_a_directory_created_meanwhile_is_not_replaced_without_overwrite(tmp_path: Path) -> None:
     path = tmp_path / 'town'
     with pytest.raises(OSError, match='not empty'), whole_directory(path, 'map.yaml') as part:
         (part / 'new').write_text('new')
@@ -142,15 +142,15 @@ def test_a_directory_made_meanwhile_is_not_replaced_unasked(tmp_path: Path) -> N
     assert _names(tmp_path) == ['town']
 
 
-def test_sha256_is_that_of_all_bytes(tmp_path: Path) -> None:
+def test_sha256_covers_all_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000  # more than one block
     (tmp_path / 'blob').write_bytes(content)
     assert sha256(tmp_path / 'blob') == hashlib.sha256(content).hexdigest()
 
 
 def test_packaged_files_are_found_in_the_source_tree() -> None:
-    found = packaged('config/localize.yaml')
-    assert found.parts[-2:] == ('config', 'localize.yaml')
+    path = packaged('config/localize.yaml')
+    assert path.parts[-2:] == ('config', 'localize.yaml')
 
 
 def test_packaged_files_are_found_in_a_workspace(
@@ -162,7 +162,7 @@ def test_packaged_files_are_found_in_a_workspace(
     assert packaged('models/only_here.onnx') == path
 
 
-def test_a_packaged_file_that_is_missing_says_where_it_was_looked_for() -> None:
+def test_the_error_for_a_missing_packaged_file_names_the_folders_searched() -> None:
     with pytest.raises(FileNotFoundError, match=r'no_such\.onnx is not installed: looked in .*/'):
         packaged('models/no_such.onnx')
 

@@ -1,4 +1,4 @@
-"""Pictures from raw pixels and from files, and the one resize."""
+"""Images from raw pixels and from files, and resizing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_encoding_is_tested() -> None:
 
 @pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize('encoding', COLOURS)
-def test_colours_keep_every_pixel(encoding: str, padding: int) -> None:
+def test_colour_encodings_keep_every_pixel(encoding: str, padding: int) -> None:
     rgb = _noise(HEIGHT, WIDTH)
     red, green, blue = np.moveaxis(rgb, 2, 0)
     opaque = np.full_like(red, 255)
@@ -41,7 +41,8 @@ def test_colours_keep_every_pixel(encoding: str, padding: int) -> None:
 @pytest.mark.parametrize('padding', [0, 6])
 @pytest.mark.parametrize('big_endian', [False, True])
 @pytest.mark.parametrize('encoding', GREYS)
-def test_greys_give_three_equal_channels(encoding: str, big_endian: bool, padding: int) -> None:
+def test_grey_encodings_give_three_equal_channels(
+        encoding: str, big_endian: bool, padding: int) -> None:
     grey = _noise(HEIGHT, WIDTH)[..., 0]
     pixels: np.ndarray = grey[..., None]
     if '16' in encoding:
@@ -55,7 +56,7 @@ def test_greys_give_three_equal_channels(encoding: str, big_endian: bool, paddin
 
 @pytest.mark.parametrize('padding', [0, 3])
 @pytest.mark.parametrize('encoding', BAYER)
-def test_bayer_patterns_give_the_colour_that_they_sampled(encoding: str, padding: int) -> None:
+def test_bayer_patterns_give_the_colour_of_the_scene(encoding: str, padding: int) -> None:
     mosaic = np.empty((HEIGHT, WIDTH, 1), np.uint8)
     for cell, letter in enumerate(encoding.removeprefix('bayer_')[:4]):
         mosaic[cell // 2::2, cell % 2::2] = COLOUR['rgb'.index(letter)]
@@ -66,7 +67,7 @@ def test_bayer_patterns_give_the_colour_that_they_sampled(encoding: str, padding
 
 @pytest.mark.parametrize('padding', [0, 4])
 @pytest.mark.parametrize('encoding', YUV)
-def test_yuv_pairs_give_their_colour(encoding: str, padding: int) -> None:
+def test_yuv_pixel_pairs_give_their_colour(encoding: str, padding: int) -> None:
     red, green, blue = (value / 255 for value in COLOUR)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, studio swing
     y = round(16 + 219 * luma)
@@ -87,7 +88,7 @@ def test_yuv_of_an_odd_width_is_refused(encoding: str) -> None:
 
 
 @pytest.mark.parametrize('encoding', [*COLOURS, *GREYS, *BAYER])
-def test_other_encodings_take_an_odd_size(encoding: str) -> None:
+def test_other_encodings_accept_an_odd_size(encoding: str) -> None:
     assert images.from_raw(bytes(25 * 33 * 4), 25, 33, encoding, 33 * 4).shape == (25, 33, 3)
 
 
@@ -97,31 +98,31 @@ def test_rgb8_is_not_copied() -> None:
     assert np.shares_memory(rgb, data)
 
 
-def test_an_unknown_encoding_is_named_with_those_that_work() -> None:
+def test_an_unknown_encoding_is_refused_with_a_list_of_the_supported() -> None:
     with pytest.raises(ImageError, match=r"'nv21' is not supported; use one of .*bgr8"):
         images.from_raw(bytes(10_000), HEIGHT, WIDTH, 'nv21', WIDTH)
 
 
 @pytest.mark.parametrize(('height', 'width'), [
     (0, 0), (1, 1), (HEIGHT, 0), (images.MIN_SIDE - 1, 640), (640, images.MIN_SIDE - 1)])
-def test_pictures_too_small_to_show_a_place_are_refused(height: int, width: int) -> None:
+def test_images_that_are_too_small_are_refused(height: int, width: int) -> None:
     with pytest.raises(ImageError, match=f'{width}x{height}: at least {images.MIN_SIDE}x'):
         images.from_raw(bytes(height * width * 3), height, width, 'rgb8', width * 3)
 
 
-def test_a_header_of_a_hundred_megapixels_is_refused_before_its_data_are_looked_at() -> None:
+def test_a_header_of_a_hundred_megapixels_is_refused_before_its_data_are_read() -> None:
     with pytest.raises(ImageError, match='10000x10000: more than 50 megapixels'):
         images.from_raw(b'', 10_000, 10_000, 'rgb8', 30_000)
 
 
 @pytest.mark.parametrize(('missing', 'step'), [
     (1, WIDTH * 3), (HEIGHT * WIDTH * 3, WIDTH * 3), (0, WIDTH * 3 - 1), (0, 0)])
-def test_raw_data_too_short_for_its_header_are_refused(missing: int, step: int) -> None:
+def test_too_few_bytes_for_the_size_are_refused(missing: int, step: int) -> None:
     with pytest.raises(ImageError, match='32x24 rgb8 needs 24 rows of at least 96 bytes; got'):
         images.from_raw(bytes(HEIGHT * WIDTH * 3 - missing), HEIGHT, WIDTH, 'rgb8', step)
 
 
-def test_a_compressed_picture_comes_back_as_rgb() -> None:
+def test_a_compressed_image_is_decoded_to_rgb() -> None:
     rgb = np.full((HEIGHT, WIDTH, 3), COLOUR, np.uint8)
     decoded = images.decode(images.encode_jpeg(rgb))
     assert decoded.dtype == np.uint8
@@ -137,14 +138,14 @@ def test_png_of_any_depth_gives_three_channels_of_eight_bits(channels: int, deep
 
 
 @pytest.mark.parametrize('data', [
-    b'', b'not a picture', b'\xff\xd8', b'\xff\xd8\xff', b'\xff\xd8' + b'\xff' * 20,
+    b'', b'not an image', b'\xff\xd8', b'\xff\xd8\xff', b'\xff\xd8' + b'\xff' * 20,
     b'\x89PNG\r\n\x1a\n', b'\x89PNG\r\n\x1a\n' + bytes(100)], ids=repr)
-def test_bytes_that_are_no_picture_are_refused_by_name(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused_by_name(data: bytes) -> None:
     with pytest.raises(ImageError, match='frame 7 is'):
         images.decode(data, 'frame 7')
 
 
-def test_truncated_pictures_are_refused() -> None:
+def test_truncated_images_are_refused() -> None:
     rgb = _noise(HEIGHT, WIDTH)
     png = _png(rgb)
     for data in (png[:len(png) // 2], images.encode_jpeg(rgb)[:100]):
@@ -152,19 +153,19 @@ def test_truncated_pictures_are_refused() -> None:
             images.decode(data)
 
 
-def test_a_tiny_compressed_picture_is_refused() -> None:
+def test_a_tiny_compressed_image_is_refused() -> None:
     with pytest.raises(ImageError, match='image is 1x1: at least'):
         images.decode(_png(np.zeros((1, 1, 3), np.uint8)))
 
 
-@pytest.mark.parametrize('write', ['png', 'jpeg'])
-def test_a_small_file_that_declares_a_huge_picture_is_refused_by_its_header(write: str) -> None:
-    data = _png_bomb() if write == 'png' else _jpeg_bomb()
+@pytest.mark.parametrize('suffix', ['png', 'jpeg'])
+def test_a_small_file_that_declares_a_huge_image_is_refused_by_its_header(suffix: str) -> None:
+    data = _png_bomb() if suffix == 'png' else _jpeg_bomb()
     with pytest.raises(ImageError, match='20000x20000: more than 50 megapixels'):
         images.decode(data)
 
 
-def test_a_picture_file_is_read_and_named_when_it_is_bad(tmp_path: Path) -> None:
+def test_an_image_file_is_read_and_named_when_it_is_damaged(tmp_path: Path) -> None:
     rgb = _noise(HEIGHT, WIDTH)
     (tmp_path / 'good.png').write_bytes(_png(rgb[..., ::-1]))
     np.testing.assert_array_equal(images.read(tmp_path / 'good.png'), rgb)
@@ -175,20 +176,20 @@ def test_a_picture_file_is_read_and_named_when_it_is_bad(tmp_path: Path) -> None
         images.read(tmp_path / 'missing.png')
 
 
-def test_a_folder_lists_its_pictures_by_name(tmp_path: Path) -> None:
+def test_the_images_of_a_folder_are_listed_by_name(tmp_path: Path) -> None:
     for name in ('b.JPG', 'a.png', 'poses.csv', 'c.jpeg'):
         (tmp_path / name).write_bytes(b'')
     assert [path.name for path in images.list_folder(tmp_path)] == ['a.png', 'b.JPG', 'c.jpeg']
 
 
-def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match='has no pictures'):
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match='has no images'):
         images.list_folder(tmp_path)
     with pytest.raises(SourceError, match='nowhere is not a folder'):
         images.list_folder(tmp_path / 'nowhere')
 
 
-def test_resize_to_the_same_size_is_the_picture_itself() -> None:
+def test_resizing_to_the_same_size_returns_the_image_itself() -> None:
     rgb = _noise(HEIGHT, WIDTH)
     assert images.resize(rgb, HEIGHT, WIDTH) is rgb
 
@@ -201,15 +202,15 @@ def test_shrinking_averages_over_areas() -> None:
 
 
 @pytest.mark.parametrize('size', [(2 * HEIGHT, 2 * WIDTH), (2 * HEIGHT, WIDTH // 2)])
-def test_growing_in_one_direction_interpolates(size: tuple[int, int]) -> None:
+def test_enlarging_in_one_direction_interpolates(size: tuple[int, int]) -> None:
     ramp = np.repeat(np.arange(HEIGHT, dtype=np.uint8)[:, None] * 10, WIDTH, axis=1)
-    grown = images.resize(np.repeat(ramp[..., None], 3, axis=2), *size)
-    assert grown.shape == (*size, 3)
+    enlarged = images.resize(np.repeat(ramp[..., None], 3, axis=2), *size)
+    assert enlarged.shape == (*size, 3)
     expected = np.clip((np.arange(2 * HEIGHT) + 0.5) / 2 - 0.5, 0, HEIGHT - 1) * 10
-    assert np.abs(grown[:, 0, 0] - expected).max() <= 1
+    assert np.abs(enlarged[:, 0, 0] - expected).max() <= 1
 
 
-def test_pictures_side_by_side_have_one_height_and_their_own_aspect_ratio() -> None:
+def test_images_side_by_side_have_one_height_and_keep_their_aspect_ratios() -> None:
     row = images.side_by_side([_noise(24, 32), _noise(48, 32)], 48)
     assert row.shape == (48, 64 + 32, 3)
 
@@ -219,7 +220,7 @@ def _noise(height: int, width: int) -> np.ndarray:
 
 
 def _padded(pixels: np.ndarray, padding: int) -> tuple[bytes, int]:
-    """Return rows (H,W,C) as bytes with `padding` bytes of rubbish after each, and the step."""
+    """Return rows (H,W,C) as bytes with `padding` arbitrary bytes after each, and the step."""
     rows = pixels.reshape(len(pixels), -1)
     data = np.hstack([rows, np.full((len(rows), padding), 251, np.uint8)])
     return data.tobytes(), data.shape[1]
@@ -250,28 +251,28 @@ def _jpeg_bomb() -> bytes:
     return bytes(data[:2] + comment + data[2:])
 
 
-def test_a_picture_is_scaled_into_the_given_one() -> None:
-    picture = _noise(240, 320)
+def test_an_image_is_resized_into_the_given_array() -> None:
+    rgb = _noise(240, 320)
     for size in ((60, 80), (240, 320), (33, 47)):
         out = np.full((*size, 3), 7, np.uint8)
-        images.resize(picture, *size, out=out)
-        np.testing.assert_array_equal(out, images.resize(picture, *size))
+        images.resize(rgb, *size, out=out)
+        np.testing.assert_array_equal(out, images.resize(rgb, *size))
 
 
-@pytest.mark.parametrize('picture', [np.zeros((240, 320), np.uint8),
-                                     np.zeros((240, 320, 3), np.float32),
-                                     np.zeros((240, 320, 4), np.uint8)],
+@pytest.mark.parametrize('pixels', [np.zeros((240, 320), np.uint8),
+                                    np.zeros((240, 320, 3), np.float32),
+                                    np.zeros((240, 320, 4), np.uint8)],
                          ids=['grey', 'float', 'alpha'])
-def test_a_picture_of_another_kind_is_not_scaled_into_the_given_one(picture: np.ndarray) -> None:
-    with pytest.raises(ValueError, match='does not scale into'):
-        images.resize(picture, 60, 80, out=np.zeros((60, 80, 3), np.uint8))
+def test_other_shapes_and_types_are_not_resized_into_the_given_array(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match='cannot be resized into'):
+        images.resize(pixels, 60, 80, out=np.zeros((60, 80, 3), np.uint8))
 
 
 @pytest.mark.parametrize('size', [(480, 640), (720, 1280), (1080, 1920), (1081, 1921)])
-def test_a_large_picture_is_scaled_almost_as_by_area_at_once(size: tuple[int, int]) -> None:
-    picture = _smooth(*size)
-    at_once = cv2.resize(picture, (160, 128), interpolation=cv2.INTER_AREA)
-    difference = np.abs(images.resize(picture, 128, 160).astype(int) - at_once)
+def test_halving_a_large_image_first_hardly_changes_the_result(size: tuple[int, int]) -> None:
+    rgb = _smooth(*size)
+    one_step = cv2.resize(rgb, (160, 128), interpolation=cv2.INTER_AREA)
+    difference = np.abs(images.resize(rgb, 128, 160).astype(int) - one_step)
     assert difference.mean() < 1.5
     assert difference.max() < 16
 
@@ -291,20 +292,20 @@ def test_a_jpeg_that_would_be_halved_is_decoded_at_half_its_size(
     assert images.decode(jpeg, min_size=min_size).shape == (*expected, 3)
 
 
-def test_a_jpeg_decoded_smaller_is_almost_that_which_was_halved() -> None:
+def test_a_jpeg_decoded_at_half_size_hardly_differs_from_one_halved_later() -> None:
     jpeg = images.encode_jpeg(_smooth(480, 640), 95)
-    smaller, whole = images.decode(jpeg, min_size=(120, 160)), images.decode(jpeg)
-    off = images.resize(smaller, 120, 160).astype(int) - images.resize(whole, 120, 160)
-    assert np.abs(off).max() <= 8
-    assert np.abs(off).mean() < 1
+    half, full = images.decode(jpeg, min_size=(120, 160)), images.decode(jpeg)
+    difference = images.resize(half, 120, 160).astype(int) - images.resize(full, 120, 160)
+    assert np.abs(difference).max() <= 8
+    assert np.abs(difference).mean() < 1
 
 
-def test_a_png_is_decoded_whole() -> None:
+def test_a_png_is_decoded_at_full_size() -> None:
     assert images.decode(_png(_smooth(480, 640)), min_size=(120, 160)).shape == (480, 640, 3)
 
 
-def test_what_is_a_little_larger_is_scaled_by_area_exactly() -> None:
-    picture = _noise(360, 480)
+def test_a_slightly_larger_image_is_resized_by_area_exactly() -> None:
+    rgb = _noise(360, 480)
     np.testing.assert_array_equal(
-        images.resize(picture, 128, 160),
-        cv2.resize(picture, (160, 128), interpolation=cv2.INTER_AREA))
+        images.resize(rgb, 128, 160),
+        cv2.resize(rgb, (160, 128), interpolation=cv2.INTER_AREA))

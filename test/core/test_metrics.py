@@ -1,4 +1,4 @@
-"""The measures, against hand-worked cases and scikit-learn."""
+"""The metrics, against cases worked out by hand and scikit-learn."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ answers = strategies.lists(strategies.tuples(strategies.sampled_from([0.0, 0.1, 
                                              strategies.booleans()), min_size=1, max_size=40)
 
 
-def test_the_first_right_candidate_counts() -> None:
+def test_the_rank_is_that_of_the_first_correct_candidate() -> None:
     candidates = np.array([[4, 2, 7], [1, 0, 3], [5, 6, 8]])
     ranks = first_right(candidates, [[7, 2], [1], [0]])
     assert ranks.tolist() == [1, 0, 3]
     assert recall(ranks, (1, 2, 3)) == {1: 1 / 3, 2: 2 / 3, 3: 2 / 3}
 
 
-def test_without_queries_there_is_no_recall() -> None:
-    with pytest.raises(ValueError, match='no query has a right place'):
+def test_recall_without_queries_is_an_error() -> None:
+    with pytest.raises(ValueError, match='no query has a correct place'):
         recall(np.zeros(0, np.int64))
 
 
-def test_the_interval_of_a_share_is_wilson_s() -> None:
+def test_the_confidence_interval_of_a_share_is_wilsons() -> None:
     assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     assert wilson(1.0, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert wilson(0.0, 0) == (0.0, 1.0)
@@ -43,48 +43,49 @@ def test_the_interval_of_a_share_is_wilson_s() -> None:
 
 def test_precision_and_recall_by_hand() -> None:
     score = np.array([0.9, 0.8, 0.8, 0.3])
-    right = np.array([True, True, False, True])
-    thresholds, precision, found = precision_recall(score, right, wanted=4)
+    correct = np.array([True, True, False, True])
+    thresholds, precision, recalls = precision_recall(score, correct, positives=4)
     assert thresholds.tolist() == [0.9, 0.8, 0.3]
     assert precision == pytest.approx([1, 2 / 3, 3 / 4])
-    assert found == pytest.approx([1 / 4, 2 / 4, 3 / 4])
-    assert average_precision(score, right) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-    assert recall_at_precision(score, right, 1.0, wanted=4) == 0.25
-    assert recall_at_precision(score, right, 0.75, wanted=4) == 0.75
-    assert recall_at_precision(score, ~right, 0.9, wanted=4) == 0
+    assert recalls == pytest.approx([1 / 4, 2 / 4, 3 / 4])
+    assert average_precision(score, correct) == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert recall_at_precision(score, correct, 1.0, positives=4) == 0.25
+    assert recall_at_precision(score, correct, 0.75, positives=4) == 0.75
+    assert recall_at_precision(score, ~correct, 0.9, positives=4) == 0
 
 
 @given(answers)
 @relaxed
-def test_average_precision_is_scikit_learn_s(pairs: list[tuple[float, bool]]) -> None:
+def test_average_precision_agrees_with_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
     metrics = pytest.importorskip('sklearn.metrics')
-    score, right = np.array([s for s, _ in pairs]), np.array([r for _, r in pairs])
-    if right.any():
-        expected = metrics.average_precision_score(right, score)
-        assert average_precision(score, right) == pytest.approx(expected, abs=1e-9)
+    score, correct = np.array([s for s, _ in pairs]), np.array([c for _, c in pairs])
+    if correct.any():
+        expected = metrics.average_precision_score(correct, score)
+        assert average_precision(score, correct) == pytest.approx(expected, abs=1e-9)
     else:
-        assert average_precision(score, right) == 0
+        assert average_precision(score, correct) == 0
 
 
 @given(answers)
 @relaxed
-def test_recall_falls_as_precision_is_asked_for(pairs: list[tuple[float, bool]]) -> None:
-    score, right = np.array([s for s, _ in pairs]), np.array([r for _, r in pairs])
-    found = [recall_at_precision(score, right, p, len(right)) for p in (0.0, 0.5, 0.99, 1.0)]
-    assert found == sorted(found, reverse=True)
-    assert found[0] == pytest.approx(right.mean())
+def test_recall_falls_as_the_required_precision_rises(pairs: list[tuple[float, bool]]) -> None:
+    score, correct = np.array([s for s, _ in pairs]), np.array([c for _, c in pairs])
+    recalls = [recall_at_precision(score, correct, p, len(correct))
+               for p in (0.0, 0.5, 0.99, 1.0)]
+    assert recalls == sorted(recalls, reverse=True)
+    assert recalls[0] == pytest.approx(correct.mean())
 
 
 def test_the_reliability_diagram_has_ten_bins() -> None:
     confidence = np.array([0.0, 0.05, 0.55, 0.95, 1.0])
-    right = np.array([False, True, True, True, False])
-    bins = reliability(confidence, right)
+    correct = np.array([False, True, True, True, False])
+    bins = reliability(confidence, correct)
     assert len(bins) == 10
     assert bins[0] == (2, pytest.approx(0.025), 0.5)
     assert bins[9] == (2, pytest.approx(0.975), 0.5)
     assert bins[3][0] == 0
     expected = (2 * 0.475 + 0.45 + 2 * 0.475) / 5
-    assert calibration_error(confidence, right) == pytest.approx(expected)
+    assert calibration_error(confidence, correct) == pytest.approx(expected)
 
 
 def test_the_share_of_errors_within_limits() -> None:
@@ -92,11 +93,11 @@ def test_the_share_of_errors_within_limits() -> None:
     assert np.isnan(within(np.zeros(0), (1,))[1])
 
 
-def test_an_honest_covariance_has_a_nees_of_one() -> None:
+def test_a_consistent_covariance_has_a_nees_of_one() -> None:
     random = np.random.default_rng(0)
     covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
     errors = random.multivariate_normal([0, 0], covariance, 4000)
-    every = np.broadcast_to(covariance, (4000, 2, 2))
-    assert nees(errors, every) == pytest.approx(1.0, abs=0.05)
-    assert nees(2 * errors, every) == pytest.approx(4.0, abs=0.2)
+    covariances = np.broadcast_to(covariance, (4000, 2, 2))
+    assert nees(errors, covariances) == pytest.approx(1.0, abs=0.05)
+    assert nees(2 * errors, covariances) == pytest.approx(4.0, abs=0.2)
     assert np.isnan(nees(np.zeros((0, 2)), np.zeros((0, 2, 2))))

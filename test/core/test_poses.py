@@ -1,4 +1,4 @@
-"""Poses: interpolation, averages, covariances, and the files that hold them."""
+"""Poses: interpolation, averages, covariances, and the TUM and CSV files."""
 
 from __future__ import annotations
 
@@ -30,50 +30,50 @@ relaxed = settings(deadline=None, max_examples=50)
 
 def test_positions_are_interpolated_linearly_and_orientations_spherically() -> None:
     track = _track([0, SECOND], [[0, 0, 0, 0], [4, 2, 1, np.pi / 2]])
-    found, known = poses.interpolate(track, np.array([0, SECOND // 4, SECOND]))
+    result, known = poses.interpolate(track, np.array([0, SECOND // 4, SECOND]))
     assert known.all()
-    np.testing.assert_allclose(found[:, :3], [[0, 0, 0], [1, 0.5, 0.25], [4, 2, 1]])
-    np.testing.assert_allclose(poses.heading(found), [0, np.pi / 8, np.pi / 2])
-    np.testing.assert_allclose(np.linalg.norm(found[:, 3:], axis=1), 1)
+    np.testing.assert_allclose(result[:, :3], [[0, 0, 0], [1, 0.5, 0.25], [4, 2, 1]])
+    np.testing.assert_allclose(poses.heading(result), [0, np.pi / 8, np.pi / 2])
+    np.testing.assert_allclose(np.linalg.norm(result[:, 3:], axis=1), 1)
 
 
-def test_interpolation_turns_the_short_way_round() -> None:
+def test_interpolation_takes_the_shorter_rotation() -> None:
     track = _track([0, SECOND], [[0, 0, 0, np.deg2rad(170)], [0, 0, 0, np.deg2rad(-170)]])
     for sign in (1, -1):
         track.poses[1, 3:] *= sign
-        found, _ = poses.interpolate(track, np.array([SECOND // 2]))
-        np.testing.assert_allclose(abs(poses.heading(found)), np.pi)
+        result, _ = poses.interpolate(track, np.array([SECOND // 2]))
+        np.testing.assert_allclose(abs(poses.heading(result)), np.pi)
 
 
 def test_interpolation_never_extrapolates() -> None:
     track = _track([NOW, NOW + SECOND], [[0, 0, 0, 0], [1, 0, 0, 0]])
     outside = np.array([NOW - 1, NOW + SECOND + 1, 0, 2 * NOW])
-    found, known = poses.interpolate(track, outside)
+    result, known = poses.interpolate(track, outside)
     assert not known.any()
-    assert np.isnan(found).all()
+    assert np.isnan(result).all()
 
 
 def test_interpolation_does_not_bridge_a_gap_but_keeps_its_ends() -> None:
     track = _track([0, SECOND, 3 * SECOND], [[0, 0, 0, 0], [1, 0, 0, 0], [3, 0, 0, 0]])
     stamps = np.array([SECOND // 2, SECOND, 2 * SECOND, 3 * SECOND])
-    found, known = poses.interpolate(track, stamps, max_gap=1.0)
+    result, known = poses.interpolate(track, stamps, max_gap=1.0)
     assert known.tolist() == [True, True, False, True]
-    assert np.isnan(found[2]).all()
+    assert np.isnan(result[2]).all()
     assert poses.interpolate(track, stamps, max_gap=2.0)[1].all()
 
 
 def test_interpolation_resolves_single_nanoseconds() -> None:
     track = _track([NOW, NOW + 4], [[0, 0, 0, 0], [4, 0, 0, 0]])
-    found, _ = poses.interpolate(track, NOW + np.arange(5))
-    np.testing.assert_allclose(found[:, 0], [0, 1, 2, 3, 4])
+    result, _ = poses.interpolate(track, NOW + np.arange(5))
+    np.testing.assert_allclose(result[:, 0], [0, 1, 2, 3, 4])
 
 
-def test_an_empty_track_knows_nothing() -> None:
+def test_an_empty_track_gives_no_pose() -> None:
     _, known = poses.interpolate(_track([], np.empty((0, 4))), np.array([NOW]))
     assert known.tolist() == [False]
 
 
-def test_a_track_leaves_out_and_counts_what_is_not_usable() -> None:
+def test_a_track_leaves_out_and_counts_unusable_poses() -> None:
     raw = np.tile(poses.IDENTITY, (6, 1))
     raw[:, 0] = np.arange(6)
     raw[1, 2] = np.nan
@@ -87,7 +87,7 @@ def test_a_track_leaves_out_and_counts_what_is_not_usable() -> None:
 
 @pytest.mark.parametrize(('place', 'value', 'message'), [
     (0, np.nan, 'is not finite'), (5, np.inf, 'is not finite'), (6, 0, 'of length zero')])
-def test_checked_refuses_poses_that_are_none(place: int, value: float, message: str) -> None:
+def test_checked_refuses_unusable_poses(place: int, value: float, message: str) -> None:
     pose = poses.IDENTITY.copy()
     pose[place] = value
     with pytest.raises(PoseError, match=f'the odometry .*{message}'):
@@ -102,7 +102,7 @@ def test_checked_normalises_a_copy() -> None:
 
 @given(x=finite, y=finite, heading=angles)
 @relaxed
-def test_heading_of_a_planar_pose_is_what_it_was_made_with(x, y, heading) -> None:
+def test_the_heading_of_a_planar_pose_is_the_given_one(x, y, heading) -> None:
     pose = poses.planar(x, y, heading)
     assert pose.shape == (7,)
     assert pose[:3].tolist() == [x, y, 0]
@@ -128,14 +128,14 @@ def test_angle_is_symmetric_and_the_same_for_q_and_minus_q(a, b) -> None:
 @given(x=finite, y=finite, heading=angles, motion=arrays(
     np.float64, 3, elements=strategies.floats(-3, 3)))
 @relaxed
-def test_a_pose_that_moved_is_that_motion_away(x, y, heading, motion) -> None:
+def test_the_relative_motion_to_a_moved_pose_is_the_given_one(x, y, heading, motion) -> None:
     start = poses.planar(x, y, heading)
     end = poses.moved(start, motion)
     np.testing.assert_allclose(poses.relative(start, end), motion, atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(end[3:]), 1)
 
 
-def test_motion_is_ahead_left_and_counterclockwise() -> None:
+def test_motion_is_forward_left_and_counterclockwise() -> None:
     north = poses.planar(5.0, 5.0, np.pi / 2)
     np.testing.assert_allclose(poses.moved(north, np.array([2.0, 1.0, np.pi / 2])),
                                poses.planar(4.0, 7.0, np.pi), atol=1e-12)
@@ -151,7 +151,7 @@ def test_moving_keeps_height_and_slope() -> None:
     assert _matrix(turned[3:])[2, 0] == pytest.approx(_matrix(slope[3:])[2, 0])
 
 
-def test_the_pose_at_one_stamp_is_none_where_it_is_not_known() -> None:
+def test_the_pose_at_a_stamp_is_none_where_it_is_unknown() -> None:
     track = _track([0, SECOND], [[0, 0, 0, 0], [2, 0, 0, 0]])
     assert poses.at(track, SECOND // 2)[0] == 1
     assert poses.at(track, SECOND + 1) is None
@@ -168,24 +168,24 @@ def test_the_mean_of_identical_poses_is_that_pose(pose, count) -> None:
     assert mean[6] >= 0
 
 
-@given(some=lists_of_poses, data=strategies.data())
+@given(sample=lists_of_poses, data=strategies.data())
 @relaxed
-def test_q_and_minus_q_have_one_mean_and_one_covariance(some, data) -> None:
-    signs = data.draw(arrays(np.float64, len(some), elements=strategies.sampled_from([-1., 1.])))
-    flipped = some.copy()
+def test_q_and_minus_q_give_the_same_mean_and_covariance(sample, data) -> None:
+    signs = data.draw(arrays(np.float64, len(sample), elements=strategies.sampled_from([-1., 1.])))
+    flipped = sample.copy()
     flipped[:, 3:] *= signs[:, None]
-    weights = np.arange(1.0, len(some) + 1)
-    moments = np.linalg.eigvalsh((some[:, 3:] * weights[:, None]).T @ some[:, 3:])
+    weights = np.arange(1.0, len(sample) + 1)
+    moments = np.linalg.eigvalsh((sample[:, 3:] * weights[:, None]).T @ sample[:, 3:])
     assume(moments[3] - moments[2] > 1e-3)  # else two orientations are equally good means
-    mean = poses.mean(some, weights)
+    mean = poses.mean(sample, weights)
     other = poses.mean(flipped, weights)
     np.testing.assert_allclose(other[:3], mean[:3])
     assert abs(other[3:] @ mean[3:]) > 1 - 1e-9
     floor = np.full(6, 0.01)
-    turned = poses.angle(some, mean)
+    turned = poses.angle(sample, mean)
     assume((turned < np.pi - 1e-3).all())  # half a turn has two rotation vectors
     np.testing.assert_allclose(poses.covariance(flipped, weights, mean, floor),
-                               poses.covariance(some, weights, mean, floor), atol=1e-6)
+                               poses.covariance(sample, weights, mean, floor), atol=1e-6)
 
 
 def test_the_mean_follows_the_weights() -> None:
@@ -196,11 +196,11 @@ def test_the_mean_follows_the_weights() -> None:
     np.testing.assert_allclose(poses.mean(two, np.array([0.0, 2.0])), two[1], atol=1e-12)
 
 
-@given(some=lists_of_poses, centre=some_poses)
+@given(sample=lists_of_poses, centre=some_poses)
 @relaxed
-def test_covariance_is_symmetric_and_positive_definite(some, centre) -> None:
+def test_covariance_is_symmetric_and_positive_definite(sample, centre) -> None:
     floor = np.array([0.01, 0.01, 0.01, 1e-3, 1e-3, 1e-3])
-    covariance = poses.covariance(some, np.ones(len(some)), centre, floor)
+    covariance = poses.covariance(sample, np.ones(len(sample)), centre, floor)
     np.testing.assert_array_equal(covariance, covariance.T)
     np.linalg.cholesky(covariance)
     assert (np.diag(covariance) >= floor).all()
@@ -208,7 +208,7 @@ def test_covariance_is_symmetric_and_positive_definite(some, centre) -> None:
 
 @given(centre=quaternions, turn=arrays(np.float64, 3, elements=strategies.floats(-1.7, 1.7)))
 @relaxed
-def test_rotations_count_as_rodrigues_has_them(centre, turn) -> None:
+def test_the_rotation_vector_is_that_of_rodrigues(centre, turn) -> None:
     # q with R(q) = R(turn) R(centre), the rotation vector `turn` about the map's fixed axes
     moved = _quaternion(_rodrigues(turn) @ _matrix(centre))
     covariance = poses.covariance(np.concatenate([np.zeros(3), moved])[None], np.ones(1),
@@ -217,8 +217,8 @@ def test_rotations_count_as_rodrigues_has_them(centre, turn) -> None:
 
 
 def test_covariance_is_the_weighted_spread() -> None:
-    some = poses.planar(np.array([-1.0, 1.0, 9.0]), np.zeros(3), np.array([-0.1, 0.1, 0]))
-    covariance = poses.covariance(some, np.array([2.0, 2.0, 0.0]), poses.IDENTITY, np.zeros(6))
+    sample = poses.planar(np.array([-1.0, 1.0, 9.0]), np.zeros(3), np.array([-0.1, 0.1, 0]))
+    covariance = poses.covariance(sample, np.array([2.0, 2.0, 0.0]), poses.IDENTITY, np.zeros(6))
     expected = np.zeros((6, 6))
     expected[0, 0], expected[0, 5], expected[5, 0], expected[5, 5] = 1, 0.1, 0.1, 0.01
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
@@ -271,30 +271,30 @@ def test_csv_round_trip_is_exact(tmp_path: Path) -> None:
     names = ['b, with a comma.jpg', 'a.jpg']
     written = poses.checked(np.random.default_rng(3).normal(size=(2, 7)))
     poses.write_csv(tmp_path / 'poses.csv', names, written)
-    found_names, found = poses.read_csv(tmp_path / 'poses.csv')
-    assert found_names == names
-    np.testing.assert_allclose(found, written, rtol=1e-15)
+    names_read, result = poses.read_csv(tmp_path / 'poses.csv')
+    assert names_read == names
+    np.testing.assert_allclose(result, written, rtol=1e-15)
 
 
-def test_csv_writes_further_columns(tmp_path: Path) -> None:
+def test_csv_writes_extra_columns(tmp_path: Path) -> None:
     path = tmp_path / 'poses.csv'
-    poses.write_csv(path, ['7'], poses.IDENTITY[None], header='stamp', extra={'sure': [0.5]})
-    assert path.read_text().split() == ['stamp,x,y,z,qx,qy,qz,qw,sure',
+    poses.write_csv(path, ['7'], poses.IDENTITY[None], header='stamp', extra={'confidence': [0.5]})
+    assert path.read_text().split() == ['stamp,x,y,z,qx,qy,qz,qw,confidence',
                                         '7,0.0,0.0,0.0,0.0,0.0,0.0,1.0,0.5']
 
 
 @pytest.mark.parametrize('header', [
     'image,x,y,yaw', 'Name,x_m,y_m,yaw_rad', '\ufefffile, x, Y, yaw'])
-def test_csv_takes_planar_poses(tmp_path: Path, header: str) -> None:
+def test_csv_accepts_planar_poses(tmp_path: Path, header: str) -> None:
     path = _write(tmp_path / 'poses.csv', f'# made by hand\n{header}\na.jpg,1,2,0.5\n')
-    names, found = poses.read_csv(path)
+    names, result = poses.read_csv(path)
     assert names == ['a.jpg']
-    np.testing.assert_allclose(found, poses.planar(np.array([1.0]), np.array([2.0]),
-                                                   np.array([0.5])))
+    np.testing.assert_allclose(result, poses.planar(np.array([1.0]), np.array([2.0]),
+                                                    np.array([0.5])))
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    ('', 'is empty: a header line'),
+    ('', 'is empty: it needs a header line'),
     ('image,lat,lon\na.jpg,1,2\n', 'columns must be .*, not image,lat,lon'),
     ('image,x,y,yaw\na.jpg,1,2\n', 'a line has 2 numbers where 3 are needed: 1,2'),
     ('image,x,y,yaw\na.jpg,1,two,3\n', "'two', in the line 1,two,3"),
@@ -355,7 +355,7 @@ def _quaternion(matrix: np.ndarray) -> np.ndarray:
 
 
 @given(strategies.lists(strategies.floats(-2, 2), min_size=36, max_size=36))
-def test_a_covariance_without_negative_entries_promises_no_more(values):
+def test_a_covariance_without_negative_entries_is_an_upper_bound(values):
     root = np.array(values).reshape(6, 6)
     covariance = root @ root.T + 0.01 * np.eye(6)
     changed = poses.non_negative(covariance)
@@ -366,7 +366,7 @@ def test_a_covariance_without_negative_entries_promises_no_more(values):
         np.testing.assert_array_equal(changed, covariance)
 
 
-def test_on_the_ground_there_is_no_height_and_no_tilt():
+def test_a_flattened_pose_has_no_height_and_no_tilt():
     tilted = np.concatenate([[1, 2, 3], Rotation.from_euler('ZYX', [0.7, 0.1, 0.2]).as_quat()])
     covariance = np.diag([1.0, 2, 3, 4, 5, 6]) + 0.1
     pose, flat = poses.flattened(tilted, covariance)
@@ -376,7 +376,7 @@ def test_on_the_ground_there_is_no_height_and_no_tilt():
     assert not flat[2, [0, 1, 3, 4, 5]].any()
 
 
-def test_where_odom_is_in_the_map_follows_from_the_robot_in_both():
+def test_the_pose_of_odom_in_map_follows_from_the_robots_pose_in_both():
     in_map = np.concatenate([[5, -2, 1], Rotation.from_euler('xyz', [0.1, 0.2, 2.0]).as_quat()])
     in_odom = np.concatenate([[1, 7, 0], Rotation.from_euler('xyz', [0, 0.1, -1.0]).as_quat()])
     odom = poses.frame_between(in_map, in_odom)

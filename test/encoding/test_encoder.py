@@ -1,4 +1,4 @@
-"""The encoder: what it gives, and which files and providers it refuses."""
+"""The encoder: its descriptors, and the files and providers that it refuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import images
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding.encoder import Encoder
-from vpr_ros.encoding.encoder import LARGEST_BATCH
+from vpr_ros.encoding.encoder import MAX_BATCH
 from vpr_ros.encoding.engines import PROVIDERS
 
 
@@ -31,44 +31,44 @@ def test_a_descriptor_has_unit_norm_whatever_the_size(
 
 
 @pytest.mark.parametrize('grey', [0, 127, 255])
-def test_an_empty_view_still_has_unit_norm(encoder: Encoder, grey: int) -> None:
+def test_the_descriptor_of_a_uniform_image_has_unit_norm(encoder: Encoder, grey: int) -> None:
     descriptor = encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
     assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(encoder: Encoder) -> None:
-    pictures = [_noise(HEIGHT, WIDTH, 1), _noise(96, 200, 2), _noise(20, 30, 3)]
-    batch = encoder.encode_batch(pictures)
-    assert batch.shape == (3, DIMENSION)
-    np.testing.assert_allclose(batch, [encoder.encode(picture) for picture in pictures],
-                               atol=1e-6)
+def test_a_batch_gives_the_descriptors_of_its_single_images(encoder: Encoder) -> None:
+    batch = [_noise(HEIGHT, WIDTH, 1), _noise(96, 200, 2), _noise(20, 30, 3)]
+    descriptors = encoder.encode_batch(batch)
+    assert descriptors.shape == (3, DIMENSION)
+    np.testing.assert_allclose(descriptors, [encoder.encode(rgb) for rgb in batch], atol=1e-6)
 
 
-def test_a_picture_is_scaled_by_the_projects_resize(encoder: Encoder) -> None:
-    picture = _noise(200, 300)
-    small = images.resize(picture, HEIGHT, WIDTH)
-    np.testing.assert_array_equal(encoder.encode(picture), encoder.encode(small))
+def test_an_image_is_resized_by_the_function_of_the_package(encoder: Encoder) -> None:
+    rgb = _noise(200, 300)
+    small = images.resize(rgb, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(encoder.encode(rgb), encoder.encode(small))
 
 
-def test_threads_that_encode_at_once_do_not_mix_their_pictures(encoder: Encoder) -> None:
-    pictures = [_noise(60 + i, 90, i) for i in range(8)]
-    alone = [encoder.encode(picture) for picture in pictures]
+def test_concurrent_threads_do_not_mix_their_images(encoder: Encoder) -> None:
+    batch = [_noise(60 + i, 90, i) for i in range(8)]
+    expected = [encoder.encode(rgb) for rgb in batch]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(20):
-            np.testing.assert_allclose(list(pool.map(encoder.encode, pictures)), alone, atol=1e-6)
+            np.testing.assert_allclose(list(pool.map(encoder.encode, batch)), expected, atol=1e-6)
 
 
-def test_what_is_no_picture_never_gets_the_descriptor_of_the_one_before(encoder: Encoder) -> None:
+def test_an_invalid_array_never_gets_the_descriptor_of_the_previous_image(encoder: Encoder
+                                                                          ) -> None:
     encoder.encode(_noise(96, 128))
     for wrong in (np.zeros((96, 128, 3), np.float32), np.zeros((96, 128), np.uint8)):
-        with pytest.raises(ValueError, match='does not scale into'):
+        with pytest.raises(ValueError, match='cannot be resized into'):
             encoder.encode(wrong)
 
 
-def test_more_pictures_than_one_call_takes_are_described_in_several(encoder: Encoder) -> None:
-    pictures = [_noise(HEIGHT, WIDTH, i) for i in range(LARGEST_BATCH + 3)]
-    np.testing.assert_allclose(encoder.encode_batch(pictures),
-                               [encoder.encode(picture) for picture in pictures], atol=1e-6)
+def test_a_batch_larger_than_one_call_is_split(encoder: Encoder) -> None:
+    batch = [_noise(HEIGHT, WIDTH, i) for i in range(MAX_BATCH + 3)]
+    np.testing.assert_allclose(encoder.encode_batch(batch),
+                               [encoder.encode(rgb) for rgb in batch], atol=1e-6)
 
 
 def test_a_view_of_padded_rows_is_encoded_like_its_copy(encoder: Encoder) -> None:
@@ -78,7 +78,7 @@ def test_a_view_of_padded_rows_is_encoded_like_its_copy(encoder: Encoder) -> Non
     np.testing.assert_array_equal(encoder.encode(view), encoder.encode(view.copy()))
 
 
-def test_the_encoder_says_what_it_runs(encoder: Encoder, model_path: Path) -> None:
+def test_the_encoder_describes_its_model(encoder: Encoder, model_path: Path) -> None:
     assert encoder.path == model_path
     assert encoder.digest == hashlib.sha256(model_path.read_bytes()).hexdigest()
     assert encoder.provider == 'cpu'
@@ -91,7 +91,7 @@ def test_auto_takes_a_provider_that_is_installed(model_path: Path) -> None:
     assert PROVIDERS[provider] in onnxruntime.get_available_providers()
 
 
-def test_sizes_that_the_graph_leaves_open_come_from_the_metadata(tmp_path: Path) -> None:
+def test_a_dynamic_input_size_is_read_from_the_metadata(tmp_path: Path) -> None:
     model = _model(tmp_path)
     for axis in (1, 2):
         model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f'side{axis}'
@@ -100,7 +100,7 @@ def test_sizes_that_the_graph_leaves_open_come_from_the_metadata(tmp_path: Path)
     assert (encoder.height, encoder.width) == (HEIGHT, WIDTH)
 
 
-def test_sizes_that_nothing_tells_are_asked_for(tmp_path: Path) -> None:
+def test_a_model_without_an_input_size_is_refused(tmp_path: Path) -> None:
     model = _model(tmp_path)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = 'height'
     del model.metadata_props[:]
@@ -126,12 +126,12 @@ def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:
     _refused(path, 'damaged')
 
 
-def test_another_input_name_is_refused_with_what_the_model_takes(tmp_path: Path) -> None:
+def test_another_input_name_is_refused_with_the_inputs_of_the_model(tmp_path: Path) -> None:
     path = write_thumbnail_model(tmp_path / 'bad.onnx', input_name='pixels')
     _refused(path, r"not a model of this package: it takes \[\('pixels', 'tensor\(uint8\)'\)\]")
 
 
-def test_another_input_type_is_refused_with_what_the_model_takes(tmp_path: Path) -> None:
+def test_another_input_type_is_refused_with_the_inputs_of_the_model(tmp_path: Path) -> None:
     path = write_thumbnail_model(tmp_path / 'bad.onnx', input_type=onnx.TensorProto.FLOAT)
     _refused(path, r"it takes \[\('image', 'tensor\(float\)'\)\]")
 
@@ -156,17 +156,17 @@ def test_descriptors_without_unit_norm_are_refused(tmp_path: Path) -> None:
     _refused(_save(tmp_path, model), 'not vectors of unit length')
 
 
-def test_descriptors_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+def test_descriptors_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path = write_thumbnail_model(tmp_path / 'bad.onnx', gain=float('nan'))
     _refused(path, 'not vectors of unit length')
 
 
-def test_an_unknown_provider_is_refused_with_those_known(model_path: Path) -> None:
+def test_an_unknown_provider_is_refused_with_a_list_of_the_known(model_path: Path) -> None:
     with pytest.raises(ValueError, match="'npu' is not known; use auto or one of tensorrt, cuda"):
         Encoder(model_path, provider='npu')
 
 
-def test_a_provider_that_does_not_load_is_refused_with_those_that_do(model_path: Path) -> None:
+def test_a_provider_that_does_not_load_is_refused_with_the_available(model_path: Path) -> None:
     installed = onnxruntime.get_available_providers()
     missing = [name for name, full in PROVIDERS.items() if full not in installed]
     if not missing:
@@ -188,7 +188,7 @@ def _save(folder: Path, model: onnx.ModelProto) -> Path:
     return folder / 'bad.onnx'
 
 
-def test_a_model_for_one_picture_at_a_time_is_refused(tmp_path: Path) -> None:
+def test_a_model_with_a_fixed_batch_of_one_is_refused(tmp_path: Path) -> None:
     path = write_thumbnail_model(tmp_path / 'bad.onnx')
     model = onnx.load(str(path))
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1

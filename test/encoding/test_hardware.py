@@ -1,4 +1,4 @@
-"""What is asked of the machine: cores, and names that may not be there."""
+"""The hardware: usable cores, and names that may be unavailable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_quota_grants_whole_cores(line: str, granted: int) -> None:
     assert hardware.quota(line, 8) == granted
 
 
-def test_names_are_never_empty_whatever_is_missing() -> None:
+def test_names_are_never_empty_even_without_drivers() -> None:
     assert hardware.processor()
     assert hardware.gpu_name()
     assert hardware.tensorrt_version()

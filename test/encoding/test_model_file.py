@@ -1,4 +1,4 @@
-"""A model's file: its SHA-256 covers all of it, or it is refused."""
+"""Model files: the SHA-256 covers the whole model, or the file is refused."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_a_whole_model_is_known_by_its_sha256(tmp_path: Path) -> None:
+def test_a_model_is_identified_by_its_sha256(tmp_path: Path) -> None:
     path = write_thumbnail_model(tmp_path / 'm.onnx')
     assert check_model_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_bundled_model_is_whole() -> None:
+def test_the_bundled_model_is_in_one_file() -> None:
     check_model_file(bundled_model())
 
 
@@ -36,9 +36,10 @@ def test_a_model_with_weights_in_another_file_is_refused_before_it_runs(tmp_path
     onnx.save_model(model, str(path), save_as_external_data=True, location='apart.weights',
                     size_threshold=0)
     assert (tmp_path / 'apart.weights').stat().st_size
-    with pytest.raises(ModelError, match=r'apart\.onnx keeps weights .* save it as one') as told:
+    with pytest.raises(ModelError,
+                       match=r'apart\.onnx keeps weights .* save it as one') as refusal:
         Encoder(path)
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(refusal.value)
     onnx.save_model(onnx.load(str(path)), str(path), save_as_external_data=False)
     Encoder(path)  # the remedy
 
@@ -78,8 +79,8 @@ def _in_an_engine(graph: onnx.GraphProto) -> None:
 
 @pytest.mark.parametrize('hide', [_in_a_constant, _in_a_branch, _in_a_sparse_weight,
                                   _without_saying_so, _in_an_engine])
-def test_nothing_is_hidden_elsewhere(tmp_path: Path, hide: Callable[[onnx.GraphProto], None]
-                                     ) -> None:
+def test_external_data_anywhere_in_the_graph_is_refused(
+        tmp_path: Path, hide: Callable[[onnx.GraphProto], None]) -> None:
     model = onnx.load(str(write_thumbnail_model(tmp_path / 'm.onnx')))
     hide(model.graph)
     (tmp_path / 'm.onnx').write_bytes(model.SerializeToString())
@@ -87,17 +88,17 @@ def test_nothing_is_hidden_elsewhere(tmp_path: Path, hide: Callable[[onnx.GraphP
         check_model_file(tmp_path / 'm.onnx')
 
 
-def test_a_function_hides_nothing_either(tmp_path: Path) -> None:
+def test_external_data_in_a_function_is_refused(tmp_path: Path) -> None:
     model = onnx.load(str(write_thumbnail_model(tmp_path / 'm.onnx')))
     constant = helper.make_node('Constant', [], ['c'], value=_external())
     model.functions.append(helper.make_function(
-        'own', 'F', [], ['c'], [constant], [helper.make_opsetid('', 17)]))
+        'custom', 'F', [], ['c'], [constant], [helper.make_opsetid('', 17)]))
     (tmp_path / 'm.onnx').write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match='in other files'):
         check_model_file(tmp_path / 'm.onnx')
 
 
-def test_a_file_cut_anywhere_gives_one_kind_of_error_or_is_a_shorter_model(tmp_path: Path) -> None:
+def test_a_truncated_file_is_one_kind_of_error_or_a_shorter_model(tmp_path: Path) -> None:
     whole = write_thumbnail_model(tmp_path / 'm.onnx').read_bytes()
     path = tmp_path / 'cut.onnx'
     refused = 0
@@ -112,7 +113,7 @@ def test_a_file_cut_anywhere_gives_one_kind_of_error_or_is_a_shorter_model(tmp_p
     assert refused > 0.9 * len(whole)
 
 
-def test_graphs_nested_without_end_are_refused(tmp_path: Path) -> None:
+def test_graphs_nested_too_deep_are_refused(tmp_path: Path) -> None:
     graph = b''
     for _ in range(100):  # an attribute with a graph, in a node, in a graph
         for tag in (0x32, 0x2a, 0x0a):

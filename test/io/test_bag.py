@@ -1,4 +1,4 @@
-"""Bags: written and read back, compressed, damaged, empty, and without what is asked for."""
+"""Bags: written and read back, compressed, damaged, empty, and with topics missing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STEP = 100_000_000
 COUNT = 5
 
 
-def picture(place):
+def image(place):
     return np.random.default_rng(place).integers(0, 256, (24, 32, 3), np.uint8)
 
 
@@ -50,7 +50,7 @@ def contents(types=rosbags_types, count=COUNT):
         time = stamp(place)
         yield '/odom', messages.odometry(types, time, 'odom', 'base_link', pose(place),
                                          np.array([1.0, 0.0])), time
-        yield '/camera/image_raw', messages.image(types, time, 'camera', picture(place)), time
+        yield '/camera/image_raw', messages.image(types, time, 'camera', image(place)), time
 
 
 def write(path, records=None):
@@ -88,7 +88,7 @@ def check(path):
         track = bag.poses(bag.pose_topic())
     assert [time for time, _ in frames] == [stamp(place) for place in range(COUNT)]
     for place, (_, message) in enumerate(frames):
-        np.testing.assert_array_equal(messages.rgb(message), picture(place))
+        np.testing.assert_array_equal(messages.rgb(message), image(place))
     assert track.stamps.tolist() == [stamp(place) for place in range(COUNT)]
     np.testing.assert_array_equal(track.poses, [pose(place) for place in range(COUNT)])
     assert (track.frame_id, track.child_frame_id, track.dropped) == ('odom', 'base_link', 0)
@@ -103,7 +103,7 @@ def test_a_bag_gives_back_what_was_written(tmp_path, name):
 
 @pytest.mark.parametrize(('name', 'file'), [('drive', 'drive.db3'),
                                             ('drive.mcap', 'drive.mcap.mcap')])
-def test_one_file_of_a_bag_is_enough(tmp_path, name, file):
+def test_a_single_file_of_a_bag_can_be_read(tmp_path, name, file):
     check(write(tmp_path / name) / file)
 
 
@@ -115,7 +115,7 @@ def test_a_bag_may_be_compressed(tmp_path, mode, storage):
     check(write_with(tmp_path / 'drive', contents(), mode=mode, storage=storage))
 
 
-def test_a_pose_topic_that_localises_goes_before_odometry(tmp_path):
+def test_a_pose_topic_is_preferred_to_odometry(tmp_path):
     records = list(contents())
     for place in range(COUNT):
         message = messages.pose_stamped(rosbags_types, stamp(place), 'map', pose(place))
@@ -127,20 +127,20 @@ def test_a_pose_topic_that_localises_goes_before_odometry(tmp_path):
 
 
 def test_a_stamp_of_zero_is_replaced_by_the_time_of_recording(tmp_path):
-    message = messages.image(rosbags_types, 0, 'camera', picture(0))
+    message = messages.image(rosbags_types, 0, 'camera', image(0))
     with Bag(write(tmp_path / 'drive', [('/image', message, stamp(3))])) as bag:
         assert [time for time, _ in bag.images('/image')] == [stamp(3)]
 
 
-def test_a_depth_topic_is_not_chosen_unasked(tmp_path):
-    depth = messages.compressed_image(rosbags_types, START, 'camera', picture(0))
+def test_a_depth_topic_is_not_the_default(tmp_path):
+    depth = messages.compressed_image(rosbags_types, START, 'camera', image(0))
     depth.format = '16UC1; compressedDepth png'
     records = [('/a/compressedDepth', depth, START), *contents()]
     with Bag(write(tmp_path / 'drive', records)) as bag:
         assert bag.image_topic() == '/camera/image_raw'
 
 
-def test_a_missing_topic_is_refused_with_those_that_are_there(tmp_path):
+def test_a_missing_topic_is_refused_with_a_list_of_the_topics(tmp_path):
     with Bag(write(tmp_path / 'drive')) as bag:
         with pytest.raises(SourceError, match=r"no images on '/cam'.*/camera/image_raw"):
             bag.image_topic('/cam')
@@ -150,7 +150,7 @@ def test_a_missing_topic_is_refused_with_those_that_are_there(tmp_path):
             list(bag.raw(['/x']))
 
 
-def test_a_bag_without_poses_or_images_says_so_and_what_it_has(tmp_path):
+def test_a_bag_without_poses_or_images_is_refused_with_its_topics(tmp_path):
     records = list(contents())
     with Bag(write(tmp_path / 'blind', records[::2])) as bag, \
             pytest.raises(SourceError, match=r'has no images.*/odom'):
@@ -160,7 +160,7 @@ def test_a_bag_without_poses_or_images_says_so_and_what_it_has(tmp_path):
         bag.pose_topic()
 
 
-def test_poses_that_are_none_are_left_out_and_counted(tmp_path):
+def test_invalid_poses_are_left_out_and_counted(tmp_path):
     records = [record for record in contents() if record[0] == '/odom']
     records[1][1].pose.pose.position.x = np.nan
     records[3][1].pose.pose.orientation.w = 0.0
@@ -170,7 +170,7 @@ def test_poses_that_are_none_are_left_out_and_counted(tmp_path):
     assert track.dropped == 2
 
 
-def test_a_topic_of_useless_poses_is_refused(tmp_path):
+def test_a_topic_of_invalid_poses_is_refused(tmp_path):
     bad = messages.pose_stamped(rosbags_types, START, 'map', np.full(7, np.nan))
     with Bag(write(tmp_path / 'drive', [('/pose', bad, START)])) as bag, \
             pytest.raises(SourceError, match='not one of the 1 poses on /pose'):
@@ -202,7 +202,7 @@ def test_an_empty_bag_is_refused(tmp_path, name):
         Bag(write(tmp_path / name, []))
 
 
-def test_what_is_no_bag_is_refused(tmp_path):
+def test_a_path_that_is_not_a_bag_is_refused(tmp_path):
     with pytest.raises(SourceError, match='does not exist'):
         Bag(tmp_path / 'nothing')
     with pytest.raises(SourceError, match=r'no metadata\.yaml'):
@@ -216,11 +216,11 @@ def test_what_is_no_bag_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['drive', 'drive.mcap'])
-@pytest.mark.parametrize('share', [0.0, 0.3, 0.9])
-def test_a_bag_that_was_cut_off_is_one_clear_error(tmp_path, name, share):
+@pytest.mark.parametrize('fraction', [0.0, 0.3, 0.9])
+def test_a_truncated_bag_is_one_clear_error(tmp_path, name, fraction):
     path = write(tmp_path / name, contents(count=40))
     file = next(entry for entry in path.iterdir() if entry.suffix in ('.db3', '.mcap'))
-    file.write_bytes(file.read_bytes()[:int(file.stat().st_size * share)])
+    file.write_bytes(file.read_bytes()[:int(file.stat().st_size * fraction)])
     with pytest.raises(SourceError) as caught, Bag(path) as bag:
         for _ in bag.raw():
             pass
@@ -228,7 +228,7 @@ def test_a_bag_that_was_cut_off_is_one_clear_error(tmp_path, name, share):
     assert '\n' not in str(caught.value)
 
 
-def test_metadata_that_is_no_metadata_is_one_clear_error(tmp_path):
+def test_invalid_metadata_is_one_clear_error(tmp_path):
     path = write(tmp_path / 'drive')
     (path / 'metadata.yaml').write_text('rosbag2_bagfile_information: {version: [')
     with pytest.raises(SourceError, match='damaged') as caught:
@@ -237,17 +237,17 @@ def test_metadata_that_is_no_metadata_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['drive', 'drive.mcap'])
-def test_an_interrupted_writing_leaves_nothing(tmp_path, name):
-    def cut_off():
+def test_an_interrupted_write_leaves_nothing(tmp_path, name):
+    def interrupted():
         yield from list(contents())[:3]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / name, cut_off())
+        write(tmp_path / name, interrupted())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bag_is_overwritten_only_when_asked_and_only_by_a_whole_one(tmp_path):
+def test_a_bag_is_overwritten_only_on_request_and_only_by_a_complete_one(tmp_path):
     path = write(tmp_path / 'drive')
     with pytest.raises(VprError, match='exists already'):
         write(path)
@@ -261,13 +261,13 @@ def test_a_bag_is_overwritten_only_when_asked_and_only_by_a_whole_one(tmp_path):
         assert bag.message_count == 1
 
 
-def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path):
+def test_a_path_that_cannot_be_written_is_one_clear_error(tmp_path):
     (tmp_path / 'file').write_text('in the way')
     with pytest.raises(VprError, match='file'):
         write(tmp_path / 'file' / 'drive')
 
 
-def test_a_topic_holds_one_type(tmp_path):
+def test_a_topic_has_one_type(tmp_path):
     with pytest.raises(ValueError, match='/odom holds'), BagWriter(tmp_path / 'drive') as bag:
         for _, message, time in contents():
             bag.write('/odom', message, time)
@@ -275,16 +275,17 @@ def test_a_topic_holds_one_type(tmp_path):
 
 def test_raw_messages_come_in_time_order_with_their_types(tmp_path):
     with Bag(write(tmp_path / 'drive')) as bag:
-        every = list(bag.raw())
-        some = list(bag.raw(['/odom']))
-    times = [time for _, _, time, _ in every]
+        records = list(bag.raw())
+        odometry = list(bag.raw(['/odom']))
+    times = [time for _, _, time, _ in records]
     assert times == sorted(times)
-    assert {(topic, kind) for topic, kind, _, _ in some} == {('/odom', 'nav_msgs/msg/Odometry')}
-    assert len(every) == 2 * COUNT
-    assert len(some) == COUNT
+    kinds = {(topic, kind) for topic, kind, _, _ in odometry}
+    assert kinds == {('/odom', 'nav_msgs/msg/Odometry')}
+    assert len(records) == 2 * COUNT
+    assert len(odometry) == COUNT
 
 
-def test_a_latched_topic_is_known_by_what_was_offered(tmp_path):
+def test_a_latched_topic_is_recognised_by_its_offered_durability(tmp_path):
     never = QosTime(0, 0)
     latched = Qos(QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
                   never, never, QosLiveliness.AUTOMATIC, never, False)
@@ -297,8 +298,8 @@ def test_a_latched_topic_is_known_by_what_was_offered(tmp_path):
 
 
 @pytest.mark.parametrize('compressed', [False, True])
-def test_a_recorded_drive_has_pictures_odometry_camera_and_truth(tmp_path, compressed):
-    drive = [SimpleNamespace(stamp=stamp(place), image=picture(place), pose=pose(place),
+def test_a_recorded_drive_has_images_odometry_camera_and_ground_truth(tmp_path, compressed):
+    drive = [SimpleNamespace(stamp=stamp(place), image=image(place), pose=pose(place),
                              odometry=pose(place) * [1.01, 1, 1, 1, 1, 1, 1],
                              velocity=np.array([10.0, 0.0])) for place in range(COUNT)]
     assert record(tmp_path / 'd.mcap', iter(drive), compressed=compressed) == COUNT
@@ -326,7 +327,7 @@ def test_a_drive_without_frames_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_goal_is_not_taken_for_a_drive(tmp_path):
+def test_a_topic_of_goals_is_not_the_default(tmp_path):
     with BagWriter(tmp_path / 'd') as bag:
         bag.write('/goal_pose', messages.pose_stamped(bag.types, stamp(0), 'map', pose(3)),
                   stamp(0))

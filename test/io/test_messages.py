@@ -1,4 +1,4 @@
-"""Messages to plain values and back: both kinds of message, every encoding, and bad pictures."""
+"""Messages to plain values and back: rclpy and rosbags, every encoding, damaged images."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ STAMP = 1_700_000_000_123_456_789
 HEIGHT, WIDTH = 24, 32
 
 
-
-
 @pytest.fixture(params=[rosbags_types, rclpy_types], ids=['rosbags', 'rclpy'])
 def types(request):
     if request.param is rclpy_types:
@@ -26,14 +24,14 @@ def types(request):
 
 
 @pytest.fixture
-def picture():
-    """Return a smooth picture: demosaicing and chroma subsampling cannot keep single pixels."""
+def rgb():
+    """Return a smooth image: demosaicing and chroma subsampling cannot keep single pixels."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([40 + 4 * x, 60 + 5 * y, 200 - 3 * x], axis=-1).astype(np.uint8)
 
 
 def raw(data, encoding, *, padding=0, big_endian=0, types=rosbags_types):
-    """Return rows of pixels (H,W) or (H,W,C) as an Image with so many bytes of padding a row."""
+    """Return pixels (H,W) or (H,W,C) as an Image with `padding` bytes at the end of each row."""
     height, width = data.shape[:2]
     rows = np.ascontiguousarray(data).view(np.uint8).reshape(height, -1)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
@@ -45,92 +43,92 @@ def raw(data, encoding, *, padding=0, big_endian=0, types=rosbags_types):
     return message
 
 
-def mosaic(picture, pattern):
-    """Return what a sensor sees through a Bayer filter whose first two rows are `pattern`."""
+def mosaic(rgb, pattern):
+    """Return the output of a sensor with a Bayer filter whose first two rows are `pattern`."""
     channel = {'r': 0, 'g': 1, 'b': 2}
-    seen = np.empty(picture.shape[:2], np.uint8)
-    for place, colour in enumerate(pattern):
-        rows, columns = slice(place // 2, None, 2), slice(place % 2, None, 2)
-        seen[rows, columns] = picture[rows, columns, channel[colour]]
-    return seen
+    pixels = np.empty(rgb.shape[:2], np.uint8)
+    for cell, colour in enumerate(pattern):
+        rows, columns = slice(cell // 2, None, 2), slice(cell % 2, None, 2)
+        pixels[rows, columns] = rgb[rows, columns, channel[colour]]
+    return pixels
 
 
-def yuv(picture, order):
-    """Return a picture as 4:2:2 of BT.601, limited range; `order` of its four bytes a pair."""
-    r, g, b = np.moveaxis(picture.astype(np.float64), -1, 0)
+def yuv(rgb, order):
+    """Return an image in YUV 4:2:2 (BT.601, limited range), a pixel pair's bytes in `order`."""
+    r, g, b = np.moveaxis(rgb.astype(np.float64), -1, 0)
     plane = {'y': 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255,
              'u': 128 + (-37.797 * r - 74.203 * g + 112 * b) / 255,
              'v': 128 + (112 * r - 93.786 * g - 18.214 * b) / 255}
-    packed = np.empty((*picture.shape[:2], 2), np.uint8)
-    for place, name in enumerate(order):
-        column = slice((1 if order[:place].count('y') else 0) if name == 'y' else 0, None, 2)
-        packed[:, place // 2::2, place % 2] = plane[name][:, column]
+    packed = np.empty((*rgb.shape[:2], 2), np.uint8)
+    for byte, name in enumerate(order):
+        column = slice((1 if order[:byte].count('y') else 0) if name == 'y' else 0, None, 2)
+        packed[:, byte // 2::2, byte % 2] = plane[name][:, column]
     return packed
 
 
-def encoded(picture):
-    """Return the picture in every encoding, and how far it may come back from the original."""
-    grey = picture[..., :1]
-    alpha = np.full((*picture.shape[:2], 1), 9, np.uint8)
-    bgr = picture[..., ::-1]
+def encoded(rgb):
+    """Return an image in every encoding, with the tolerance of its conversion back."""
+    grey = rgb[..., :1]
+    alpha = np.full((*rgb.shape[:2], 1), 9, np.uint8)
+    bgr = rgb[..., ::-1]
     wide = grey[..., 0].astype('<u2') * 256 + 13
     return {
-        'rgb8': (picture, 0), 'bgr8': (bgr, 0), '8UC3': (bgr, 0),
-        'rgba8': (np.concatenate([picture, alpha], -1), 0),
+        'rgb8': (rgb, 0), 'bgr8': (bgr, 0), '8UC3': (bgr, 0),
+        'rgba8': (np.concatenate([rgb, alpha], -1), 0),
         'bgra8': (np.concatenate([bgr, alpha], -1), 0),
         '8UC4': (np.concatenate([bgr, alpha], -1), 0),
         'mono8': (grey, 0), '8UC1': (grey, 0), 'mono16': (wide, 0), '16UC1': (wide, 0),
-        **{f'bayer_{pattern}8': (mosaic(picture, pattern), 6)
+        **{f'bayer_{pattern}8': (mosaic(rgb, pattern), 6)
            for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
-        'uyvy': (yuv(picture, 'uyvy'), 6), 'yuv422': (yuv(picture, 'uyvy'), 6),
-        'yuyv': (yuv(picture, 'yuyv'), 6), 'yuv422_yuy2': (yuv(picture, 'yuyv'), 6),
+        'uyvy': (yuv(rgb, 'uyvy'), 6), 'yuv422': (yuv(rgb, 'uyvy'), 6),
+        'yuyv': (yuv(rgb, 'yuyv'), 6), 'yuv422_yuy2': (yuv(rgb, 'yuyv'), 6),
     }
 
 
 @pytest.mark.parametrize('padding', [0, 10])
 @pytest.mark.parametrize('encoding', images.ENCODINGS)
-def test_an_encoding_gives_the_colours_of_the_scene(picture, encoding, padding, types):
-    data, tolerance = encoded(picture)[encoding]
+def test_an_encoding_gives_the_colours_of_the_scene(rgb, encoding, padding, types):
+    data, tolerance = encoded(rgb)[encoding]
     if '16' in encoding or encoding in ('mono8', '8UC1'):
-        picture = np.repeat(picture[..., :1], 3, axis=-1)
-    got = messages.rgb(raw(data, encoding, padding=padding, types=types))
-    assert got.shape == picture.shape
-    assert got.dtype == np.uint8
-    error = np.abs(got.astype(int) - picture)[2:-2, 2:-2]
+        rgb = np.repeat(rgb[..., :1], 3, axis=-1)
+    result = messages.rgb(raw(data, encoding, padding=padding, types=types))
+    assert result.shape == rgb.shape
+    assert result.dtype == np.uint8
+    error = np.abs(result.astype(int) - rgb)[2:-2, 2:-2]
     assert error.max() <= tolerance
 
 
-def test_the_byte_order_of_16_bit_pixels_is_minded(picture):
-    wide = picture[..., 0].astype('>u2') * np.array(256, '>u2')
-    got = messages.rgb(raw(wide.astype('>u2'), 'mono16', big_endian=1))
-    np.testing.assert_array_equal(got[..., 1], picture[..., 0])
+def test_the_byte_order_of_16_bit_pixels_is_respected(rgb):
+    wide = rgb[..., 0].astype('>u2') * np.array(256, '>u2')
+    result = messages.rgb(raw(wide.astype('>u2'), 'mono16', big_endian=1))
+    np.testing.assert_array_equal(result[..., 1], rgb[..., 0])
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'bayer_rggb8',
                                       'bayer_bggr8', 'bayer_gbrg8'])
-def test_cv_bridge_gives_the_same(picture, encoding):
+def test_cv_bridge_gives_the_same_pixels(rgb, encoding):
     cv_bridge = pytest.importorskip('cv_bridge')
-    message = raw(encoded(picture)[encoding][0], encoding)
+    message = raw(encoded(rgb)[encoding][0], encoding)
     np.testing.assert_array_equal(messages.rgb(message),
                                   cv_bridge.CvBridge().imgmsg_to_cv2(message, 'rgb8'))
 
 
-def test_padded_rows_reach_cv_bridge_without_their_padding(picture):
+def test_cv_bridge_gets_rows_without_their_padding(rgb):
     pytest.importorskip('cv_bridge')
-    message = raw(picture[..., ::-1], 'bgr8', padding=5)
-    np.testing.assert_array_equal(messages._rgb_by_cv_bridge(message), picture)
+    message = raw(rgb[..., ::-1], 'bgr8', padding=5)
+    np.testing.assert_array_equal(messages._rgb_by_cv_bridge(message), rgb)
 
 
 @pytest.mark.parametrize('encoding', ['', 'rgb9', 'Format_Y8'])
-def test_an_unknown_encoding_is_refused_with_those_that_are_known(picture, encoding):
+def test_an_unknown_encoding_is_refused_with_a_list_of_the_supported(rgb, encoding):
     with pytest.raises(ImageError, match=f"'{encoding}' is not supported.*bgr8.*rgb8") as caught:
-        messages.rgb(raw(picture, encoding))
+        messages.rgb(raw(rgb, encoding))
     assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'rgb16'])
 @pytest.mark.parametrize(('height', 'width'), [(0, 0), (0, 32), (32, 0), (1, 1)])
-def test_a_picture_without_size_is_refused(encoding, height, width, types):
+def test_an_empty_or_tiny_image_is_refused(encoding, height, width, types):
     message = messages.image(types, STAMP, 'camera', np.zeros((height, width, 3), np.uint8))
     message.encoding = encoding
     with pytest.raises(ImageError, match=f'{width}x{height}'):
@@ -138,58 +136,58 @@ def test_a_picture_without_size_is_refused(encoding, height, width, types):
 
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'rgb16'])
-def test_a_size_that_lies_is_refused_before_memory_is_taken(picture, encoding):
-    message = raw(picture, encoding)
+def test_a_huge_declared_size_is_refused_before_memory_is_allocated(rgb, encoding):
+    message = raw(rgb, encoding)
     message.height = message.width = 1 << 20
     with pytest.raises(ImageError, match='megapixels'):
         messages.rgb(message)
 
 
 @pytest.mark.parametrize('encoding', images.ENCODINGS)
-def test_too_few_bytes_are_refused(picture, encoding):
-    message = raw(encoded(picture)[encoding][0], encoding)
+def test_too_few_bytes_are_refused(rgb, encoding):
+    message = raw(encoded(rgb)[encoding][0], encoding)
     message.data = message.data[:-1]
     with pytest.raises(ImageError, match='needs 24 rows'):
         messages.rgb(message)
 
 
-def test_rows_shorter_than_the_picture_are_refused(picture):
-    message = raw(picture, 'rgb8')
+def test_rows_shorter_than_the_width_are_refused(rgb):
+    message = raw(rgb, 'rgb8')
     message.step -= 1
     with pytest.raises(ImageError, match='needs 24 rows'):
         messages.rgb(message)
 
 
-def test_a_jpeg_comes_back_nearly_as_it_was(picture, types):
-    message = messages.compressed_image(types, STAMP, 'camera', picture, quality=95)
-    assert np.abs(messages.rgb(message).astype(int) - picture).max() < 12
+def test_a_jpeg_message_nearly_keeps_the_pixels(rgb, types):
+    message = messages.compressed_image(types, STAMP, 'camera', rgb, quality=95)
+    assert np.abs(messages.rgb(message).astype(int) - rgb).max() < 12
 
 
-def test_a_png_comes_back_as_it_was(picture):
-    message = messages.compressed_image(rosbags_types, STAMP, 'camera', picture)
+def test_a_png_message_keeps_the_pixels(rgb):
+    message = messages.compressed_image(rosbags_types, STAMP, 'camera', rgb)
     message.format = 'rgb8; png compressed bgr8'
-    message.data = cv2.imencode('.png', picture[..., ::-1])[1]
-    np.testing.assert_array_equal(messages.rgb(message), picture)
+    message.data = cv2.imencode('.png', rgb[..., ::-1])[1]
+    np.testing.assert_array_equal(messages.rgb(message), rgb)
 
 
 @pytest.mark.parametrize('data', [b'', b'\xff\xd8\xff\xe0 no jpeg'])
-def test_a_damaged_compressed_picture_is_refused(picture, data):
-    message = messages.compressed_image(rosbags_types, STAMP, 'camera', picture)
+def test_a_damaged_compressed_image_is_refused(rgb, data):
+    message = messages.compressed_image(rosbags_types, STAMP, 'camera', rgb)
     message.data = np.frombuffer(data, np.uint8)
     with pytest.raises(ImageError, match='compressed image'):
         messages.rgb(message)
 
 
-def test_a_depth_picture_is_refused_by_its_format(picture):
-    message = messages.compressed_image(rosbags_types, STAMP, 'camera', picture)
+def test_a_depth_image_is_refused_by_its_format(rgb):
+    message = messages.compressed_image(rosbags_types, STAMP, 'camera', rgb)
     message.format = '16UC1; compressedDepth png'
     with pytest.raises(ImageError, match='depth'):
         messages.rgb(message)
 
 
-def test_a_picture_keeps_pixels_stamp_and_frame(picture, types):
-    message = messages.image(types, STAMP, 'camera', picture[:, ::-1])
-    np.testing.assert_array_equal(messages.rgb(message), picture[:, ::-1])
+def test_an_image_keeps_pixels_stamp_and_frame(rgb, types):
+    message = messages.image(types, STAMP, 'camera', rgb[:, ::-1])
+    np.testing.assert_array_equal(messages.rgb(message), rgb[:, ::-1])
     assert messages.stamp_ns(message.header) == STAMP
     assert message.header.frame_id == 'camera'
 
@@ -210,13 +208,13 @@ def test_every_pose_message_gives_its_pose_back(types):
 
 @pytest.mark.parametrize('bad', [[np.nan, 0, 0, 0, 0, 0, 1], [0, np.inf, 0, 0, 0, 0, 1],
                                  [0, 0, 0, 0, 0, 0, 0]])
-def test_a_pose_that_is_none_is_refused(types, bad):
+def test_an_invalid_pose_is_refused(types, bad):
     for message in pose_messages(types, np.array(bad, np.float64)):
         with pytest.raises(PoseError):
             messages.pose_of(message)
 
 
-def test_covariance_and_velocity_are_where_their_readers_look(types):
+def test_covariance_and_velocity_are_in_their_fields(types):
     covariance = np.arange(36.0).reshape(6, 6)
     message = messages.pose_with_covariance(types, STAMP, 'map', POSE, covariance)
     np.testing.assert_array_equal(message.pose.covariance, np.arange(36.0))
@@ -231,11 +229,11 @@ def test_a_cloud_gives_its_columns_back(types):
     columns = {'x': np.arange(5.0), 'y': -np.arange(5), 'probability': np.linspace(0, 1, 5)}
     message = messages.cloud(types, STAMP, 'map', columns)
     assert (message.width, message.height, message.point_step) == (5, 1, 12)
-    got = messages.read_cloud(message)
-    assert list(got) == list(columns)
+    result = messages.read_cloud(message)
+    assert list(result) == list(columns)
     for name, column in columns.items():
-        assert got[name].dtype == np.float32
-        np.testing.assert_array_equal(got[name], column.astype(np.float32))
+        assert result[name].dtype == np.float32
+        np.testing.assert_array_equal(result[name], column.astype(np.float32))
 
 
 def test_a_cloud_may_be_empty(types):
@@ -244,16 +242,16 @@ def test_a_cloud_may_be_empty(types):
     assert len(messages.read_cloud(message)['x']) == 0
 
 
-def test_times_before_1970_and_of_nine_digits_survive(types):
+def test_times_before_1970_and_with_nine_decimals_are_kept(types):
     for ns in (0, STAMP, -1):
         message = messages.header(types, ns, '')
         assert messages.stamp_ns(message) == ns
     assert messages.clock(types, STAMP).clock.nanosec == 123_456_789
 
 
-def test_every_message_can_be_serialised_by_its_own_middleware(types, picture):
-    built = [messages.image(types, STAMP, 'camera', picture),
-             messages.compressed_image(types, STAMP, 'camera', picture),
+def test_every_message_can_be_serialised_by_its_library(types, rgb):
+    built = [messages.image(types, STAMP, 'camera', rgb),
+             messages.compressed_image(types, STAMP, 'camera', rgb),
              messages.camera_info(types, STAMP, 'camera', np.eye(3), WIDTH, HEIGHT),
              messages.cloud(types, STAMP, 'map', {'x': np.arange(3)}),
              messages.float32(types, np.float32(0.5)), messages.clock(types, STAMP),

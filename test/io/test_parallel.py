@@ -1,9 +1,11 @@
-"""Work in processes: results in order, the first error ends it all, and none is left behind."""
+"""Work in processes: results in order, the first error ends all, no process is left behind."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -17,21 +19,21 @@ def doubled(number, report):
     return 2 * number, os.getpid()
 
 
-def wrong(number, report):
+def failing(number, report):
     if number == 1:
         raise MapError('the first map is damaged')
     signal.pause()
 
 
-def strange(number, report):
-    raise ZeroDivisionError('by nothing')
+def dividing(number, report):
+    raise ZeroDivisionError('by zero')
 
 
 def killed(number, report):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def endless(number, report):
+def waiting(number, report):
     report(number)
     signal.pause()
 
@@ -41,28 +43,28 @@ def children():
             if 'resource_tracker' not in ' '.join(child.cmdline())]
 
 
-def test_results_are_in_the_order_of_the_items_from_other_processes() -> None:
+def test_results_from_other_processes_are_in_the_order_of_the_items() -> None:
     steps = []
-    found = in_processes(doubled, [5, 6, 7], 2, steps.append)
-    assert [number for number, _ in found] == [10, 12, 14]
-    assert os.getpid() not in {process for _, process in found}
+    results = in_processes(doubled, [5, 6, 7], 2, steps.append)
+    assert [number for number, _ in results] == [10, 12, 14]
+    assert os.getpid() not in {process for _, process in results}
     assert sorted(steps) == [5, 6, 7]
     assert not children()
 
 
-def test_the_first_error_comes_as_it_was_and_ends_the_others() -> None:
+def test_the_first_error_is_raised_unchanged_and_ends_the_others() -> None:
     with pytest.raises(MapError, match='the first map is damaged'):
-        in_processes(wrong, [0, 1], 2, lambda steps: None)
+        in_processes(failing, [0, 1], 2, lambda steps: None)
     assert not children()
 
 
 def test_an_error_of_another_kind_names_the_item() -> None:
-    with pytest.raises(VprError, match=r'^7: ZeroDivisionError: by nothing$'):
-        in_processes(strange, [7], 1, lambda steps: None)
+    with pytest.raises(VprError, match=r'^7: ZeroDivisionError: by zero$'):
+        in_processes(dividing, [7], 1, lambda steps: None)
 
 
-def test_a_process_that_was_killed_is_an_error_and_not_a_wait() -> None:
-    with pytest.raises(VprError, match=r'ended with code -9; .* fewer jobs'):
+def test_a_killed_process_is_an_error_that_names_the_item() -> None:
+    with pytest.raises(VprError, match=r'^drive: .* ended with code -9; .* fewer jobs'):
         in_processes(killed, ['drive'], 1, lambda steps: None)
 
 
@@ -70,5 +72,19 @@ def test_an_interrupt_ends_the_processes() -> None:
     def interrupted(steps):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt):
-        in_processes(endless, [1, 2], 2, interrupted)
+        in_processes(waiting, [1, 2], 2, interrupted)
     assert not children()
+
+
+def test_a_ctrl_c_in_the_terminal_does_not_reach_the_processes(tmp_path) -> None:
+    # In an interpreter of its own: what starts with the first process would undo the blocking.
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import signal\n'
+        'from vpr_ros.io.parallel import in_processes\n'
+        'def blocked(number, report):\n'
+        '    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())\n'
+        'if __name__ == "__main__":\n'
+        '    print(in_processes(blocked, [1, 2, 3], 2, print))\n')
+    result = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+    assert result.stdout == '[True, True, True]\n'

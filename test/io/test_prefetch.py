@@ -1,4 +1,4 @@
-"""Work ahead of the caller: in order, bounded, with its errors."""
+"""Prefetching: in order, bounded, and with the errors of the work."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def test_the_work_is_done_in_another_thread() -> None:
     assert threading.get_ident() not in threads
 
 
-def test_several_threads_work_at_once_and_results_stay_in_order() -> None:
-    together = threading.Barrier(2, timeout=10)
+def test_several_threads_work_in_parallel_and_results_stay_in_order() -> None:
+    barrier = threading.Barrier(2, timeout=10)
 
     def work(number):
-        together.wait()  # only two of them at once get past this
+        barrier.wait()  # passes only when two threads wait
         return number
 
     assert [future.result() for _, future in prefetch(work, range(10), threads=2)] == [*range(10)]
 
 
-def test_no_more_than_the_depth_is_taken_ahead() -> None:
+def test_no_more_items_than_the_depth_are_prefetched() -> None:
     taken = []
 
     def items():
@@ -45,7 +45,7 @@ def test_no_more_than_the_depth_is_taken_ahead() -> None:
     assert len(taken) == 6
 
 
-def test_an_error_comes_with_the_item_that_made_it() -> None:
+def test_an_error_is_raised_by_the_future_of_its_item() -> None:
     futures = [future for _, future in prefetch(lambda number: 1 / number, [1, 0, 2])]
     assert futures[0].result() == 1
     with pytest.raises(ZeroDivisionError):

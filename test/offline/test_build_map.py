@@ -285,7 +285,7 @@ def test_a_tum_file_interpolates_and_does_not_extrapolate(tmp_path, encoder, cap
                                       '1.0 0 0 0 0 0 0 1\n2.0 10 0 0 0 0 0 1\n')
     place_map = mapped(folder, encoder)
     np.testing.assert_allclose(place_map.poses[:, 0], [5, 10], atol=1e-9)
-    assert 'no pose for 2 of 4 pictures' in caplog.text
+    assert 'no pose for 2 of 4 images' in caplog.text
 
 
 def test_a_folder_without_poses_is_taken_in_order_of_names(tmp_path, encoder, caplog):
@@ -313,7 +313,7 @@ def test_images_without_a_pose_are_left_out_and_counted(tmp_path, encoder, caplo
     lines = (folder / 'poses.csv').read_text().splitlines()
     (folder / 'poses.csv').write_text('\n'.join(lines[:3] + lines[5:]))
     assert mapped(folder, encoder).poses[:, 0].tolist() == [0, 1, 4]
-    assert 'no pose for 2 of 5 pictures' in caplog.text
+    assert 'no pose for 2 of 5 images' in caplog.text
 
 
 def test_damaged_files_are_left_out_and_counted(tmp_path, encoder, caplog):
@@ -330,8 +330,8 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, encoder, caplog):
     ('image,x,y,yaw\n000.png,0,zero,0\n', PoseError, 'zero'),
     ('image,x,y,yaw\n000.png,0,0\n', PoseError, '2 numbers where 3'),
     ('image,x,y,yaw\n000.png,nan,0,0\n', PoseError, 'not finite'),
-    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError, 'names none of the 3 pictures'),
-    ('image,x,y,yaw\n', SourceError, 'names none of the 3 pictures'),
+    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError, 'names none of the 3 images'),
+    ('image,x,y,yaw\n', SourceError, 'names none of the 3 images'),
 ])
 def test_an_unusable_pose_file_is_one_clear_error(tmp_path, encoder, text, error, match):
     folder = write_folder(tmp_path / 'folder', range(3))

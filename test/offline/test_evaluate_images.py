@@ -128,7 +128,7 @@ def test_a_ground_truth_that_names_a_missing_file_is_refused(tmp_path, encoder, 
 @pytest.mark.parametrize(('text', 'match'), [
     ('', 'needs the columns query,reference'),
     ('query,database\n000.png,000.png\n', 'needs the columns query,reference'),
-    ('query,reference\n', 'lists no right answer'),
+    ('query,reference\n', 'lists no correct pair'),
 ])
 def test_a_ground_truth_without_answers_is_refused(tmp_path, encoder, text, match):
     database = write_folder(tmp_path / 'database', range(3))
@@ -234,7 +234,7 @@ def test_file_names_may_say_where_images_are(tmp_path, encoder):
 def test_images_of_the_same_name_are_refused(tmp_path):
     files = [tmp_path / 'a' / '1.png', tmp_path / 'b' / '1.png']
     write_truth(tmp_path / 'truth.csv', [('1.png', '1.png')])
-    with pytest.raises(SourceError, match='two pictures have the same name'):
+    with pytest.raises(SourceError, match='two images have the same name'):
         read_ground_truth(tmp_path / 'truth.csv', files[:1], files)
 
 

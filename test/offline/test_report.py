@@ -148,6 +148,6 @@ def test_many_images_are_made_small(evaluation, tmp_path):
 
 def test_nothing_is_left_when_it_cannot_be_written(evaluation, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(VprError, match='cannot be made a folder'):
+    with pytest.raises(VprError, match='cannot create the folder'):
         write_report(evaluation, tmp_path / 'file' / 'report.html')
     assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -160,7 +160,7 @@ def test_a_place_with_one_picture_takes_part_and_is_named(tmp_path, caplog):
 def test_a_place_without_pictures_is_named(tmp_path):
     write(tmp_path / 'a' / '1.png')
     (tmp_path / 'nothing').mkdir()
-    with pytest.raises(SourceError, match='nothing has no pictures'):
+    with pytest.raises(SourceError, match='nothing has no images'):
         folders_of_places(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_pictures_that_a_pose_file_misses_are_named_and_left_out(tmp_path, caplo
     write_csv(folder / 'poses.csv', ['000.png', '002.png'], np.array([pose(0), pose(2)]))
     pictures = traverses([folder])
     assert len(pictures) == 2
-    assert 'no pose for 2 of 4 pictures' in caplog.text
+    assert 'no pose for 2 of 4 images' in caplog.text
     assert '001.png, 003.png' in caplog.text
 
 

@@ -56,7 +56,7 @@ def test_what_has_no_recall_is_refused():
     values = np.eye(3, dtype=np.float32)
     with pytest.raises(ValueError, match='not finite'):
         recall_at(values * np.nan, values, [[0], [1], [2]])
-    with pytest.raises(ValueError, match='no query has a right place'):
+    with pytest.raises(ValueError, match='no query has a correct place'):
         recall_at(values, values, [[], [], []])
     with pytest.raises(ValueError, match='as many entries'):
         recall_at(values, values, [[0]])
@@ -84,7 +84,7 @@ def test_a_validation_set_is_read_and_measured(tmp_path):
 @pytest.mark.parametrize(('rows', 'message'), [
     ('a.png,z.png\n', 'names z.png, which is not'),
     ('c.png,a.png\n', 'names c.png, which is not'),
-    ('', 'lists no right answer'),
+    ('', 'lists no correct pair'),
 ])
 def test_a_ground_truth_that_does_not_fit_is_refused(tmp_path, rows, message):
     with pytest.raises(SourceError, match=message):

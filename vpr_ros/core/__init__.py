@@ -1,1 +1,1 @@
-"""What every room may use: poses, images, files, errors, defaults and metrics."""
+"""The base of the package: poses, images, files, errors, defaults and metrics."""

@@ -1,35 +1,36 @@
-"""Defaults and choices that the core, the node and the command line share; nothing is computed."""
+"""Default values and choices that the algorithm, the node and the command line share."""
 
 TOP_K = 10
 """Candidates reported per frame."""
 
 MIN_CONFIDENCE = 0.95
-"""A pose is trusted from this confidence on: the share of right ones that is asked for."""
+"""A pose is published from this confidence on: the probability that it is correct."""
 
 CORRECT_RADIUS = 5.0
-"""Metres from the truth within which a pose counts as right."""
+"""Metres from the ground truth within which a pose counts as correct."""
 
 EXCLUSION_RADIUS = 25.0
-"""Metres beyond which another place is a different one: places that look alike count as aliases
-from there on, and calibration takes so much off the map around a stretch that shall be unknown."""
+"""Metres beyond which two places are different ones. Places that look alike and are further apart
+are aliases; calibration masks the map within this distance of a stretch that it simulates as
+unmapped."""
 
 MAX_SPEED = 15.0
-"""Fastest that a robot drives, in m/s."""
+"""The robot's maximum speed, in m/s."""
 
 ODOMETRY_ERROR = 0.1
-"""Error of odometry, in metres per metre driven (1 sigma)."""
+"""Standard deviation of the odometry, in metres per metre driven."""
 
 SPACING = 1.0
-"""Metres between the places of a map."""
+"""Distance between neighbouring places of a map, in metres."""
 
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
-"""What can run a model, in the order in which 'auto' tries them."""
+"""The execution providers, in the order in which 'auto' tries them."""
 
 INDEX_KINDS = ('flat', 'fp16', 'sq8', 'pq', 'opq', 'hnsw', 'ivfpq', 'rerank')
-"""flat: exact. fp16: exact but for rounding, in half the memory. sq8: a byte per dimension. pq:
-D/8 bytes a place. opq: pq after a learned rotation. hnsw: exact vectors in a graph. ivfpq: pq
-within clusters, of which the nearest are searched. rerank: ivfpq, whose best 256 are compared
-again with vectors that stay on disk."""
+"""flat: exact search. fp16: half the memory, exact but for rounding. sq8: one byte per dimension.
+pq: product quantisation, D/8 bytes per place. opq: pq after a learned rotation. hnsw: exact
+vectors in a graph. ivfpq: pq in clusters, of which only the nearest are searched. rerank: ivfpq,
+whose best 256 candidates are compared again with the full vectors on disk."""
 
 INDEX = 'auto'
-"""The kind of index of a new map: what its size asks for, if not one of INDEX_KINDS."""
+"""The index kind of a new map: one of INDEX_KINDS, or 'auto' to choose by the map's size."""

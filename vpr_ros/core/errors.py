@@ -1,7 +1,7 @@
 """
-The errors of the core: one class per cause, one line per message.
+The errors of the package: one class per cause, one line per message.
 
-A message names the file and the way out. The command line prints it and exits 1; the node counts
+A message names the file and the remedy. The command line prints it and exits 1; the node counts
 and logs it.
 """
 
@@ -9,41 +9,41 @@ from __future__ import annotations
 
 
 class VprError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base class of every error that a user can cause and fix."""
 
 
 class ImageError(VprError):
-    """A picture that cannot be decoded, or whose size or encoding is out of bounds."""
+    """An image that cannot be decoded, or whose size or encoding is not supported."""
 
 
 class PoseError(VprError):
-    """A pose or a pose file that is not usable: not finite, no quaternion, wrong columns."""
+    """An unusable pose or pose file: not finite, a zero quaternion, or wrong columns."""
 
 
 class SourceError(VprError):
-    """A bag or a folder of pictures that cannot serve as a source of frames."""
+    """A bag or an image folder that cannot serve as a source of frames."""
 
 
 class ModelError(VprError):
-    """A file that is not a model of this project's contract."""
+    """A file that is not a model with the inputs and outputs that this package expects."""
 
 
 class TrainingError(VprError):
-    """An experiment that is not one, or a training that cannot go on."""
+    """An invalid experiment, or a training run that cannot continue."""
 
 
 class MapError(VprError):
-    """A map that is missing, incomplete, changed after it was written, or of another format."""
+    """A map that is missing, incomplete, modified after it was written, or of another format."""
 
 
 class ModelMismatchError(MapError):
-    """A map that was built with another model than the one it is asked to serve."""
+    """A map that was built with a different model than the one in use."""
 
 
 class OutOfOrderError(VprError):
-    """A frame whose stamp is not after the one before it."""
+    """A frame whose stamp is not later than that of the previous frame."""
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a library's error says, or its class when it says nothing."""
+    """Return the first line of a library's error message, or its class name without a message."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,7 +1,7 @@
 """
-Files and folders that are whole or absent, their digests, and where the package keeps its own.
+Atomic writing of files and folders, their digests, and the package's own data files.
 
-Everything the project writes goes through here. What the files mean is not known here.
+Everything that the package writes goes through here; the file formats are defined elsewhere.
 """
 
 from __future__ import annotations
@@ -19,35 +19,36 @@ from vpr_ros.core.errors import VprError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_BLOCK = 1 << 20
-_SPOT = 1 << 16
-_SPOTS = 64
+_BLOCK = 1 << 20        # bytes that are hashed at a time
+_SPOT = 1 << 16         # bytes of a spot that `spot_sha256` reads
+_SPOT_COUNT = 64
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """
-    Yield a temporary sibling of `path` to write to; on success it becomes `path`.
+    Yield a temporary file beside `path` to write to; on success it is renamed to `path`.
 
-    After an exception (a full disk, an interrupt) the sibling is removed and what was at `path`
-    before is untouched. The sibling keeps the suffix, since some writers choose a format by it.
+    After an exception (a full disk, an interrupt) the temporary file is removed, and an existing
+    file at `path` is untouched. It keeps the suffix, by which some writers choose a format.
     """
     path = Path(path)
     _make_parent(path)
-    sibling = path.with_name(f'.{path.stem}.part-{os.getpid()}{path.suffix}')
+    part = path.with_name(f'.{path.stem}.part-{os.getpid()}{path.suffix}')
     try:
-        yield sibling
-        sibling.replace(path)
+        yield part
+        part.replace(path)
     finally:
-        sibling.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> None:
     """
     Raise VprError when a directory must not be written to `path`.
 
-    What is there is replaced only when `overwrite` says so and it is empty or of the same kind:
-    it holds the file `marker`, such as map.yaml. A recording is never replaced by a map.
+    An existing directory is replaced only with `overwrite`, and only when it is empty or of the
+    same kind, which means that it has the file `marker`, such as map.yaml: a map never replaces a
+    recording.
     """
     path = Path(path)
     if not path.exists() and not path.is_symlink():
@@ -55,19 +56,18 @@ def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> N
     if not overwrite:
         raise VprError(f'{path} exists already: choose another name, or pass --overwrite')
     if not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file()):
-        raise VprError(f'{path} is something else (it has no {marker}), and is not replaced: '
+        raise VprError(f'{path} is something else (it has no {marker}) and is not replaced: '
                        'choose another name')
 
 
 @contextmanager
 def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -> Iterator[Path]:
     """
-    Yield a temporary directory to fill; on success it becomes `path`.
+    Yield a temporary directory to fill; on success it is renamed to `path`.
 
-    The directory that is yielded has the final name inside a hidden parent, so that writers which
-    name files after their directory get it right. `marker` is the file that tells its kind: what
-    may be replaced is `check_output`'s to say, and the old directory goes only once the new one is
-    complete.
+    The temporary directory has the final name, inside a hidden parent, for writers that name
+    files after their directory. `check_output` decides with `marker` and `overwrite` whether an
+    existing directory may be replaced; it is removed only once the new one is complete.
     """
     path = Path(path).absolute()
     check_output(path, marker, overwrite=overwrite)
@@ -103,18 +103,18 @@ def sha256(path: str | Path) -> str:
 
 def spot_sha256(path: str | Path) -> str:
     """
-    Return the SHA-256 of a file's size and of 64 parts, the first and the last among them.
+    Return the SHA-256 of a file's size and of 64 evenly spaced spots, both ends included.
 
-    For files of gigabytes that have to open at once. It tells a file that was cut off, exchanged
-    or written over, but not one whose bytes were changed elsewhere: only `sha256` does.
+    For files of gigabytes that must open quickly. It detects a file that was truncated, replaced
+    or overwritten, but not a change between the spots, for which `sha256` is needed.
     """
     path = Path(path)
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     last = max(0, size - _SPOT)
     with path.open('rb') as file:
-        for spot in range(_SPOTS):
-            file.seek(last * spot // (_SPOTS - 1))
+        for spot in range(_SPOT_COUNT):
+            file.seek(last * spot // (_SPOT_COUNT - 1))
             digest.update(file.read(_SPOT))
     return digest.hexdigest()
 
@@ -126,10 +126,10 @@ def user_cache() -> Path:
 
 def packaged(name: str) -> Path:
     """
-    Return the path of a file that the package carries, such as 'models/resnet18_netvlad.onnx'.
+    Return the path of a file that comes with the package, such as 'config/localize.yaml'.
 
-    Looks in the source tree first, then in the `share/vpr_ros` of each ROS workspace and of this
-    Python. Raises FileNotFoundError naming those places.
+    Searches the source tree first, then `share/vpr_ros` of each ROS workspace and of this Python
+    environment. Raises FileNotFoundError that names the folders searched.
     """
     prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)),
                 sys.prefix]
@@ -145,4 +145,4 @@ def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise VprError(f'{path.parent}: cannot be made a folder: {error.strerror}') from error
+        raise VprError(f'{path.parent}: cannot create the folder: {error.strerror}') from error

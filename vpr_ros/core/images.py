@@ -1,7 +1,7 @@
 """
-Pictures: decode, convert to RGB, resize. The only resize in the project.
+Images: decode, convert to RGB, resize. Every image of the project is resized here.
 
-A picture is uint8 (H,W,3) RGB everywhere else. Nothing here knows of messages or networks.
+An image is uint8 (H,W,3) RGB from here on. Messages and networks are handled elsewhere.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import struct
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
-# OpenCV reads its limit once, when it is loaded, and refuses a larger file undecoded. It may have
-# been loaded before this module: so `decode` looks at the headers of PNG and JPEG itself.
+# OpenCV reads this limit once, on import, and then refuses larger files before it decodes them.
+# It may have been imported before this module, so `decode` checks PNG and JPEG headers as well.
 MAX_PIXELS = 50_000_000
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_SIDE = 8
-"""Smallest width and height, in pixels, that can still show a place."""
+"""Minimum width and height of an image, in pixels."""
 
 HALVING_RATIO = 3.5
-"""How many times the sides that are wanted an image has at least when it is halved first. From
-there on descriptors keep a cosine of .999 (from 2.8 on .9986): benchmarks/accuracy/resize.py."""
+"""An image at least this many times as large as the target, in width and height, is halved first.
+At 3.5 the descriptors keep a cosine of .999 (at 2.8 .9986): benchmarks/accuracy/resize.py."""
 
-# A seventh of the time that a JPEG takes goes into turning BGR round; OpenCV 4.11 can do without.
+# Swapping BGR to RGB takes a seventh of the time of a JPEG; since OpenCV 4.11 it is avoidable.
 _IMREAD_RGB = getattr(cv2, 'IMREAD_COLOR_RGB', 0)
-_IMREAD_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2  # the same bit for colour
+_IMREAD_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2  # colour has the same bit
 _JPEG = b'\xff\xd8'
 
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
 
 
 class _Layout(NamedTuple):
-    """How an encoding lies in memory: channels, bytes a channel, and OpenCV's code to RGB."""
+    """The memory layout of an encoding, and OpenCV's conversion code to RGB."""
 
     channels: int
-    bytes: int
+    channel_bytes: int
     to_rgb: int | None
 
 
@@ -61,7 +61,8 @@ _LAYOUTS = {
     '8UC1': _Layout(1, 1, cv2.COLOR_GRAY2RGB),
     'mono16': _Layout(1, 2, cv2.COLOR_GRAY2RGB),
     '16UC1': _Layout(1, 2, cv2.COLOR_GRAY2RGB),
-    # OpenCV names a Bayer pattern by the second row's second pixel, ROS by the first's first.
+    # OpenCV names a Bayer pattern from the second pixel of the second row, ROS from the first
+    # pixel of the first row.
     'bayer_rggb8': _Layout(1, 1, cv2.COLOR_BayerBG2RGB),
     'bayer_bggr8': _Layout(1, 1, cv2.COLOR_BayerRG2RGB),
     'bayer_gbrg8': _Layout(1, 1, cv2.COLOR_BayerGR2RGB),
@@ -73,17 +74,17 @@ _LAYOUTS = {
 }
 
 ENCODINGS = tuple(sorted(_LAYOUTS))
-"""The raw encodings that `from_raw` converts, by their names in sensor_msgs."""
+"""The raw encodings that `from_raw` converts, by their sensor_msgs names."""
 
 
 def check_size(height: int, width: int, name: str = 'image') -> None:
-    """Raise ImageError when a picture is too small to show a place or too large to hold."""
+    """Raise ImageError when a side is below MIN_SIDE or the image has more than MAX_PIXELS."""
     if min(height, width) < MIN_SIDE:
-        raise ImageError(f'{name} is {width}x{height}: at least {MIN_SIDE}x{MIN_SIDE} are needed')
+        raise ImageError(f'{name} is {width}x{height}: at least {MIN_SIDE}x{MIN_SIDE} is needed')
     if height * width > MAX_PIXELS:
         raise ImageError(
             f'{name} is {width}x{height}: more than {MAX_PIXELS // 1_000_000} megapixels; '
-            'publish a smaller picture')
+            'publish a smaller image')
 
 
 def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: int, encoding: str,
@@ -91,9 +92,9 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
     """
     Convert raw pixels to uint8 (H,W,3) RGB.
 
-    `data` holds `height` rows of `step` bytes each, of which padding at the end is skipped; it is
-    not copied, so the result of 'rgb8' is a view of it. 16-bit pictures keep their high byte.
-    Raises ImageError for an unknown encoding, a size out of bounds, or too little data.
+    `data` has `height` rows of `step` bytes; padding at their ends is skipped. It is not copied:
+    the result for 'rgb8' is a view of it. Of 16-bit channels the high byte is kept. Raises
+    ImageError for an unknown encoding, an unsupported size, or too few bytes.
     """
     layout = _LAYOUTS.get(encoding)
     if layout is None:
@@ -101,39 +102,39 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
                          f'{", ".join(ENCODINGS)}')
     check_size(height, width)
     if layout.channels == 2 and width % 2:
-        raise ImageError(f'a {encoding} image has pixels in pairs: its width cannot be {width}')
-    row = width * layout.channels * layout.bytes
-    rows = unpadded(data, height, row, step, f'{width}x{height} {encoding}')
-    if layout.bytes == 2:
+        raise ImageError(f'a {encoding} image stores pixels in pairs: its width cannot be {width}')
+    row_bytes = width * layout.channels * layout.channel_bytes
+    rows = unpadded(data, height, row_bytes, step, f'{width}x{height} {encoding}')
+    if layout.channel_bytes == 2:
         rows = rows[:, (0 if big_endian else 1)::2]
-    picture = rows.reshape(height, width, layout.channels)
+    pixels = rows.reshape(height, width, layout.channels)
     if layout.to_rgb is None:
-        return picture
-    return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), layout.to_rgb), np.uint8)
+        return pixels
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), layout.to_rgb), np.uint8)
 
 
-def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row: int, step: int,
+def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row_bytes: int, step: int,
              name: str) -> NDArray[np.uint8]:
     """
-    Return raw pixels as uint8 (height,row), a view without what pads each row to `step` bytes.
+    Return a view of the pixels, uint8 (height,row_bytes), without the padding to `step` bytes.
 
-    Raises ImageError, naming `name`, when there are fewer bytes than that takes.
+    Raises ImageError, which starts with `name`, when there are too few bytes.
     """
-    pixels = np.frombuffer(data, np.uint8)
-    if step < row or len(pixels) < step * height:
-        raise ImageError(f'{name} needs {height} rows of at least {row} bytes; got rows of {step} '
-                         f'and {len(pixels)} bytes in all')
-    return pixels[:step * height].reshape(height, step)[:, :row]
+    buffer = np.frombuffer(data, np.uint8)
+    if step < row_bytes or len(buffer) < step * height:
+        raise ImageError(f'{name} needs {height} rows of at least {row_bytes} bytes; got rows of '
+                         f'{step} and {len(buffer)} bytes in total')
+    return buffer[:step * height].reshape(height, step)[:, :row_bytes]
 
 
 def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
            min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
-    Decode a compressed picture (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
+    Decode a compressed image (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
 
-    Where `resize` to `min_size` (height, width) would halve a JPEG, it is decoded at half its
-    size, which saves time instead of taking it. Raises ImageError, naming `name`, when it cannot
-    be decoded or its size is out of bounds.
+    A JPEG that `resize` to `min_size` (height, width) would halve is decoded at half its size,
+    which is faster. Raises ImageError, which starts with `name`, for an image that cannot be
+    decoded or whose size is not supported.
     """
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
@@ -145,24 +146,24 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
         half = (min_size is not None and bytes(buffer[:2]) == _JPEG
                 and _may_be_halved(*declared, *min_size))
     try:
-        picture = cv2.imdecode(
+        pixels = cv2.imdecode(
             buffer, (_IMREAD_RGB or cv2.IMREAD_COLOR) | (_IMREAD_HALF if half else 0))
     except cv2.error as error:
         raise ImageError(f'{name} cannot be decoded, or has more than '
                          f'{MAX_PIXELS // 1_000_000} megapixels') from error
-    if picture is None:
-        raise ImageError(f'{name} is damaged, or not a picture that OpenCV can decode')
-    check_size(picture.shape[0] << half, picture.shape[1] << half, name)
+    if pixels is None:
+        raise ImageError(f'{name} is damaged, or not an image that OpenCV can decode')
+    check_size(pixels.shape[0] << half, pixels.shape[1] << half, name)
     if not _IMREAD_RGB:
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return np.asarray(picture, np.uint8)
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return np.asarray(pixels, np.uint8)
 
 
 def _declared_size(view: memoryview) -> tuple[int, int] | None:
     """
-    Return the height and width that a PNG or JPEG header gives; None for all other bytes.
+    Return the height and width in a PNG or JPEG header; None for any other data.
 
-    A small file can declare a picture that fills the memory when it is decoded.
+    A small file can declare an image that would fill the memory when decoded.
     """
     if bytes(view[:8]) == b'\x89PNG\r\n\x1a\n' and len(view) >= 24:
         width, height = struct.unpack_from('>II', view, 16)
@@ -170,7 +171,7 @@ def _declared_size(view: memoryview) -> tuple[int, int] | None:
     at = 2 if bytes(view[:2]) == _JPEG else len(view)
     while at + 9 <= len(view) and view[at] == 0xFF:
         marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width = struct.unpack_from('>HH', view, at + 5)
             return height, width
         at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment
@@ -178,7 +179,7 @@ def _declared_size(view: memoryview) -> tuple[int, int] | None:
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
-    """Compress a uint8 (H,W,3) RGB picture to the bytes of a JPEG file."""
+    """Compress a uint8 (H,W,3) RGB image to the bytes of a JPEG file."""
     _, buffer = cv2.imencode('.jpg', cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
                              [cv2.IMWRITE_JPEG_QUALITY, quality])
     return bytes(buffer)
@@ -186,42 +187,44 @@ def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:
 
 def read(path: str | Path, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
-    Read a picture file as uint8 (H,W,3) RGB, of the size that `decode` gives.
+    Read an image file as uint8 (H,W,3) RGB; `min_size` as in `decode`.
 
-    Raises ImageError or FileNotFoundError.
+    Raises ImageError, which names the file, or FileNotFoundError.
     """
     return decode(np.fromfile(path, np.uint8), str(path), min_size)
 
 
 def list_folder(folder: str | Path) -> list[Path]:
     """
-    Return the picture files of a folder (not of those below it), sorted by name.
+    Return the image files of a folder, without its subfolders, sorted by name.
 
-    Raises SourceError when there is no such folder or no picture in it.
+    Raises SourceError when there is no such folder or no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f'{folder} is not a folder')
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise SourceError(f'{folder} has no pictures ({", ".join(sorted(SUFFIXES))})')
+        raise SourceError(f'{folder} has no images ({", ".join(sorted(SUFFIXES))})')
     return paths
 
 
 def resize(rgb: NDArray[np.uint8], height: int, width: int,
            out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     """
-    Scale a uint8 (H,W,3) picture to (height,width,3), by area when it shrinks.
+    Resize a uint8 (H,W,3) image to (height,width,3): by area to shrink, else bilinear.
 
-    The aspect ratio is not kept: a network sees the whole field of view. The result is `out` where
-    that is given; otherwise a picture of that size already is returned itself.
+    The aspect ratio is not kept, so that a network sees the whole field of view. The result is
+    written to `out` if given; without it an image of the right size is returned as it is. Raises
+    ValueError for an `out` of the wrong shape or dtype.
 
-    A large picture is halved first, which averages whole pixels and takes a fraction of the time:
-    for as long as HALVING_RATIO of it is left, since a pixel of the result then differs by little.
+    While an image is HALVING_RATIO times as large as the target it is halved, which averages whole
+    pixels in a fraction of the time and hardly changes the result.
     """
     if out is not None and (out.shape, out.dtype) != ((height, width, *rgb.shape[2:]), rgb.dtype):
-        # OpenCV would write elsewhere, and what was in `out` before would pass for the result.
-        raise ValueError(f'a picture {rgb.shape} of {rgb.dtype} does not scale into {out.shape} '
+        # OpenCV would allocate another array, and the old content of `out` would pass for the
+        # result.
+        raise ValueError(f'an image {rgb.shape} of {rgb.dtype} cannot be resized into {out.shape} '
                          f'of {out.dtype}')
     while _may_be_halved(rgb.shape[0], rgb.shape[1], height, width):
         rgb = np.asarray(cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2),
@@ -236,24 +239,24 @@ def resize(rgb: NDArray[np.uint8], height: int, width: int,
     return np.asarray(cv2.resize(rgb, (width, height), dst=out, interpolation=method), np.uint8)
 
 
-def _may_be_halved(height: int, width: int, wanted_height: int, wanted_width: int) -> bool:
-    """Return whether a picture is much larger than wanted, and half of it whole pixels."""
-    return (min(height / wanted_height, width / wanted_width) >= HALVING_RATIO
+def _may_be_halved(height: int, width: int, target_height: int, target_width: int) -> bool:
+    """Return whether an image is much larger than the target and its sides are even."""
+    return (min(height / target_height, width / target_width) >= HALVING_RATIO
             and not (height | width) & 1)
 
 
 def to_height(rgb: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
-    """Scale a picture to `height` pixels, keeping its aspect ratio."""
+    """Resize an image to `height` pixels, keeping its aspect ratio."""
     return resize(rgb, height, max(1, round(rgb.shape[1] * height / rgb.shape[0])))
 
 
 def captioned(rgb: NDArray[np.uint8], text: str, colour: tuple[int, int, int]
               ) -> NDArray[np.uint8]:
-    """Return a copy of a picture with a line of ASCII text at its top left, in an RGB colour."""
+    """Return a copy of an image with a line of ASCII text at its top left, in an RGB colour."""
     return np.asarray(cv2.putText(rgb.copy(), text, (6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour,
                                   2, cv2.LINE_AA), np.uint8)
 
 
-def side_by_side(pictures: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
-    """Join pictures in a row, each scaled to `height` pixels with its own aspect ratio."""
-    return np.hstack([to_height(picture, height) for picture in pictures])
+def side_by_side(row: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+    """Join images (H,W,3) in a row, each resized to `height` pixels with its aspect ratio."""
+    return np.hstack([to_height(rgb, height) for rgb in row])

@@ -1,5 +1,5 @@
 """
-Poses: interpolation, distance, averaging, and the TUM and CSV files that hold them.
+Poses: interpolation, distance, averaging, and reading and writing TUM and CSV files.
 
 A pose is float64 (7,): x y z in metres and a unit quaternion qx qy qz qw, of base_link in the
 map's frame (REP-103, REP-105). Stamps are int64 nanoseconds.
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 IDENTITY = np.array([0, 0, 0, 0, 0, 0, 1], np.float64)
 IDENTITY.setflags(write=False)
 
-_MAX_SECONDS = 9_223_372_036
+_MAX_SECONDS = 9_223_372_036  # in int64 nanoseconds
 _NEGLIGIBLE = 1e-9
 
 FLAT = 1e-4
-"""Variance (m^2, rad^2) of what is known to be zero on flat ground."""
+"""Variance (m^2, rad^2) of z, roll and pitch for a robot on flat ground, where they are zero."""
 _CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 
 
@@ -40,8 +40,8 @@ class PoseTrack(NamedTuple):
     """
     The poses of one drive over time.
 
-    stamps int64 (N,) ns, strictly increasing; poses float64 (N,7); `dropped` counts those that
-    were not finite or out of order and so are not here.
+    stamps int64 (N,) ns, strictly increasing; poses float64 (N,7). `dropped` counts the poses that
+    were left out because they were not finite or out of order.
     """
 
     stamps: NDArray[np.int64]
@@ -52,7 +52,7 @@ class PoseTrack(NamedTuple):
 
 
 def checked(poses: Floats, name: str = 'pose') -> Floats:
-    """Return poses (...,7) with unit quaternions; raise PoseError when one is not usable."""
+    """Return poses (...,7) with unit quaternions; raise PoseError when one is unusable."""
     poses = np.array(poses, np.float64)
     norm = np.linalg.norm(poses[..., 3:], axis=-1, keepdims=True)
     if not np.isfinite(poses).all():
@@ -65,7 +65,7 @@ def checked(poses: Floats, name: str = 'pose') -> Floats:
 
 def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | Floats,
           frame_id: str = 'map', child_frame_id: str = 'base_link') -> PoseTrack:
-    """Make a PoseTrack, leaving out and counting poses that are not finite or go back in time."""
+    """Make a PoseTrack; poses that are not finite or go back in time are left out and counted."""
     stamps = np.asarray(stamps, np.int64).reshape(-1)
     raw = np.asarray(poses, np.float64).reshape(-1, 7)
     norm = np.linalg.norm(raw[:, 3:], axis=1)
@@ -85,7 +85,7 @@ def planar(x: Floats, y: Floats, heading: Floats) -> Floats:
 
 
 def heading(poses: Floats) -> Floats:
-    """Return the heading (yaw, about z) of poses (...,7) in radians, in [-pi, pi]."""
+    """Return the yaw angle about z of poses (...,7) in radians, in [-pi, pi]."""
     x, y, z, w = np.moveaxis(np.asarray(poses)[..., 3:], -1, 0)
     return np.asarray(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
@@ -102,7 +102,7 @@ def angle(a: Floats, b: Floats) -> Floats:
 
 
 def relative(start: Floats, end: Floats) -> Floats:
-    """Return the planar motion (3,) between two poses (7,): metres ahead and left, radians."""
+    """Return the planar motion (3,) between two poses (7,): metres forward and left, radians."""
     yaw = heading(start)
     x, y = end[:2] - start[:2]
     turn = (heading(end) - yaw + np.pi) % (2 * np.pi) - np.pi
@@ -110,14 +110,14 @@ def relative(start: Floats, end: Floats) -> Floats:
 
 
 def chained(first: Floats, second: Floats) -> Floats:
-    """Return the planar motion (3,) of one motion after the other: metres and radians."""
+    """Return the composition (3,) of two planar motions: metres forward and left, radians."""
     cosine, sine = np.cos(first[2]), np.sin(first[2])
     return np.asarray(first + np.array([cosine * second[0] - sine * second[1],
                                         sine * second[0] + cosine * second[1], second[2]]))
 
 
 def moved(pose: Floats, motion: Floats) -> Floats:
-    """Return a pose (7,) after a planar motion (3,): metres ahead and left, radians."""
+    """Return a pose (7,) after a planar motion (3,): metres forward and left, radians."""
     yaw = heading(pose)
     half = motion[2] / 2
     x, y, z, w = pose[3:]
@@ -132,11 +132,11 @@ def moved(pose: Floats, motion: Floats) -> Floats:
 def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float = 1.0
                 ) -> tuple[Floats, NDArray[np.bool_]]:
     """
-    Return poses (N,7) at `stamps`, and which of them (N,) are known.
+    Return poses (N,7) at `stamps` (N,) ns, and flags (N,) of those that are known.
 
-    Positions are interpolated linearly, orientations spherically (slerp). A stamp outside the
-    track, or inside a gap of more than `max_gap` seconds, is never extrapolated: its pose is NaN
-    and its flag false.
+    Positions are interpolated linearly, orientations spherically (slerp). Nothing is extrapolated:
+    for a stamp outside the track, or in a gap of more than `max_gap` seconds, the pose is NaN and
+    the flag False.
     """
     stamps = np.asarray(stamps, np.int64)
     known = np.zeros(stamps.shape, np.bool_)
@@ -161,7 +161,7 @@ def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float 
 
 
 def at(reference: PoseTrack | None, stamp: int, max_gap: float = 1.0) -> Floats | None:
-    """Return the pose (7,) at one stamp, or None where `interpolate` knows none."""
+    """Return the pose (7,) at one stamp, or None where `interpolate` gives none."""
     if reference is None:
         return None
     pose, known = interpolate(reference, np.array([stamp]), max_gap)
@@ -169,7 +169,7 @@ def at(reference: PoseTrack | None, stamp: int, max_gap: float = 1.0) -> Floats 
 
 
 def _slerp(a: Floats, b: Floats, part: Floats) -> Floats:
-    """Return quaternions (N,4) at `part` (N,1) of the way from a to b (Shoemake 1985)."""
+    """Return quaternions (N,4) at the fraction `part` (N,1) from a to b (Shoemake 1985)."""
     dot = np.sum(a * b, axis=1, keepdims=True)
     b = np.where(dot < 0, -b, b)
     theta = np.arccos(np.clip(np.abs(dot), 0, 1))
@@ -183,10 +183,10 @@ def _slerp(a: Floats, b: Floats, part: Floats) -> Floats:
 
 def mean(poses: Floats, weights: Floats) -> Floats:
     """
-    Return the weighted mean (7,) of poses (N,7); weights (N,) are non-negative, sum above 0.
+    Return the weighted average (7,) of poses (N,7); weights (N,) >= 0 with a positive sum.
 
-    The quaternion maximises the weighted sum of squared dot products, so that q and -q count as
-    one (Markley et al. 2007, 'Averaging Quaternions', eq. 12).
+    The quaternion maximises the weighted sum of squared dot products, so that q and -q are
+    equivalent (Markley et al. 2007, 'Averaging Quaternions', eq. 12).
     """
     weights = np.asarray(weights, np.float64)
     position = weights @ poses[:, :3] / weights.sum()
@@ -200,24 +200,25 @@ def mean(poses: Floats, weights: Floats) -> Floats:
 
 def covariance(poses: Floats, weights: Floats, centre: Floats, floor: Floats) -> Floats:
     """
-    Return the weighted covariance (6,6) of poses (N,7) about `centre` (7,).
+    Return the weighted covariance matrix (6,6) of poses (N,7) about `centre` (7,).
 
-    The order is that of PoseWithCovariance: x y z in metres, then rotation about x, y, z in
-    radians. `floor` (6,) are variances added to the diagonal: they make it positive definite.
+    In the order of PoseWithCovariance: x y z in metres, then rotations about x, y, z in radians.
+    `floor` (6,) are variances that are added to the diagonal, to make it positive definite.
     """
     weights = np.asarray(weights, np.float64) / np.sum(weights)
     error = np.concatenate([poses[:, :3] - centre[:3],
                             _rotation_vector(centre[3:], poses[:, 3:])], axis=1)
     spread = (error * weights[:, None]).T @ error
-    spread[np.abs(spread) < _NEGLIGIBLE] = 0  # nav2 refuses -1e-14 as it does -1
+    spread[np.abs(spread) < _NEGLIGIBLE] = 0  # nav2 rejects any negative entry, even -1e-14
     return np.asarray((spread + spread.T) / 2 + np.diag(floor))
 
 
 def flattened(pose: Floats, covariance: Floats) -> tuple[Floats, Floats]:
     """
-    Return a pose (7,) and its covariance (6,6) on the ground: no z, roll or pitch.
+    Return a pose (7,) and its covariance (6,6) projected to the ground: z, roll, pitch are zero.
 
-    Their variances are FLAT, for filters take one near zero for certainty, and covariances zero.
+    Their variances are FLAT, since filters take a variance near zero for certainty; their
+    covariances are zero.
     """
     flat = planar(pose[0], pose[1], heading(pose))
     kept = np.zeros((6, 6))
@@ -229,10 +230,10 @@ def flattened(pose: Floats, covariance: Floats) -> tuple[Floats, Floats]:
 
 def non_negative(covariance: Floats) -> Floats:
     """
-    Return a covariance (N,N) without negative entries that promises no more than the given.
+    Return an upper bound of a covariance matrix (N,N) that has no negative entry.
 
-    A covariance c < 0 of two values is dropped and |c| added to both variances: the difference,
-    |c| times a matrix of ones, is positive semi-definite.
+    A covariance c < 0 of two values is set to zero and |c| is added to both variances: the
+    difference is |c| times a matrix of ones, which is positive semi-definite.
     """
     negative = np.minimum(covariance, 0.0)
     return np.asarray(covariance - negative - np.diag(negative.sum(axis=1)), np.float64)
@@ -240,9 +241,9 @@ def non_negative(covariance: Floats) -> Floats:
 
 def frame_between(pose: Floats, other: Floats) -> Floats:
     """
-    Return the pose (7,) of a frame in which a body is at `other`, where it is at `pose`.
+    Return the pose (7,) of frame B in frame A from one body's pose in A and `other` in B.
 
-    Of odom in map, for a robot's pose (7,) in map and in odom.
+    From a robot's poses (7,) in map and in odom it gives the pose of odom in map.
     """
     turn = Rotation.from_quat(pose[3:]) * Rotation.from_quat(other[3:]).inv()
     return np.concatenate([pose[:3] - turn.apply(other[:3]), turn.as_quat()])
@@ -251,7 +252,7 @@ def frame_between(pose: Floats, other: Floats) -> Floats:
 def _rotation_vector(a: Floats, b: Floats) -> Floats:
     """Return the rotations (N,3), in radians about fixed axes, from a (4,) to b (N,4)."""
     x, y, z, w = a
-    # b * conjugate(a), written as one matrix product
+    # The product of b and the conjugate of a, as one matrix product.
     turn = b @ np.array([[w, z, -y, x], [-z, w, x, y], [y, -x, w, z], [-x, -y, -z, w]])
     turn = np.where(turn[:, 3:] < 0, -turn, turn)
     sine = np.linalg.norm(turn[:, :3], axis=1, keepdims=True)
@@ -261,14 +262,18 @@ def _rotation_vector(a: Floats, b: Floats) -> Floats:
 
 
 def read_tum(path: str | Path) -> PoseTrack:
-    """Read a trajectory in the TUM format: lines of `seconds x y z qx qy qz qw`, # comments."""
+    """
+    Read a trajectory in the TUM format: lines of `seconds x y z qx qy qz qw`, # comments.
+
+    Raises FileNotFoundError, or PoseError that names the file and the line.
+    """
     rows = _rows(Path(path), delimiter=' ')
     return track([nanoseconds(row[0], path) for row in rows],
                  np.array([_numbers(row[1:], 7, path) for row in rows]))
 
 
 def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> None:
-    """Write a trajectory in the TUM format, stamps with all nine decimals."""
+    """Write a trajectory in the TUM format, stamps to the nanosecond."""
     with whole_file(path) as part:
         part.write_text(''.join(
             f'{Decimal(stamp).scaleb(-9):.9f} ' + ' '.join(f'{v:.9f}' for v in pose) + '\n'
@@ -277,15 +282,16 @@ def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> Non
 
 def read_csv(path: str | Path) -> tuple[list[str], Floats]:
     """
-    Read `image,...` rows that give each picture a pose; return file names and poses (N,7).
+    Read the pose of each image from `image,...` rows; return file names and poses (N,7).
 
-    Columns after the name are x,y,z,qx,qy,qz,qw or, for a planar pose, x,y,yaw (radians); a
-    suffix such as in x_m or yaw_rad is ignored. Raises PoseError naming the file and the line.
+    The columns after the name are x,y,z,qx,qy,qz,qw or, for planar poses, x,y,yaw (radians); a
+    suffix as in x_m or yaw_rad is ignored. Raises FileNotFoundError, or PoseError that names the
+    file and the line.
     """
     path = Path(path)
     rows = _rows(path, delimiter=',')
     if not rows:
-        raise PoseError(f'{path} is empty: a header line and one line per picture are needed')
+        raise PoseError(f'{path} is empty: it needs a header line and one line per image')
     header = [column.strip().lower().split('_')[0] for column in rows[0]]
     if header[1:] == list(_CSV_COLUMNS):
         poses = np.array([_numbers(row[1:], 7, path) for row in rows[1:]]).reshape(-1, 7)
@@ -303,7 +309,7 @@ def read_csv(path: str | Path) -> tuple[list[str], Floats]:
 
 def write_csv(path: str | Path, names: Sequence[str], poses: Floats, *, header: str = 'image',
               extra: dict[str, Sequence[object]] | None = None) -> None:
-    """Write rows of a name and its pose (N,7), and further columns `extra`, as CSV."""
+    """Write a CSV file with rows of a name, its pose (N,7) and the columns in `extra`."""
     extra = extra or {}
     with whole_file(path) as part, part.open('w', newline='') as file:
         writer = csv.writer(file)
@@ -340,7 +346,11 @@ def _numbers(fields: Sequence[str], count: int, path: str | Path) -> list[float]
 
 
 def nanoseconds(field: str, path: str | Path) -> int:
-    """Return decimal seconds as whole nanoseconds, exactly (a double has not enough digits)."""
+    """
+    Return decimal seconds as whole nanoseconds, exactly: a double has too few digits.
+
+    Raises PoseError, which names `path`, for a field that is not a time.
+    """
     try:
         seconds = Decimal(field)
         if not abs(seconds) < _MAX_SECONDS:

@@ -1,8 +1,8 @@
 """
-Encoder: an ONNX model of this project's contract, and the descriptors it gives.
+Encoder: an ONNX model that turns images into descriptors.
 
-Contract: input `image` uint8 (N,H,W,3) RGB, output `descriptor` float32 (N,D) of unit L2 norm;
-normalisation, aggregation and whitening are inside the graph. What runs it is engines.py's.
+The model's input is `image`, uint8 (N,H,W,3) RGB, its output `descriptor`, float32 (N,D) of unit
+L2 norm; normalisation, aggregation and whitening are inside the graph. engines.py runs it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-LARGEST_BATCH = 32
-"""Pictures in one network call at most: more take memory, and are no faster each."""
+MAX_BATCH = 32
+"""Images per network call: a larger batch takes more memory and is no faster per image."""
 
 log = logging.getLogger(__name__)
 
 
 def bundled_model() -> Path:
-    """Return the model that the package carries. Raises FileNotFoundError where it does not."""
+    """Return the path of the model that comes with the package, or raise FileNotFoundError."""
     return packaged('models/resnet18_netvlad.onnx')
 
 
 class Encoder:
     """
-    Turns pictures into descriptors; any number of threads may call it at once.
+    Turns images into descriptors; safe to call from several threads.
 
-    Attributes: `path`; `digest`, the file's SHA-256, which is the model's identity; `provider`,
-    the short name of the execution provider that serves; `at_once`, the calls in flight that keep
-    the machine busy; `height`, `width` of the input in pixels; `dimension` D of the descriptor;
-    `metadata`, the model's own properties.
+    Attributes: `path`; `digest`, the SHA-256 of the file, which identifies the model; `provider`,
+    the short name of the execution provider in use; `concurrency`, how many concurrent calls
+    give the highest throughput; `height`, `width` of the input in pixels; `dimension` D of the
+    descriptor; `metadata`, the model's metadata properties.
     """
 
     def __init__(self, path: str | Path | None = None, provider: str | Sequence[str] = 'auto',
@@ -57,16 +57,17 @@ class Encoder:
                  engine_cache: str | Path | None = None,
                  report: Callable[[str], None] | None = None) -> None:
         """
-        Load a model; without a path, the one that the package carries.
+        Load a model, by default the one that comes with the package.
 
-        `provider` is 'auto', a key of PROVIDERS, or several, with commas: the first that loads and
-        runs the model serves; if none does, that is an error. `threads` is for the CPU, 0 for all
-        cores: they share each call, so that one image is done soonest, or with `throughput` each
-        has a call of its own, so that many are. Engines that have to be
-        built are kept in `engine_cache`, the user's cache directory if left out; `report` is told,
-        in a line each, before and after what may take minutes (the log if left out). Raises
-        FileNotFoundError, or ModelError for a file that is not a model of the contract, ValueError
-        for an unknown provider.
+        `provider` is 'auto', a key of PROVIDERS, or several separated by commas, of which the
+        first that runs the model is used. `threads` is the number of CPU threads, 0 for all cores.
+        By default they share each call, for the lowest latency; with `throughput` each thread
+        serves a call of its own. Engines that must be built are cached in `engine_cache`, by
+        default in the user's cache directory; `report` gets a line of text before and after a step
+        that may take minutes (by default it goes to the log).
+
+        Raises FileNotFoundError, ValueError for an unknown provider, or ModelError for a file with
+        other inputs or outputs and when no provider runs it.
         """
         self.path = Path(path) if path else bundled_model()
         self.digest = check_model_file(self.path)
@@ -74,13 +75,13 @@ class Encoder:
         request = Request(self.path, self.digest, threads, cache, report or log.info, throughput)
         self.engine = open_engine(provider, request)
         self.provider = self.engine.provider
-        # What of a call uses one core only, or none, leaves the rest to another.
-        self.at_once = 2
+        # A second call uses the cores that the first leaves idle in its serial parts.
+        self.concurrency = 2
         if throughput and self.provider == 'cpu':
-            self.at_once = threads or hardware.cores()
+            self.concurrency = threads or hardware.cores()
         self._session = self.engine.session
-        self._largest = self.engine.largest or LARGEST_BATCH
-        self._own = threading.local()
+        self._max_batch = self.engine.max_batch or MAX_BATCH
+        self._local = threading.local()
         self.metadata: dict[str, str] = dict(
             self._session.get_modelmeta().custom_metadata_map)
         self.height, self.width, self.dimension = self._check_contract()
@@ -92,46 +93,51 @@ class Encoder:
 
     def encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
-        Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) picture.
+        Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) RGB image.
 
-        Raises ImageError when the model gives none that is finite.
+        Raises ImageError when the descriptor is not finite.
         """
         if rgb.shape[:2] == (self.height, self.width):
             batch = rgb[None]
         else:
-            batch = self._buffer()
+            batch = self._input_buffer()
             images.resize(rgb, self.height, self.width, out=batch[0])
         descriptor: NDArray[np.float32] = self._run(batch)[0]
         return descriptor
 
-    def encode_batch(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return descriptors, float32 (N,D), of N pictures of any sizes."""
-        batch = np.empty((len(pictures), self.height, self.width, 3), np.uint8)
-        for slot, picture in zip(batch, pictures, strict=True):
-            images.resize(picture, self.height, self.width, out=slot)
-        return self._run(batch)
+    def encode_batch(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """
+        Return the descriptors, float32 (N,D), of N uint8 (H,W,3) RGB images of any size.
 
-    def _buffer(self) -> NDArray[np.uint8]:
-        """Return this thread's own picture (1,height,width,3) to scale into."""
+        Raises ImageError when one is not finite.
+        """
+        resized = np.empty((len(batch), self.height, self.width, 3), np.uint8)
+        for slot, rgb in zip(resized, batch, strict=True):
+            images.resize(rgb, self.height, self.width, out=slot)
+        return self._run(resized)
+
+    def _input_buffer(self) -> NDArray[np.uint8]:
+        """Return the calling thread's input buffer, uint8 (1,height,width,3)."""
         try:
-            buffer: NDArray[np.uint8] = self._own.buffer
+            buffer: NDArray[np.uint8] = self._local.buffer
         except AttributeError:
-            buffer = self._own.buffer = np.empty((1, self.height, self.width, 3), np.uint8)
+            buffer = self._local.buffer = np.empty((1, self.height, self.width, 3), np.uint8)
         return buffer
 
     def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         descriptors: NDArray[np.float32]
-        if len(batch) <= self._largest:
+        if len(batch) <= self._max_batch:
             descriptors = self._session.run(['descriptor'], {'image': batch})[0]
         else:
             descriptors = np.concatenate([
-                self._session.run(['descriptor'], {'image': batch[i:i + self._largest]})[0]
-                for i in range(0, len(batch), self._largest)])
+                self._session.run(['descriptor'], {'image': batch[i:i + self._max_batch]})[0]
+                for i in range(0, len(batch), self._max_batch)])
         if not np.isfinite(descriptors).all():
-            raise ImageError(f'{self.path} gives no finite descriptor for this picture')
+            raise ImageError(f'{self.path} gives no finite descriptor for this image')
         return descriptors
 
     def _check_contract(self) -> tuple[int, int, int]:
+        """Return the input's height and width and the descriptor's dimension, or raise."""
         inputs = [(i.name, i.type) for i in self._session.get_inputs()]
         outputs = [(o.name, o.type) for o in self._session.get_outputs()]
         if (inputs != [('image', 'tensor(uint8)')]

@@ -1,7 +1,7 @@
 """
-The machine: cores that may be used, what its processor can, and the names of GPU and TensorRT.
+The hardware: usable cores, the processor's instruction sets, GPU name and TensorRT version.
 
-Asked of the system alone, since none of it may be there; nothing here runs a model.
+Read from the operating system and the drivers, any of which may be missing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ UNKNOWN = 'unknown'
 _CPUS = Path('/sys/devices/system/cpu')
 _QUOTA = Path('/sys/fs/cgroup/cpu.max')
 _BFLOAT16 = frozenset({'amx_bf16', 'avx512_bf16', 'bf16'})
-"""Flags of processors that multiply bfloat16, of Intel and AMD, and of Arm."""
-_BYTES = frozenset({'avx512_vnni', 'avx_vnni', 'amx_int8'})
-"""Flags of x86 processors that multiply bytes and add the products up in 32 bits."""
+"""Flags of x86 and Arm processors with bfloat16 arithmetic."""
+_VNNI = frozenset({'avx512_vnni', 'avx_vnni', 'amx_int8'})
+"""Flags of x86 processors that accumulate int8 products in 32 bits."""
 
 
 def cores() -> int:
     """
-    Return how many cores this process may use: no hyper-threads, no more than its quota.
+    Return how many physical cores this process may use, within its container's quota.
 
-    A container sees all cores of its host; one thread for each of those would only queue up.
+    A container sees all cores of its host, but a thread for each would only wait for the others.
     """
     allowed = os.sched_getaffinity(0)
     physical = {_read(_CPUS / f'cpu{cpu}/topology/thread_siblings_list') or str(cpu)
@@ -33,45 +33,46 @@ def cores() -> int:
     return max(1, min(len(physical), quota(_read(_QUOTA), len(physical))))
 
 
-def quota(line: str, most: int) -> int:
+def quota(line: str, limit: int) -> int:
     """
-    Return the cores that a line of cgroup's cpu.max grants, at most `most`.
+    Return the whole cores that a line of the cgroup's cpu.max grants, at most `limit`.
 
-    Such as '150000 100000': microseconds of work in each so many, of all cores together.
+    '150000 100000' grants 150000 microseconds of CPU time in every 100000: one and a half cores,
+    rounded up to two. A line without two numbers ('max 100000') sets no quota.
     """
     numbers = [int(part) for part in line.split() if part.isdigit()]
-    return min(most, -(-numbers[0] // numbers[1])) if len(numbers) == 2 and numbers[1] else most
+    return min(limit, -(-numbers[0] // numbers[1])) if len(numbers) == 2 and numbers[1] else limit
 
 
 def flags() -> frozenset[str]:
-    """Return what the processor says it can; empty where the system does not tell."""
+    """Return the processor's feature flags; empty where /proc/cpuinfo lists none."""
     text = _read(Path('/proc/cpuinfo'))
-    found = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else frozenset()
+    match = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.MULTILINE)
+    return frozenset(match[1].split()) if match else frozenset()
 
 
 def computes_bf16() -> bool:
-    """Tell whether the processor multiplies bfloat16, which is then faster than float32."""
+    """Return whether the processor has bfloat16 arithmetic, faster than float32."""
     return bool(flags() & _BFLOAT16)
 
 
 def int8_saturates() -> bool:
     """
-    Tell whether what 8 bits multiply is added up in 16 bits first, and cut off there.
+    Return whether sums of int8 products saturate in 16 bits, which gives wrong results.
 
-    By an x86 processor without VNNI, unless it is asked for a slower way.
+    They do on x86 processors without VNNI, unless slower instructions are requested.
     """
-    return platform.machine() in ('x86_64', 'AMD64') and not flags() & _BYTES
+    return platform.machine() in ('x86_64', 'AMD64') and not flags() & _VNNI
 
 
 def processor() -> str:
-    """Return the processor's name."""
-    found = re.search(r'^model name\s*:\s*(.*)$', _read(Path('/proc/cpuinfo')), re.MULTILINE)
-    return found[1] if found else platform.machine() or UNKNOWN
+    """Return the processor's model name, or else its architecture."""
+    match = re.search(r'^model name\s*:\s*(.*)$', _read(Path('/proc/cpuinfo')), re.MULTILINE)
+    return match[1] if match else platform.machine() or UNKNOWN
 
 
 def gpu_name() -> str:
-    """Return the name and compute capability of the first GPU; 'unknown' without CUDA's driver."""
+    """Return the name and compute capability of the first GPU; 'unknown' without the driver."""
     try:
         cuda = ctypes.CDLL('libcuda.so.1')
         name = ctypes.create_string_buffer(256)
@@ -89,7 +90,7 @@ def gpu_name() -> str:
 
 
 def tensorrt_version() -> str:
-    """Return the number of TensorRT's version, such as '101300'; 'unknown' without it."""
+    """Return TensorRT's version number, such as '101300'; 'unknown' if not installed."""
     for suffix in ('.so.11', '.so.10', '.so.9', '.so.8', '.so'):
         try:
             return str(ctypes.CDLL(f'libnvinfer{suffix}').getInferLibVersion())

@@ -1,7 +1,7 @@
 """
-A model's file before it runs: its SHA-256, and whether the file is all there is of the model.
+Checks of a model file before it is loaded: its SHA-256, and that it has no external data.
 
-Only as much of ONNX is read as that takes; what the model computes is the engine's to find out.
+Parses only the parts of the ONNX format that are needed for that, without the onnx package.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from vpr_ros.core.files import sha256
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Where tensors are in an ONNX file (onnx.proto): the message in each numbered field of a message.
-_INSIDE: dict[str, dict[int, str]] = {
+# onnx.proto: the nested message in each numbered field, for those that lead to tensors.
+_NESTED: dict[str, dict[int, str]] = {
     'Model': {7: 'Graph', 20: 'Training', 25: 'Function'},
     'Training': {1: 'Graph', 2: 'Graph'},
     'Function': {7: 'Node', 11: 'Attribute'},
@@ -29,17 +29,17 @@ _INSIDE: dict[str, dict[int, str]] = {
     'SparseTensor': {1: 'Tensor', 2: 'Tensor'},
 }
 _OPERATOR = 4
-"""The field of a node that names its operator."""
+"""The field of a node with the name of its operator."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
-"""The fields of a tensor that name a file, and say that its values are there."""
+"""The fields of a tensor with the name of an external file, and with the flag that it is used."""
 _ENGINE = b'EPContext'
-"""The operator that runs an engine from another file."""
-_DEEPEST = 32
-"""Graphs within graphs, and what is between them, that are followed."""
+"""The operator that runs a compiled engine, which may be in an external file."""
+_MAX_DEPTH = 32
+"""Levels of nested messages that are followed."""
 
 
 class _Field(NamedTuple):
-    """A field of a message: a number, or the bytes from `start` to `end`."""
+    """A field of a protocol-buffer message: an integer, or the bytes from `start` to `end`."""
 
     number: int
     value: int
@@ -49,10 +49,10 @@ class _Field(NamedTuple):
 
 def check_model_file(path: str | Path) -> str:
     """
-    Return the SHA-256 of a model's file, which is the model's identity.
+    Return the SHA-256 of a model file, which identifies the model.
 
-    Raises FileNotFoundError, or ModelError for what is not ONNX, and for a model that keeps
-    weights, or an engine, in other files: these could change, and its SHA-256 would not.
+    Raises FileNotFoundError, or ModelError for a file that is not ONNX or that keeps weights or an
+    engine in other files, since the SHA-256 would not cover these.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,68 +62,74 @@ def check_model_file(path: str | Path) -> str:
             raise damaged(path, 'it is empty')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                apart = _lies_apart(data, 'Model', 0, len(data), _DEEPEST)
+                external = _has_external_data(data, 'Model', 0, len(data), _MAX_DEPTH)
             except (IndexError, ValueError) as error:
-                raise damaged(path, 'its fields do not add up') from error
-    if apart:
+                raise damaged(path, 'its protocol buffer is invalid') from error
+    if external:
         raise ModelError(f'{path} keeps weights or engines in other files, which its SHA-256 does '
                          'not cover: save it as one file (onnx.save_model, with '
                          'save_as_external_data=False)')
     return sha256(path)
 
 
-def damaged(path: str | Path, why: str) -> ModelError:
+def damaged(path: str | Path, reason: str) -> ModelError:
     """Return the error for a file that cannot be loaded."""
     return ModelError(f'{path} cannot be loaded: it is not an ONNX model, or it is damaged '
-                      f'({why})')
+                      f'({reason})')
 
 
-def _lies_apart(data: mmap.mmap, message: str, start: int, end: int, depth: int) -> bool:
-    """Tell whether a message, or one inside it, is in part in another file."""
+def _has_external_data(data: mmap.mmap, message: str, start: int, end: int, depth: int) -> bool:
+    """Return whether a message, or one nested in it, refers to another file."""
     if not depth:
         raise ValueError('nested too deep')
     for field in _fields(data, start, end):
-        if message == 'Tensor':
-            if field.number == _EXTERNAL_DATA or (field.number == _DATA_LOCATION and field.value):
-                return True
-        elif message == 'Node' and field.number == _OPERATOR:
-            if data[field.start:field.end] == _ENGINE:
-                return True
-        elif ((inner := _INSIDE[message].get(field.number)) is not None
-              and _lies_apart(data, inner, field.start, field.end, depth - 1)):
+        if _is_external(data, message, field):
+            return True
+        nested = _NESTED.get(message, {}).get(field.number)
+        if nested is not None and _has_external_data(data, nested, field.start, field.end,
+                                                     depth - 1):
             return True
     return False
 
 
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[_Field]:
+def _is_external(data: mmap.mmap, message: str, field: _Field) -> bool:
+    """Return whether a field says that a tensor or an engine is in another file."""
+    if message == 'Tensor':
+        return (field.number == _EXTERNAL_DATA
+                or (field.number == _DATA_LOCATION and field.value != 0))
+    return (message == 'Node' and field.number == _OPERATOR
+            and data[field.start:field.end] == _ENGINE)
+
+
+def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[_Field]:
     """Yield the fields of a message in the wire format of protocol buffers."""
-    while at < end:
-        key, at = _varint(data, at, end)
-        number, kind = key >> 3, key & 7
+    while position < end:
+        key, position = _varint(data, position, end)
+        number, wire_type = key >> 3, key & 7
         value = 0
-        if kind == 0:
-            start = at
-            value, at = _varint(data, at, end)
-        elif kind == 2:
-            size, start = _varint(data, at, end)
-            at = start + size
-        elif kind in (1, 5):
-            start, at = at, at + (8 if kind == 1 else 4)
+        if wire_type == 0:
+            start = position
+            value, position = _varint(data, position, end)
+        elif wire_type == 2:
+            size, start = _varint(data, position, end)
+            position = start + size
+        elif wire_type in (1, 5):
+            start, position = position, position + (8 if wire_type == 1 else 4)
         else:
-            raise ValueError(f'no such kind of field: {kind}')
-        if not number or at > end:
-            raise ValueError('a field goes on beyond its message')
-        yield _Field(number, value, start, at)
+            raise ValueError(f'unknown wire type {wire_type}')
+        if not number or position > end:
+            raise ValueError('a field extends beyond its message')
+        yield _Field(number, value, start, position)
 
 
-def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
-    """Return a number of seven bits a byte, and where it ends."""
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    """Return a variable-length integer (seven bits per byte), and the position after it."""
     value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
+    while position < end and shift < 70:
+        byte = data[position]
         value |= (byte & 0x7F) << shift
-        at += 1
+        position += 1
         shift += 7
         if byte < 0x80:
-            return value, at
-    raise ValueError('a number does not end')
+            return value, position
+    raise ValueError('an integer does not end')

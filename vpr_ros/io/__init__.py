@@ -1,1 +1,1 @@
-"""Reading and writing data without ROS: bags, messages, image folders, and parallel work."""
+"""Data in and out, without ROS: bags, messages, image folders."""  # noqa: A005 (as vpr_ros.io)

@@ -1,8 +1,8 @@
 """
-Rosbag2 recordings, read and written through rosbags, without ROS.
+Rosbag2 recordings, read and written with the rosbags package, without ROS.
 
-Sqlite3 and mcap, plain or compressed. What the messages say is in messages.py; pixels are not
-converted here, and nothing is published (play.py).
+Sqlite3 and mcap, plain or compressed. Messages are converted in messages.py and published in
+ros/play.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ IMAGE_TYPES = (messages.RAW_IMAGE, messages.COMPRESSED_IMAGE)
 
 ODOMETRY = 'nav_msgs/msg/Odometry'
 
-# The best first: a localiser's or surveyor's poses are worth more than an odometry that drifts.
+# In order of preference: poses of a localiser or a survey are better than odometry, which drifts.
 POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/PoseStamped',
               ODOMETRY)
 
@@ -50,10 +50,10 @@ POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/
 @lru_cache(maxsize=1)
 def _typestore() -> Typestore:
     """
-    Return the message definitions of ROS 2 Humble, whatever the bag itself carries.
+    Return the message definitions of ROS 2 Humble, even for bags that contain their own.
 
-    Bags of Humble and before in sqlite3 carry none. The messages read here have not changed since,
-    and a definition in the bag of some message that is of no interest cannot get in the way.
+    Sqlite3 bags up to Humble contain none. The messages that are read here have not changed since,
+    and an invalid definition of some other message in a bag does no harm this way.
     """
     return get_typestore(Stores.ROS2_HUMBLE)
 
@@ -62,16 +62,16 @@ def rosbags_types(name: str) -> Any:
     """
     Return rosbags' class for a message type, such as 'sensor_msgs/msg/Image'.
 
-    Raises KeyError for a type that is not of ROS 2 Humble.
+    Raises KeyError for a type that ROS 2 Humble does not have.
     """
     return _typestore().types[name]
 
 
 class Bag:
     """
-    A rosbag2 recording that is open for reading: a directory, or one .mcap or .db3 file.
+    A rosbag2 recording, open for reading: a directory, or a single .mcap or .db3 file.
 
-    A context manager. Every method raises SourceError, naming the bag, when it is damaged.
+    A context manager. Every method raises SourceError, which names the bag, when it is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,9 +81,9 @@ class Bag:
         for connection in self._reader.connections:
             self._by_topic.setdefault(connection.topic, []).append(connection)
         self.message_count = self._reader.message_count
-        """Messages on all topics."""
+        """Number of messages on all topics."""
         self.duration = max(0, self._reader.duration - 1) / 1e9
-        """Seconds between the first message and the last."""
+        """Seconds from the first message to the last."""
         if self.message_count == 0:
             self.close()
             raise SourceError(f'{self.path} is an empty bag: nothing was recorded')
@@ -96,20 +96,20 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Close the files; the bag cannot be read after that."""
+        """Close the files of the bag."""
         self._reader.close()
 
     @property
     def topics(self) -> dict[str, str]:
-        """Each topic's message type, topics in alphabetical order."""
+        """Return the message type of each topic, in alphabetical order of the topics."""
         return {topic: self._by_topic[topic][0].msgtype for topic in sorted(self._by_topic)}
 
     def count(self, topic: str) -> int:
-        """Return how many messages a topic has."""
+        """Return the number of messages on a topic."""
         return sum(connection.msgcount for connection in self._connections(topic))
 
     def is_latched(self, topic: str) -> bool:
-        """Return whether a topic's publishers offered their last messages to late subscribers."""
+        """Return whether a topic was latched: published with transient-local durability."""
         profiles = [profile for connection in self._connections(topic)
                     if isinstance(connection.ext, ConnectionExtRosbag2)
                     for profile in connection.ext.offered_qos_profiles]
@@ -119,55 +119,55 @@ class Bag:
 
     def image_topic(self, topic: str | None = None) -> str:
         """
-        Return the image topic to read: `topic`, or without one the first by name.
+        Return the image topic to read: `topic`, or by default the first by name.
 
-        Raises SourceError, naming the image topics there are, when there is no such topic, it
-        has no messages or is not one of images.
+        Raises SourceError, which lists the image topics, when `topic` does not exist, has no
+        messages or has no images.
         """
-        found = [name for name in self._topics_of(IMAGE_TYPES)
-                 if not name.endswith('/compressedDepth')]
-        return self._chosen(topic, found, 'images')
+        candidates = [name for name in self._topics_of(IMAGE_TYPES)
+                      if not name.endswith('/compressedDepth')]
+        return self._select(topic, candidates, 'images')
 
     def pose_topic(self, topic: str | None = None) -> str:
         """
-        Return the pose topic to read: `topic`, or without one the best there is.
+        Return the pose topic to read: `topic`, or by default the best one.
 
-        PoseWithCovarianceStamped goes before PoseStamped, and that before Odometry, but a topic
-        with few messages after those with many. Raises SourceError, naming the topics there are,
-        when there is none.
+        PoseWithCovarianceStamped is preferred to PoseStamped, and that to Odometry, but topics
+        with few messages come last. Raises SourceError, which lists the topics, when there is
+        none.
         """
-        found = self._topics_of(POSE_TYPES)
-        # A goal or an initial pose is no drive: few messages beside a topic that has many.
-        most = max(map(self.count, found), default=0)
-        found.sort(key=lambda name: self.count(name) < most / 20)
-        return self._chosen(topic, found, 'poses')
+        candidates = self._topics_of(POSE_TYPES)
+        # Goals and initial poses are not a trajectory: such topics have far fewer messages.
+        largest = max(map(self.count, candidates), default=0)
+        candidates.sort(key=lambda name: self.count(name) < largest / 20)
+        return self._select(topic, candidates, 'poses')
 
     def odometry(self, topic: str | None = None) -> poses.PoseTrack | None:
         """
-        Read the odometry on `topic`, or on the first topic of that type; None without any.
+        Read the odometry on `topic`, by default on the first odometry topic; None without one.
 
-        Raises SourceError when `topic` has none.
+        Raises SourceError when `topic` has no odometry.
         """
-        found = self._topics_of((ODOMETRY,))
-        if topic is None and not found:
+        candidates = self._topics_of((ODOMETRY,))
+        if topic is None and not candidates:
             return None
-        return self.poses(self._chosen(topic, found, 'odometry'))
+        return self.poses(self._select(topic, candidates, 'odometry'))
 
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:
         """
-        Yield (stamp in ns, Image or CompressedImage) in the order of the recording.
+        Yield (stamp in ns, Image or CompressedImage) in the order of recording.
 
-        The stamp is the header's, or where that is zero the time of recording. Pixels are left
-        as they are: `messages.rgb` converts them.
+        The stamp is that of the header or, where that is zero, the time of recording. Convert the
+        message with `messages.rgb`.
         """
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
 
     def poses(self, topic: str) -> poses.PoseTrack:
         """
-        Read all poses of a topic, sorted by stamp; unusable ones are left out and counted.
+        Read all poses on a topic, sorted by stamp; unusable ones are left out and counted.
 
-        Raises SourceError when none is usable, or when their frame changes on the way.
+        Raises SourceError when none is usable, or when they are in more than one frame.
         """
         stamps: list[int] = []
         values: list[Any] = []
@@ -193,10 +193,10 @@ class Bag:
         """
         Yield (topic, type, time of recording in ns, serialised message), in time order.
 
-        All topics, or those named; raises SourceError for a topic the bag does not have.
+        Of all topics by default; raises SourceError for a topic that the bag does not have.
         """
         names = self._by_topic if topics is None else topics
-        connections = [one for name in names for one in self._connections(name)]
+        connections = [connection for name in names for connection in self._connections(name)]
         if not connections:
             return
         with _damage(self.path):
@@ -214,32 +214,33 @@ class Bag:
         return self._by_topic[topic]
 
     def _topics_of(self, types: tuple[str, ...]) -> list[str]:
-        """Return the topics with messages of these types, in the order of the types."""
-        return [topic for wanted in types for topic, kind in self.topics.items()
-                if kind == wanted and self.count(topic)]
+        """Return the topics that have messages of these types, in the order of the types."""
+        return [topic for kind in types for topic, topic_type in self.topics.items()
+                if topic_type == kind and self.count(topic)]
 
-    def _chosen(self, topic: str | None, found: list[str], what: str) -> str:
-        if not found:
-            raise SourceError(f'{self.path} has no {what}; its topics are {_listed(self.topics)}')
+    def _select(self, topic: str | None, candidates: list[str], content: str) -> str:
+        if not candidates:
+            raise SourceError(f'{self.path} has no {content}; its topics are '
+                              f'{_listed(self.topics)}')
         if topic is None:
-            return found[0]
-        if topic not in found:
-            raise SourceError(f"{self.path} has no {what} on '{topic}'; choose "
-                              f'{" or ".join(found)}')
+            return candidates[0]
+        if topic not in candidates:
+            raise SourceError(f"{self.path} has no {content} on '{topic}'; choose "
+                              f'{" or ".join(candidates)}')
         return topic
 
 
 class BagWriter:
     """
-    A rosbag2 directory that is being written, and is there only once it is complete.
+    A rosbag2 directory that is being written; it appears at its path once it is complete.
 
-    A context manager; after an exception in it nothing is left behind. A path that ends in .mcap
-    is written as mcap, any other as sqlite3. Raises VprError when the path exists already and
-    `overwrite` is false, or when it cannot be written.
+    A context manager; an exception in it leaves nothing behind. A path that ends in .mcap is
+    written as mcap, any other as sqlite3. Raises VprError when the path exists and `overwrite` is
+    false, or when it cannot be written.
     """
 
     types = staticmethod(rosbags_types)
-    """The classes of the messages to write, by type name."""
+    """Returns the class of a message to write, by the name of its type."""
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
@@ -252,11 +253,11 @@ class BagWriter:
         with ExitStack() as stack, _unwritable(self.path):
             part = stack.enter_context(whole_directory(
                 self.path, 'metadata.yaml', overwrite=self._overwrite))
-            # rosbags insists on making the directory itself.
+            # rosbags refuses a directory that exists.
             part.rmdir()
             plugin = (StoragePlugin.MCAP if self.path.suffix == '.mcap'
                       else StoragePlugin.SQLITE3)
-            # Version 8 is the last one whose quality-of-service settings Humble can read.
+            # Humble cannot read the quality-of-service settings of later versions.
             self._writer = stack.enter_context(Writer(part, version=8, storage_plugin=plugin))
             self._stack = stack.pop_all()
         return self
@@ -268,9 +269,9 @@ class BagWriter:
             self._stack.__exit__(kind, error, trace)
 
     def write(self, topic: str, message: Any, stamp: int) -> None:
-        """Write a message of `types` to a topic, with its time of recording in nanoseconds."""
+        """Write a message of `types` to a topic; `stamp` is its time of recording in ns."""
         if self._writer is None:
-            raise ValueError('a BagWriter writes only inside its with block')
+            raise ValueError('a BagWriter can only write inside its with block')
         kind = message.__msgtype__
         with _unwritable(self.path):
             connection = self._connections.get(topic)
@@ -291,7 +292,7 @@ def _open(path: Path) -> Reader:
                           f'rosbags-convert --src {path} --dst {path.with_suffix("")}')
     if path.is_dir() and not (path / 'metadata.yaml').is_file():
         raise SourceError(f'{path} has no metadata.yaml: it is not a rosbag2, or its recording '
-                          'was cut off (ros2 bag reindex mends that)')
+                          'was cut off (ros2 bag reindex repairs it)')
     if path.is_file() and path.suffix not in ('.mcap', '.db3'):
         raise SourceError(f'{path} is not a bag: give a rosbag2 directory, or a .mcap or .db3 '
                           'file')
@@ -303,13 +304,13 @@ def _open(path: Path) -> Reader:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged bag makes its reader raise into a SourceError."""
+    """Turn any error of the bag reader into a SourceError."""
     try:
         yield
     except VprError:
         raise
     except Exception as error:
-        # sqlite's, zstd's, lz4's and struct's errors, and plain IndexError or AssertionError too.
+        # A damaged bag raises errors of sqlite, zstd, lz4 and struct, IndexError, AssertionError.
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise SourceError(f'{path} is damaged or cut off: {reason}') from error
 

@@ -1,8 +1,8 @@
 """
-Conversions between ROS messages and plain values, for rclpy's messages and for rosbags'.
+Conversions between ROS messages and plain values, for the messages of rclpy and of rosbags.
 
-Nothing of ROS is imported here before it is used: a builder gets its classes from `types`, which
-maps a name such as 'geometry_msgs/msg/PoseStamped' to a class. Files and topics are not here.
+ROS is not imported here: functions that build a message take `types`, which maps a name such as
+'geometry_msgs/msg/PoseStamped' to a message class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 Types = Callable[[str], Any]
-"""Maps a message type's name, 'package/msg/Name', to the class of its messages."""
+"""Maps the name of a message type, 'package/msg/Name', to its class."""
 
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -35,13 +35,13 @@ CLOUD = 'sensor_msgs/msg/PointCloud2'
 
 _SECOND = 1_000_000_000
 
-# sensor_msgs/PointField: the numbers of its datatypes.
+# The datatypes of sensor_msgs/PointField.
 _FIELD_DTYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 _FLOAT32 = 7
 
 
 def stamp_ns(header: Any) -> int:
-    """Return a header's stamp in nanoseconds."""
+    """Return the stamp of a header in nanoseconds."""
     return int(header.stamp.sec) * _SECOND + int(header.stamp.nanosec)
 
 
@@ -68,10 +68,10 @@ def float32(types: Types, value: float) -> Any:
 
 def rgb(message: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
-    Return the picture of an Image or a CompressedImage as uint8 (H,W,3) RGB.
+    Convert an Image or a CompressedImage to uint8 (H,W,3) RGB.
 
-    A JPEG much larger than `min_size` (height, width) comes smaller: see images.decode. Raises
-    ImageError when it cannot be converted.
+    A JPEG much larger than `min_size` (height, width) is decoded at half its size, as in
+    images.decode. Raises ImageError when it cannot be converted.
     """
     if hasattr(message, 'encoding'):
         return rgb_from_image(message)
@@ -80,11 +80,10 @@ def rgb(message: Any, min_size: tuple[int, int] | None = None) -> NDArray[np.uin
 
 def rgb_from_image(message: Any) -> NDArray[np.uint8]:
     """
-    Return the picture of a sensor_msgs/Image as uint8 (H,W,3) RGB.
+    Convert a sensor_msgs/Image to uint8 (H,W,3) RGB, which may be a view of its data.
 
-    It may be a view of the message's data. The common encodings are converted here, row padding
-    included; others by cv_bridge where that is installed. Raises ImageError for an encoding that
-    neither knows, a size out of bounds, or fewer bytes than the size asks for.
+    Row padding is removed. images.ENCODINGS are converted here, others by cv_bridge where it is
+    installed. Raises ImageError for an unsupported encoding or size, or too few bytes.
     """
     if message.encoding not in images.ENCODINGS:
         return _rgb_by_cv_bridge(message)
@@ -95,12 +94,12 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
 def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
                         ) -> NDArray[np.uint8]:
     """
-    Return the picture of a sensor_msgs/CompressedImage as uint8 (H,W,3) RGB.
+    Convert a sensor_msgs/CompressedImage to uint8 (H,W,3) RGB; `min_size` as in `rgb`.
 
-    Raises ImageError when it is a depth picture, damaged, or of a format OpenCV cannot decode.
+    Raises ImageError for a depth image, or one that OpenCV cannot decode.
     """
     if 'compressedDepth' in message.format:
-        raise ImageError(f"format '{message.format}' is a depth picture: choose the topic of a "
+        raise ImageError(f"format '{message.format}' is a depth image: choose the topic of a "
                          'colour or grey camera')
     return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
                          min_size)
@@ -110,19 +109,18 @@ def pose_of(message: Any) -> Floats:
     """
     Return the pose (7,) of an Odometry, PoseStamped or PoseWithCovarianceStamped.
 
-    Raises PoseError when it is not finite or its quaternion has no length.
+    Raises PoseError when it is not finite or its quaternion is zero.
     """
     return poses.checked(raw_pose(message))
 
 
 def raw_pose(message: Any) -> Floats:
-    """Return the pose (7,) of a message as it stands, usable or not."""
+    """Return the pose (7,) of a message unchecked: it may not be finite."""
     pose = message.pose
     if not hasattr(pose, 'position'):
         pose = pose.pose
-    position, turn = pose.position, pose.orientation
-    return np.array([position.x, position.y, position.z, turn.x, turn.y, turn.z, turn.w],
-                    np.float64)
+    position, q = pose.position, pose.orientation
+    return np.array([position.x, position.y, position.z, q.x, q.y, q.z, q.w], np.float64)
 
 
 def pose_stamped(types: Types, stamp: int, frame_id: str, pose: Floats) -> Any:
@@ -152,10 +150,10 @@ def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose:
              velocity: Floats, *, pose_covariance: Floats | None = None,
              twist_covariance: Floats | None = None) -> Any:
     """
-    Return a nav_msgs/Odometry of a pose (7,) and a velocity (2,).
+    Return a pose (7,) and a velocity (2,) as a nav_msgs/Odometry.
 
-    The velocity is forward m/s and yaw rad/s, in the child frame. The covariances are (6,6);
-    without them they are zero, which nav_msgs does not define and filters read as certainty.
+    The velocity is m/s forward and rad/s of yaw, in the child frame. The covariances are (6,6);
+    the default is zero, which filters take for certainty.
     """
     vector = types('geometry_msgs/msg/Vector3')
     twist = types('geometry_msgs/msg/Twist')(
@@ -168,19 +166,19 @@ def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose:
             twist=twist, covariance=_flat(twist_covariance, 36)))
 
 
-def image(types: Types, stamp: int, frame_id: str, picture: NDArray[np.uint8]) -> Any:
-    """Return an RGB picture uint8 (H,W,3) as a sensor_msgs/Image of encoding rgb8."""
-    height, width = picture.shape[:2]
+def image(types: Types, stamp: int, frame_id: str, pixels: NDArray[np.uint8]) -> Any:
+    """Return RGB pixels uint8 (H,W,3) as a sensor_msgs/Image of encoding rgb8."""
+    height, width = pixels.shape[:2]
     cls = types(RAW_IMAGE)
     return cls(header=header(types, stamp, frame_id), height=height, width=width, encoding='rgb8',
-               is_bigendian=0, step=3 * width, data=_sequence(cls, 'B', picture))
+               is_bigendian=0, step=3 * width, data=_sequence(cls, 'B', pixels))
 
 
-def compressed_image(types: Types, stamp: int, frame_id: str, picture: NDArray[np.uint8],
+def compressed_image(types: Types, stamp: int, frame_id: str, pixels: NDArray[np.uint8],
                      quality: int = 90) -> Any:
-    """Return an RGB picture uint8 (H,W,3) as a sensor_msgs/CompressedImage in JPEG."""
+    """Return RGB pixels uint8 (H,W,3) as a sensor_msgs/CompressedImage in JPEG."""
     cls = types(COMPRESSED_IMAGE)
-    data = np.frombuffer(images.encode_jpeg(picture, quality), np.uint8)
+    data = np.frombuffer(images.encode_jpeg(pixels, quality), np.uint8)
     return cls(header=header(types, stamp, frame_id), format='jpeg',
                data=_sequence(cls, 'B', data))
 
@@ -190,7 +188,7 @@ def camera_info(types: Types, stamp: int, frame_id: str, camera_matrix: Floats, 
     """
     Return the sensor_msgs/CameraInfo of a pinhole camera without distortion.
 
-    `camera_matrix` is (3,3): focal lengths and principal point in pixels.
+    `camera_matrix` (3,3) holds focal lengths and principal point in pixels.
     """
     cls = types('sensor_msgs/msg/CameraInfo')
     projection = np.zeros((3, 4))
@@ -204,19 +202,19 @@ def camera_info(types: Types, stamp: int, frame_id: str, camera_matrix: Floats, 
 
 
 def cloud(types: Types, stamp: int, frame_id: str, fields: Mapping[str, NDArray[Any]]) -> Any:
-    """Return named columns (N,) as a sensor_msgs/PointCloud2 of N points with float32 fields."""
+    """Return columns (N,) by name as a sensor_msgs/PointCloud2 of N points, in float32."""
     table = np.stack([np.asarray(column, '<f4') for column in fields.values()], axis=1)
     count, width = table.shape
     cls, field = types(CLOUD), types('sensor_msgs/msg/PointField')
     return cls(header=header(types, stamp, frame_id), height=1, width=count,
-               fields=[field(name=name, offset=4 * place, datatype=_FLOAT32, count=1)
-                       for place, name in enumerate(fields)],
+               fields=[field(name=name, offset=4 * number, datatype=_FLOAT32, count=1)
+                       for number, name in enumerate(fields)],
                is_bigendian=False, point_step=4 * width, row_step=4 * width * count,
                data=_sequence(cls, 'B', table), is_dense=bool(np.isfinite(table).all()))
 
 
 def read_cloud(message: Any) -> dict[str, NDArray[Any]]:
-    """Return the fields of an unpadded-row sensor_msgs/PointCloud2 as columns (N,), by name."""
+    """Return the fields of a sensor_msgs/PointCloud2 without row padding as columns (N,)."""
     order = '>' if message.is_bigendian else '<'
     layout = np.dtype({'names': [field.name for field in message.fields],
                        'formats': [order + _FIELD_DTYPES[field.datatype]
@@ -240,16 +238,16 @@ def _with_covariance(types: Types, pose: Floats, covariance: Floats | None) -> A
 
 
 def _flat(matrix: Floats | None, size: int) -> Floats:
-    # Both kinds of message hold a fixed array as float64 of numpy.
+    # rclpy and rosbags both store a fixed-size array as a numpy array of float64.
     return np.zeros(size) if matrix is None else np.array(matrix, np.float64).reshape(size)
 
 
 def _sequence(cls: Any, code: str, values: NDArray[Any]) -> Any:
     """
-    Return values as what a message class takes for a sequence without converting it again.
+    Return an array in the type that a message class stores for a sequence, without a conversion.
 
-    rosbags wants numpy arrays; rclpy takes an array.array as it is, and walks through anything
-    else one number at a time.
+    rosbags stores numpy arrays. rclpy stores an array.array as it is, and converts anything else
+    number by number.
     """
     flat = np.ascontiguousarray(values).reshape(-1)
     if hasattr(cls, '__msgtype__'):
@@ -261,33 +259,33 @@ def _sequence(cls: Any, code: str, values: NDArray[Any]) -> Any:
 
 def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
     images.check_size(message.height, message.width)
-    unknown = (f"encoding '{message.encoding}' is not supported; use one of "
-               f'{", ".join(images.ENCODINGS)}')
+    unsupported = (f"encoding '{message.encoding}' is not supported; use one of "
+                   f'{", ".join(images.ENCODINGS)}')
     try:
         cv_bridge = importlib.import_module('cv_bridge')
     except ImportError as error:
-        raise ImageError(f'{unknown}, or install cv_bridge') from error
+        raise ImageError(f'{unsupported}, or install cv_bridge') from error
     bridge = cv_bridge.CvBridge()
     try:
         dtype, channels = bridge.encoding_to_dtype_with_channels(message.encoding)
-        # Some releases of cv_bridge ignore the step, and fail on the other byte order.
+        # Some releases of cv_bridge ignore the step and fail on big-endian data.
         plain = _unpadded(message, np.dtype(dtype), channels)
-        picture = bridge.imgmsg_to_cv2(plain, 'rgb8')
+        pixels = bridge.imgmsg_to_cv2(plain, 'rgb8')
     except ImageError:
         raise
     except Exception as error:
-        # It raises what its release likes: CvBridgeError, KeyError, cv2.error, AttributeError.
-        raise ImageError(unknown) from error
-    return np.ascontiguousarray(picture, np.uint8)
+        # By release: CvBridgeError, KeyError, cv2.error or AttributeError.
+        raise ImageError(unsupported) from error
+    return np.ascontiguousarray(pixels, np.uint8)
 
 
 def _unpadded(message: Any, dtype: np.dtype[Any], channels: int) -> SimpleNamespace:
-    """Return what cv_bridge reads of an Image, its rows without padding and little-endian."""
-    row = message.width * channels * dtype.itemsize
-    rows = images.unpadded(message.data, message.height, row, message.step,
+    """Return the fields of an Image that cv_bridge reads, little-endian and without padding."""
+    row_bytes = message.width * channels * dtype.itemsize
+    rows = images.unpadded(message.data, message.height, row_bytes, message.step,
                            f'{message.width}x{message.height} {message.encoding}')
     values = np.ascontiguousarray(rows).view(dtype.newbyteorder(
         '>' if message.is_bigendian else '<'))
-    return SimpleNamespace(height=message.height, width=message.width, step=row,
+    return SimpleNamespace(height=message.height, width=message.width, step=row_bytes,
                            encoding=message.encoding, is_bigendian=0,
                            data=values.astype(dtype.newbyteorder('<')).tobytes())

@@ -1,18 +1,19 @@
 """
-The same work on several things at once, each in a process of its own.
+Parallel work: one function applied to several items, each in a process of its own.
 
-What the work is, is the callers'. Threads that overlap the stages of one work are in ahead.py.
+A thread of concurrent.futures serves each process. ProcessPoolExecutor does not fit: it cannot end
+running work before Python 3.14, and does not say which item a killed process was working on.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import contextmanager
+from concurrent.futures import as_completed
+from concurrent.futures import CancelledError
+from concurrent.futures import ThreadPoolExecutor
 import multiprocessing
-from multiprocessing.connection import wait
+from multiprocessing import resource_tracker
 import signal
 import threading
-from typing import Any
 from typing import TYPE_CHECKING
 from typing import TypeVar
 
@@ -20,7 +21,6 @@ from vpr_ros.core.errors import VprError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Iterator
     from collections.abc import Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
@@ -34,86 +34,73 @@ Result = TypeVar('Result')
 def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], jobs: int,
                  progress: Report) -> list[Result]:
     """
-    Return `work(item, report)` for each item, in their order, `jobs` of them at a time.
+    Return `work(item, report)` for each item, in their order, up to `jobs` at a time.
 
-    What a process reports, a number of steps, is passed on to `progress`. The work, the items and
-    the results are pickled on their way. The first error ends all processes and is raised here,
-    and so does an interrupt; a process that was killed is a VprError.
+    The steps that a process reports are passed on to `progress`, in one thread at a time. Work,
+    items and results must be picklable. The first error ends all processes and is raised here, and
+    so does Ctrl-C. A process that was killed is a VprError that names its item.
     """
     # A fork would copy locks that threads of this process hold, ONNX Runtime's among them.
     context = multiprocessing.get_context('spawn')
-    waiting = deque(enumerate(items))
-    running: dict[Connection, tuple[int, SpawnProcess]] = {}
-    results: dict[int, Result] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                number, item = waiting.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_run, args=(theirs, work, item), daemon=True)
-                with _undisturbed():
-                    process.start()
-                    running[ours] = number, process
-                theirs.close()  # else its end would not be seen here
-            for ready in wait(list(running)):
-                number, process = running[ready]  # type: ignore[index]  # only ours were asked
-                kind, value = _received(ready, process, items[number])
+    lock = threading.Lock()
+    processes: list[SpawnProcess] = []
+    stopped = False
+
+    def run(item: Item) -> Result:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_run, args=(sender, work, item), daemon=True)
+        with lock:
+            if stopped:
+                raise CancelledError
+            process.start()
+            processes.append(process)
+        sender.close()  # the only other end is in the process now: the pipe ends with it
+        with receiver:
+            while True:
+                try:
+                    kind, value = receiver.recv()
+                except (EOFError, OSError) as error:
+                    with lock:  # `start` in another thread would take the exit code
+                        process.join()
+                    raise VprError(f'{item}: its process ended with code {process.exitcode}; if '
+                                   'memory is short, try fewer jobs') from error
                 if kind == 'steps':
-                    progress(value)
+                    with lock:
+                        progress(value)
                     continue
                 if kind == 'error':
                     raise value
-                results[number] = value
-                del running[ready]  # type: ignore[arg-type]
                 process.join()
+                result: Result = value
+                return result
+
+    # A terminal sends Ctrl-C to all processes. They do not see it, since they inherit the signal
+    # mask of the thread that starts them; starting the resource tracker would unblock it again.
+    resource_tracker.ensure_running()
+    pool = ThreadPoolExecutor(jobs, initializer=signal.pthread_sigmask,
+                              initargs=(signal.SIG_BLOCK, {signal.SIGINT}))
+    try:
+        futures = [pool.submit(run, item) for item in items]
+        for future in as_completed(futures):
+            future.result()
+        return [future.result() for future in futures]
     finally:
-        for _, process in running.values():
-            process.terminate()
-        for pipe, (_, process) in running.items():
+        with lock:
+            stopped = True
+            for process in processes:
+                process.terminate()
+        pool.shutdown(cancel_futures=True)
+        for process in processes:
             process.join()
-            pipe.close()
-    return [results[number] for number in range(len(items))]
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """
-    Put a Ctrl-C off, and keep it from processes that are started meanwhile.
-
-    The terminal sends it to all of them. Blocked here it may still reach another thread, and would
-    then be raised in the middle of what this one does: so it is only noted.
-    """
-    came: list[int] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.getsignal(signal.SIGINT)
-    noted = handler is not None and threading.current_thread() is threading.main_thread()
-    if noted:
-        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        if noted:
-            signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if came:
-        raise KeyboardInterrupt
-
-
-def _received(pipe: Any, process: SpawnProcess, item: object) -> tuple[str, Any]:
-    try:
-        return pipe.recv()
-    except EOFError as error:
-        process.join()
-        raise VprError(f'{item}: its process ended with code {process.exitcode}; where memory is '
-                       'short, try fewer jobs') from error
 
 
 def _run(pipe: Connection, work: Callable[[Item, Report], Result], item: Item) -> None:
+    """Do the work in the new process; send its steps, and then the result or the error."""
     try:
         pipe.send(('result', work(item, lambda steps: pipe.send(('steps', steps)))))
     except BrokenPipeError:
-        pass  # nobody is there to be told
+        pass  # the receiver has gone
     except (VprError, OSError, ValueError) as error:
         pipe.send(('error', error))
-    except Exception as error:  # of a library's own class, which may not survive the way
+    except Exception as error:  # the exception class of a library may not be picklable
         pipe.send(('error', VprError(f'{item}: {type(error).__name__}: {error}')))

@@ -1,4 +1,4 @@
-"""Work ahead: read and decode in a thread while the network is at the frames before."""
+"""Prefetching: read and decode the next frames in threads while the network runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ Item = TypeVar('Item')
 Result = TypeVar('Result')
 
 DEPTH = 16
+"""Items that are prefetched by default."""
 
 
 def prefetch(work: Callable[[Item], Result], items: Iterable[Item], depth: int = DEPTH,
-          threads: int = 1) -> Iterator[tuple[Item, Future[Result]]]:
+             threads: int = 1) -> Iterator[tuple[Item, Future[Result]]]:
     """
-    Yield each item and its work's Future, in order; at most `depth` are worked on ahead.
+    Yield each item and the Future of `work(item)`, in order, up to `depth` items in advance.
 
-    Items are taken in the caller's thread, the work is done in `threads` others: OpenCV and ONNX
-    Runtime leave the interpreter free meanwhile. `result()` raises what the work raised. When the
-    caller stops early, what has not begun is cancelled.
+    Items are drawn in the caller's thread and worked on in `threads` others, which run in parallel
+    where OpenCV and ONNX Runtime release the interpreter lock. `result()` raises the exception of
+    the work. When the caller stops early, work that has not begun is cancelled.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix='ahead') as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix='prefetch') as pool:
         try:
             for item in items:
                 waiting.append((item, pool.submit(work, item)))

@@ -1,7 +1,7 @@
 """
-Where frames with poses come from: a rosbag2, or a folder of pictures with a pose file.
+Sources of frames with poses: a rosbag2, or a folder of images with a pose file.
 
-A source gives frames in order and decodes none that is not asked for.
+A source yields its frames in order, and decodes an image only when it is loaded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import math
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,20 +38,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TURN = math.radians(15)
-"""A frame shows a new place also when the robot has turned by this much since the last one."""
+"""A frame is also a new place when the robot has turned by this angle (rad) since the last."""
 
-_PICTURE_FOLDERS = ('.', 'images', 'database', 'rgb')
+_IMAGE_FOLDERS = ('.', 'images', 'database', 'rgb')
 _POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
 
 
 @dataclass(frozen=True)
 class Frame:
     """
-    One picture of a drive: stamp int ns, pose float64 (7,), and how to get its pixels.
+    A frame of a drive: its stamp in ns, its pose float64 (7,), and a function to load its image.
 
-    `load(min_size)` gives them uint8 (H,W,3), smaller where that is quicker and `min_size`
-    (height, width) of them are left; whole without (see images.decode). `raw` says that its
-    pixels wait in memory uncompressed for as long as the frame is kept.
+    `load()` returns the image uint8 (H,W,3) RGB; `load(min_size)` may return it at half its size,
+    as images.decode does. `raw`: the frame holds the uncompressed image in memory.
     """
 
     stamp: int
@@ -62,7 +62,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Source:
-    """The frames of one drive, in order, and the frames of reference of their poses."""
+    """The frames of one drive in order, and the frame_id and child_frame_id of their poses."""
 
     name: str
     frames: Iterable[Frame]
@@ -71,11 +71,11 @@ class Source:
     child_frame_id: str = 'base_link'
 
 
-class SourceAt(AbstractContextManager['Source']):
+class LazySource(AbstractContextManager['Source']):
     """
-    A source that is opened by a `with` block.
+    A source that a `with` block opens.
 
-    Unlike an open one it can be sent to another process. Its text is its path.
+    Until then it can be pickled and sent to another process. Its string is its path.
     """
 
     def __init__(self, path: str | Path, **options: Any) -> None:
@@ -97,18 +97,18 @@ class SourceAt(AbstractContextManager['Source']):
 
 def open_source(path: str | Path, *, image_topic: str | None = None,
                 pose_topic: str | None = None, pose_file: str | Path | None = None,
-                in_order: bool = False) -> SourceAt:
+                in_order: bool = False) -> LazySource:
     """
-    Return a bag or a folder of pictures, to be opened as a source of frames with poses.
+    Return a bag or a folder of images as a source of frames with poses, to open by `with`.
 
-    A bag gives each picture the pose that lies between the two messages around its stamp. A
-    folder takes `pose_file`, or its own poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or
-    poses.tum (pictures named by their stamp in seconds); without any, or when `in_order` asks for
-    it, pictures stand one metre apart in the order of their names. Opening raises SourceError,
-    PoseError or FileNotFoundError.
+    In a bag the pose of each image is interpolated at its stamp. In a folder the poses are those
+    of `pose_file`, by default of its poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or its
+    poses.tum (with images named by their stamp in seconds). Without a pose file, or with
+    `in_order` instead of the default ones, the images are assumed to be one metre apart in the
+    order of their names. Opening raises SourceError, PoseError or FileNotFoundError.
     """
-    return SourceAt(path, image_topic=image_topic, pose_topic=pose_topic, pose_file=pose_file,
-                    in_order=in_order)
+    return LazySource(path, image_topic=image_topic, pose_topic=pose_topic, pose_file=pose_file,
+                      in_order=in_order)
 
 
 @contextmanager
@@ -116,15 +116,15 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
             pose_file: str | Path | None, in_order: bool) -> Iterator[Source]:
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
-    folder = _picture_folder(path)
+    folder = _image_folder(path)
     if folder is not None:
         yield _folder_source(path, folder, pose_file, in_order=in_order)
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
-        chosen = bag.pose_topic(pose_topic)
-        track = bag.poses(chosen)
-        log.info('%s: images from %s, poses from %s', path, topic, chosen)
+        track_topic = bag.pose_topic(pose_topic)
+        track = bag.poses(track_topic)
+        log.info('%s: images from %s, poses from %s', path, topic, track_topic)
         if track.dropped:
             log.warning('%s: %d poses left out (not finite, or back in time)', path, track.dropped)
         yield Source(path.name, _bag_frames(bag, topic, track), bag.count(topic),
@@ -134,11 +134,11 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
 def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float
                  ) -> bool:
     """
-    Return whether a pose (7,) is `spacing` metres, or TURN, from the last one that was kept.
+    Return whether a pose (7,) is `spacing` metres or the angle TURN away from the last place.
 
-    Without a last one it is new.
+    The first pose, with `last` None, is always a new place.
     """
-    # The small slack keeps rounding from doubling the gap of pictures `spacing` apart.
+    # The tolerance keeps rounding from halving the places of frames `spacing` apart.
     return (last is None or bool(poses.distance(pose, last) >= spacing - 1e-6)
             or bool(poses.angle(pose, last) >= TURN))
 
@@ -150,53 +150,54 @@ def check_same_frames(frames: Collection[tuple[str, str]]) -> None:
             f'{child} in {frame}' for frame, child in sorted(frames)))
 
 
-def some_of(names: Sequence[str], most: int = 10) -> str:
-    """Return names as a list for a message: the first `most`, and how many more there are."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
+def some_of(names: Sequence[str], limit: int = 10) -> str:
+    """Return the first `limit` names as text for a message, and how many more there are."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more
 
 
 def read_ground_truth(path: str | Path, queries: Sequence[Path], references: Sequence[Path]
                       ) -> list[list[int]]:
     """
-    Return the right places of each query: numbers in `references`, none or more.
+    Return the correct places of each query, as indices into `references`; none for some queries.
 
-    `path` is a CSV with the columns query,reference: file names, a row for each right answer.
-    Raises FileNotFoundError, or SourceError for a name that is not among the pictures, or is that
-    of two of them, or when no right answer is listed.
+    `path` is a CSV file with the columns query,reference: file names, a row for each correct pair.
+    Raises FileNotFoundError, or SourceError for a name that none or two of the images have, or
+    when there is no row.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
-    place, number = _numbers_of(references), _numbers_of(queries)
+    reference_index, query_index = _index_by_name(references), _index_by_name(queries)
     truth: list[list[int]] = [[] for _ in queries]
     with path.open(newline='', encoding='utf-8-sig') as file:
         reader = csv.DictReader(file)
         if not {'query', 'reference'} <= set(reader.fieldnames or ()):
             raise SourceError(f'{path} needs the columns query,reference')
         for row in reader:
-            for name, known in ((row['query'], number), (row['reference'], place)):
-                if name not in known:
-                    raise SourceError(f'{path} names {name}, which is not among the pictures')
-            truth[number[row['query']]].append(place[row['reference']])
+            for name, index in ((row['query'], query_index),
+                                (row['reference'], reference_index)):
+                if name not in index:
+                    raise SourceError(f'{path} names {name}, which is not among the images')
+            truth[query_index[row['query']]].append(reference_index[row['reference']])
     if not any(truth):
-        raise SourceError(f'{path} lists no right answer')
+        raise SourceError(f'{path} lists no correct pair')
     return truth
 
 
-def _numbers_of(files: Sequence[Path]) -> dict[str, int]:
-    numbers = {file.name: number for number, file in enumerate(files)}
-    if len(numbers) < len(files):
-        raise SourceError(f'{files[0].parent}: two pictures have the same name')
-    return numbers
+def _index_by_name(files: Sequence[Path]) -> dict[str, int]:
+    index = {file.name: number for number, file in enumerate(files)}
+    if len(index) < len(files):
+        raise SourceError(f'{files[0].parent}: two images have the same name')
+    return index
 
 
 def utm_of(name: str) -> tuple[float, float, float, str] | None:
     """
-    Return east, north (m), heading (radians about z, or nan) and zone that a name says.
+    Return east and north (m), heading (radians about z, or nan) and UTM zone in a file name.
 
-    The layout of the geo-localisation benchmarks, @east@north@zone@letter@...: fields 1 and 2 are
-    metres, 3 and 4 the UTM zone, 9 a compass heading in degrees or empty. None for other names.
+    Names are those of the geo-localisation benchmarks, @east@north@zone@letter@...: fields 1 and 2
+    in metres, 3 and 4 the UTM zone, 9 a compass heading in degrees or empty. None for other names.
     """
     fields = name.split('@')
     if len(fields) < 3 or fields[0]:
@@ -206,7 +207,7 @@ def utm_of(name: str) -> tuple[float, float, float, str] | None:
         return None
     zone, band = (fields[3], fields[4]) if len(fields) > 4 else ('', '')
     compass = _number(fields[9]) if len(fields) > 9 else math.nan
-    # Bands C to M lie south of the equator, where northings start over.
+    # Bands C to M are south of the equator, where northings have another origin.
     hemisphere = 'south' if 'C' <= band.upper() < 'N' else 'north'
     return east, north, math.radians(90.0 - compass), f'{zone} {hemisphere}'
 
@@ -233,10 +234,10 @@ def _bag_frames(bag: Bag, topic: str, track: poses.PoseTrack) -> Iterator[Frame]
         log.warning('%d frames left out: no pose before and after them', unknown)
 
 
-def _picture_folder(path: Path) -> Path | None:
+def _image_folder(path: Path) -> Path | None:
     if not path.is_dir() or (path / 'metadata.yaml').exists():
         return None
-    for name in _PICTURE_FOLDERS:
+    for name in _IMAGE_FOLDERS:
         folder = path / name
         if folder.is_dir() and any(entry.suffix.lower() in images.SUFFIXES
                                    for entry in folder.iterdir()):
@@ -249,27 +250,40 @@ def _folder_source(path: Path, folder: Path, pose_file: str | Path | None, *, in
     files = images.list_folder(folder)
     if pose_file is None and not in_order:
         pose_file = next((path / name for name in _POSE_FILES if (path / name).is_file()), None)
-    if pose_file is None:
-        if not in_order:
-            log.warning('%s has no pose file: its pictures are taken to be one metre apart', path)
-        steps = np.arange(len(files), dtype=np.float64)
-        all_poses, known = poses.planar(steps, 0 * steps, 0 * steps), np.ones(len(files), np.bool_)
-        stamps = (steps * 1e9).astype(np.int64)
-    elif Path(pose_file).suffix.lower() == '.csv':
-        names, listed = poses.read_csv(pose_file)
-        by_name = dict(zip(names, listed, strict=True))
-        known = np.array([file.name in by_name for file in files])
-        all_poses = np.array([by_name.get(file.name, poses.IDENTITY) for file in files])
-        stamps = np.arange(len(files), dtype=np.int64) * 10**9
-    else:
-        stamps = np.array([poses.nanoseconds(file.stem, folder) for file in files])
-        all_poses, known = poses.interpolate(poses.read_tum(pose_file), stamps)
-    if not known.any():
-        raise SourceError(f'{pose_file} names none of the {len(files)} pictures of {folder}')
-    if not known.all():
-        log.warning('%s has no pose for %d of %d pictures: they are left out (%s)', pose_file,
-                    int((~known).sum()), len(files),
-                    some_of([files[i].name for i in np.flatnonzero(~known)]))
-    frames = [Frame(int(stamps[i]), all_poses[i], partial(images.read, files[i]),
-                    files[i].name) for i in np.flatnonzero(known)]
+        if pose_file is None:
+            log.warning('%s has no pose file: its images are assumed to be one metre apart', path)
+    track = _folder_poses(folder, files, pose_file)
+    if not track.known.any():
+        raise SourceError(f'{pose_file} names none of the {len(files)} images of {folder}')
+    if not track.known.all():
+        log.warning('%s has no pose for %d of %d images: they are left out (%s)', pose_file,
+                    int((~track.known).sum()), len(files),
+                    some_of([files[i].name for i in np.flatnonzero(~track.known)]))
+    frames = [Frame(int(track.stamps[i]), track.poses[i], partial(images.read, files[i]),
+                    files[i].name) for i in np.flatnonzero(track.known)]
     return Source(path.name, frames, len(frames))
+
+
+class _FolderPoses(NamedTuple):
+    """The stamps int64 (N,) ns and poses float64 (N,7) of N image files, and which are known."""
+
+    stamps: NDArray[np.int64]
+    poses: NDArray[np.float64]
+    known: NDArray[np.bool_]
+
+
+def _folder_poses(folder: Path, files: Sequence[Path], pose_file: str | Path | None
+                  ) -> _FolderPoses:
+    """Read the poses of image files; without a pose file they are a metre and a second apart."""
+    seconds = np.arange(len(files), dtype=np.int64) * 10**9
+    if pose_file is None:
+        metres = np.arange(len(files), dtype=np.float64)
+        return _FolderPoses(seconds, poses.planar(metres, 0 * metres, 0 * metres),
+                            np.ones(len(files), np.bool_))
+    if Path(pose_file).suffix.lower() == '.csv':
+        by_name = dict(zip(*poses.read_csv(pose_file), strict=True))
+        return _FolderPoses(
+            seconds, np.array([by_name.get(file.name, poses.IDENTITY) for file in files]),
+            np.array([file.name in by_name for file in files]))
+    stamps = np.array([poses.nanoseconds(file.stem, folder) for file in files])
+    return _FolderPoses(stamps, *poses.interpolate(poses.read_tum(pose_file), stamps))

@@ -159,7 +159,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
         # The next batches are read and decoded here while the network runs in other threads.
         for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
-                                      depth=encoder.at_once + 1, threads=encoder.at_once):
+                                      depth=encoder.concurrency + 1, threads=encoder.concurrency):
             descriptors.append(future.result())
             stamps += batch.stamps
             places += batch.poses

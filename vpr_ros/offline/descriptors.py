@@ -90,7 +90,8 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
 
     # The frames behind the Futures may be raw images: only a few are held in memory.
     for ((stamp, _), _), future in prefetch(encode, prefetch(decode, frames, depth=4),
-                                            depth=encoder.at_once + 2, threads=encoder.at_once):
+                                            depth=encoder.concurrency + 2,
+                                            threads=encoder.concurrency):
         yield stamp, future
 
 
@@ -156,8 +157,8 @@ def _in_batches(decoded: Iterable[tuple[NDArray[np.uint8], float]], encoder: Enc
         begin = time.perf_counter()
         return encoder.encode_batch(batch), time.perf_counter() - begin
 
-    for batch, future in prefetch(encode, batches(), depth=encoder.at_once + 1,
-                                  threads=encoder.at_once):
+    for batch, future in prefetch(encode, batches(), depth=encoder.concurrency + 1,
+                                  threads=encoder.concurrency):
         descriptors, seconds = future.result()
         parts.append(descriptors)
         encoding += [seconds / len(batch)] * len(batch)
