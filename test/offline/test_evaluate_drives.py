@@ -52,7 +52,7 @@ def test_a_drive_that_is_nowhere_on_the_map_has_no_recall(tmp_path, encoder, mod
                  str(encoder.path), '--json', str(tmp_path / 'out.json'), '--html',
                  str(tmp_path / 'out.html'), mode]
     assert main(arguments) == 0
-    assert 'nothing of it is on the map: there is no recall' in capsys.readouterr().out
+    assert 'no query shows a mapped place, so there is no recall' in capsys.readouterr().out
     result = json.loads((tmp_path / 'out.json').read_text())
     assert result['evaluated'] == 0
     assert result['recall']['1'] is None
