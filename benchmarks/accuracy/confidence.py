@@ -37,6 +37,7 @@ from vpr_ros.offline.calibrate import gather
 from vpr_ros.offline.calibrate import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
 def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
     """Return the winter drives to map, on the main streets and the others, and the queries."""
     winter, others = (_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
-                             route=route) for route in ('main', 'other'))
+                             options=DriveOptions(route=route)) for route in ('main', 'other'))
     queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
                             lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
     queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0, rate=5.0,
-                                 lateral_offset=1.0, route='other')
+                                 lateral_offset=1.0, options=DriveOptions(route='other'))
     queries['carried'] = _carried(queries['spring'], queries['unmapped'])
     return winter, others, queries
 

@@ -21,6 +21,7 @@ import numpy as np
 from vpr_ros.core import images
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def _row(encoder: Encoder, size: tuple[int, int], took: dict[str, float], ours: 
 def _street(width: int, height: int) -> list[NDArray[np.uint8]]:
     pictures: list[NDArray[np.uint8]] = []
     for condition, seed in STREET:
-        running = drive(Town(7), condition=condition, seed=seed, width=width, height=height)
+        running = drive(Town(7), condition=condition, seed=seed,
+                        options=DriveOptions(width=width, height=height))
         pictures += [frame.image for frame in islice(running, 0, EACH * APART, APART)]
     return pictures
 

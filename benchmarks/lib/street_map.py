@@ -17,6 +17,7 @@ from vpr_ros.io.sources import Source
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def enlarged(small: PlaceMap, places: int) -> PlaceMap:
 def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
                  ) -> Iterator[DriveFrame]:
     """Return the frames of a drive along the same metres in spring, beside the first one."""
-    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate, width=width,
-                 height=height, length=length, lateral_offset=1.0)
+    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate,
+                 lateral_offset=1.0, length=length,
+                 options=DriveOptions(width=width, height=height))
 
 
 def _itself(picture: NDArray[np.uint8], min_size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from benchmarks.lib import tables
 import numpy as np
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
     for width, height in SIZES:
         for condition in CONDITIONS:
             begin = time.perf_counter()
-            running = drive(town, condition=condition, seed=1, width=width, height=height)
+            running = drive(town, condition=condition, seed=1,
+                            options=DriveOptions(width=width, height=height))
             next(running)
             set_up[condition, width, height] = time.perf_counter() - begin
             timed[condition, width, height] = partial(next, running)
