@@ -95,7 +95,8 @@ if __name__ == '__main__':
     parser = tables.parser(__doc__)
     add_data_option(parser)
     parser.add_argument('--weights', default='imagenet', help='initial weights of the backbone')
-    parser.add_argument('--rows', nargs='+', choices=ROWS, default=[], help='only these')
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=[], metavar='ROW',
+                        help=f'only these: {"; ".join(ROWS)}')
     parser.add_argument('--set', action='append', default=[], dest='changes',
                         metavar='NAME=VALUE', help='change every experiment')
     options = parser.parse_args()

@@ -45,11 +45,20 @@ _VERSIONS = ('numpy', 'opencv-python-headless', 'faiss-cpu', 'onnxruntime', 'onn
              'openvino', 'torch', 'scikit-learn', 'scipy', 'rosbags')
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """Return a parser with the options of every benchmark; its description is `doc`'s summary."""
     options = argparse.ArgumentParser(
         description=doc.strip().splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=HelpFormatter)
     options.add_argument('--model', metavar='ONNX', help='default: the bundled model')
     options.add_argument('--json', metavar='OUT', help='also write the figures to this file')
     return options

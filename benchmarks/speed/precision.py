@@ -252,7 +252,7 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.strip().splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=tables.HelpFormatter)
     parser.add_argument('--checkpoint', metavar='CKPT', help='default: random weights')
     add_data_option(parser)
     parser.add_argument('--rounds', type=int, default=40)
