@@ -1,7 +1,7 @@
 """
 Run the benchmarks one after another, with settings that take some minutes in all.
 
-Each leaves a JSON file and a plot. Each is a command of its own, too, with more options: see
+Each writes a JSON file and a plot. Each is also a command of its own with more options: see
 README.md.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-import os
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from benchmarks.accuracy.street_recall import street_recall
 from benchmarks.accuracy.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.lib import plots
 from benchmarks.lib import tables
+from benchmarks.lib.sets import add_data_option
 from benchmarks.lib.sets import NO_DATA
 from benchmarks.node.ekf_fusion import ekf_fusion
 from benchmarks.node.node_operation import node_operation
@@ -48,15 +48,20 @@ from vpr_ros.core.errors import VprError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Mapping
+    from collections.abc import Sequence
     from typing import Any
 
 RESULTS = Path(__file__).with_name('results')
 PLOTS = find_spec('matplotlib') is not None
 
 
-def main() -> int:
-    """Run all that are asked for; return 1 when one of them failed."""
-    benchmarks: dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+def benchmarks() -> dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]]:
+    """
+    Return each benchmark by name, as a call with the options.
+
+    A plain table: its complexity is only its number of rows.
+    """
+    return {
         'encoder_speed': lambda o: encoder_speed(o.model, 20 if o.quick else 100),
         'resize': lambda o: resize(o.data, o.model),
         'gpu': lambda o: gpu([o.model] if o.model else None),
@@ -71,7 +76,7 @@ def main() -> int:
         'map_scaling': lambda o: map_scaling((1_000, 20_000) if o.quick else
                                              (1_000, 10_000, 100_000, 1_000_000)),
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
-        'street_speed': lambda _: street_speed(20 if o.quick else 100),
+        'street_speed': lambda o: street_speed(20 if o.quick else 100),
         'confidence': lambda o: confidence(o.model, TOWNS[:1] if o.quick else TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
@@ -86,46 +91,64 @@ def main() -> int:
         'compression': lambda o: compression(
             o.data, o.model, str(o.results / 'compression.png') if PLOTS else None),
     }
-    parser = argparse.ArgumentParser(prog='python -m benchmarks',
-                                     description=__doc__.strip().splitlines()[0])
-    parser.add_argument('names', nargs='*', metavar='NAME',
-                        help=f'some of {", ".join(benchmarks)}; all if left out')
-    parser.add_argument('--only', action='append', default=[], metavar='NAME',
-                        help='the same, one at a time')
-    parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR',
-                        help='where the JSON files and the plots go')
-    parser.add_argument('--model', metavar='ONNX', help='the bundled one if left out')
-    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
-                        help='folder of real picture sets (or VPR_DATA)')
-    parser.add_argument('--quick', action='store_true',
-                        help='only to see that they run: figures from it say nothing')
-    o = parser.parse_args()
-    names = [*o.names, *o.only]
-    for name in names:
-        if name not in benchmarks:
-            parser.error(f"there is no '{name}': choose from {', '.join(benchmarks)}")
-    if not o.data:
+
+
+def main() -> int:
+    """Run the benchmarks that are named, or all; return 1 when one of them failed."""
+    calls = benchmarks()
+    options = _options(list(calls))
+    if not options.data:
         print(NO_DATA)
     if not PLOTS:
         print("no plots: they need matplotlib (pip install 'vpr_ros[viz]')")
-    o.results.mkdir(parents=True, exist_ok=True)
+    options.results.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for name in names or benchmarks:
-        if (name.startswith('real_') or name in ('compression', 'evaluation')) and not o.data:
-            continue
-        try:
-            machine = tables.surroundings()
-            result = benchmarks[name](o)
-            if not result:  # what it needs is not installed, as it said
-                continue
-            tables.save(str(o.results / f'{name}.json'),
-                        {**result, 'quick': o.quick, 'machine': machine})
-            if PLOTS and result.get('figures'):
-                plots.draw(o.results / f'{name}.png', result['figures'], machine)
-        except (VprError, OSError, ValueError) as error:
-            failed = 1
-            print(f'{name}: error: {" ".join(str(error).split())}', file=sys.stderr)
+    for name in [*options.names, *options.only] or calls:
+        if options.data or not needs_data(name):
+            try:
+                _run(name, calls[name], options)
+            except (VprError, OSError, ValueError) as error:
+                failed = 1
+                print(f'{name}: error: {" ".join(str(error).split())}', file=sys.stderr)
     return failed
+
+
+def needs_data(name: str) -> bool:
+    """Return whether a benchmark runs on real images only."""
+    return name.startswith('real_') or name in ('compression', 'evaluation')
+
+
+def _options(names: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog='python -m benchmarks',
+                                     description=__doc__.strip().splitlines()[0])
+    parser.add_argument('names', nargs='*', metavar='NAME',
+                        help=f'one or several of {", ".join(names)}; default: all')
+    parser.add_argument('--only', action='append', default=[], metavar='NAME',
+                        help='the same, one at a time')
+    parser.add_argument('--results', type=Path, default=RESULTS, metavar='DIR',
+                        help='where the JSON files and the plots are written')
+    parser.add_argument('--model', metavar='ONNX', help='default: the bundled model')
+    add_data_option(parser)
+    parser.add_argument('--quick', action='store_true',
+                        help='only check that they run: the figures mean nothing')
+    options = parser.parse_args()
+    for name in [*options.names, *options.only]:
+        if name not in names:
+            parser.error(f"there is no '{name}': choose from {', '.join(names)}")
+    return options
+
+
+def _run(name: str, measure: Callable[[argparse.Namespace], Mapping[str, Any]],
+         options: argparse.Namespace) -> None:
+    """Run a benchmark and write its files, unless it printed that it cannot run here."""
+    machine = tables.surroundings()
+    result = measure(options)
+    if not result:
+        return
+    tables.save(str(options.results / f'{name}.json'),
+                {**result, 'quick': options.quick, 'machine': machine})
+    if PLOTS and result.get('figures'):
+        plots.draw(options.results / f'{name}.png', result['figures'], machine)
 
 
 if __name__ == '__main__':

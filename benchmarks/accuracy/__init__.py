@@ -1,1 +1,1 @@
-"""How often the robot is found, and how honest its confidence is."""
+"""How often the robot is localised, and how well its confidence is calibrated."""

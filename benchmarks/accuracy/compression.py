@@ -1,21 +1,22 @@
 """
-What a shorter descriptor or a compressed map costs: Recall@1 against bytes per place.
+What a shorter descriptor or a compressed map loses: Recall@1 against bytes per place.
 
-PCA-whitening to fewer dimensions, fitted on street drives that no set is part of, and the map's
-own compressed indices; on every set of real pictures there is.
+PCA-whitening to fewer dimensions, fitted on drives through the street, and the compressed kinds of
+index; on every set of real images.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 import sys
 from typing import Any
 from typing import TYPE_CHECKING
 
 from benchmarks.lib import tables
+from benchmarks.lib.encoding import descriptors
+from benchmarks.lib.sets import add_data_option
+from benchmarks.lib.sets import answer
 from benchmarks.lib.sets import find_sets
-from benchmarks.lib.sets import NO_DATA
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
@@ -28,10 +29,9 @@ from vpr_ros.street import drive
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from collections.abc import Sequence
 
-    from benchmarks.lib.sets import PictureSet
+    from benchmarks.lib.sets import ImageSet
     from numpy.typing import NDArray
 
 TOWNS = (100, 101, 102)
@@ -44,17 +44,21 @@ def compression(data: str, model: str | None = None, plot: str | None = None) ->
     """Print and return Recall@1 of every kind of compression on every set in `data`."""
     encoder = Encoder(model)
     learned = _centred_drives(encoder)
-    sets = [one for one in find_sets(data) if one.has_queries]
-    described = {one.name: _describe_set(encoder, one) for one in sets}
+    sets = [image_set for image_set in find_sets(data) if image_set.has_queries]
+    described = [_describe_set(encoder, image_set) for image_set in sets]
     rows: list[list[Any]] = []
     for dimension in (d for d in DIMENSIONS if d <= encoder.dimension):
-        matrix = None if dimension == encoder.dimension else _whitening(learned, dimension)
+        shortened = described
+        if dimension < encoder.dimension:
+            matrix = _whitening(learned, dimension)
+            shortened = [(database @ matrix.T, queries @ matrix.T)
+                         for database, queries in described]
         for kind in defaults.INDEX_KINDS:
-            recalls = [_recall(kind, *(part if matrix is None else part @ matrix.T
-                                       for part in described[one.name]), one) for one in sets]
+            recalls = [_recall(kind, *vectors, image_set)
+                       for vectors, image_set in zip(shortened, sets, strict=True)]
             rows.append([kind, dimension, bytes_per_place(kind, dimension), *recalls,
                          float(np.nanmean(recalls))])
-    header = ['index', 'D', 'bytes', *(one.name[:16] for one in sets), 'mean']
+    header = ['index', 'D', 'bytes', *(image_set.name[:16] for image_set in sets), 'mean']
     tables.show(f'Recall@1 of {encoder.path.name} {encoder.digest[:12]} by bytes per place',
                 header, rows)
     if plot:
@@ -63,56 +67,42 @@ def compression(data: str, model: str | None = None, plot: str | None = None) ->
 
 
 def bytes_per_place(kind: str, dimension: int) -> float:
-    """Return what a place more costs in the index; codebooks and coarse clusters not counted."""
+    """Return the bytes of index per place, without codebooks and coarse clusters."""
     return float({'flat': 4 * dimension, 'fp16': 2 * dimension, 'sq8': dimension,
                   'hnsw': 4 * dimension + 4 * 64, 'pq': dimension // 8, 'opq': dimension // 8,
                   'ivfpq': dimension // 8 + 8, 'rerank': dimension // 8 + 8}[kind])
 
 
 def _recall(kind: str, database: NDArray[np.float32], queries: NDArray[np.float32],
-            one: PictureSet) -> float:
+            image_set: ImageSet) -> float:
     """Return the Recall@1 of one index; NaN where the set is too small for its kind."""
     places = centre(database, database.mean(axis=0))
     try:
         index = make_index(places, kind)
     except ValueError:
         return float('nan')
-    answers = one.answers()
-    names = [path.name for path in images.list_folder(one.queries)]
+    answers = image_set.answers()
+    names = [path.name for path in images.list_folder(image_set.queries)]
     best = index.search(centre(queries, queries.mean(axis=0)), 1)[1][:, 0]
     return float(np.mean([place in answers[name] for name, place in zip(names, best, strict=True)
                           if name in answers]))
 
 
-def _describe_set(encoder: Encoder, one: PictureSet
+def _describe_set(encoder: Encoder, image_set: ImageSet
                   ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    database, queries = (_describe(encoder, (images.read(path) for path in
-                                             images.list_folder(folder)))
-                         for folder in (one.database, one.queries))
+    database, queries = (descriptors(encoder, map(images.read, images.list_folder(folder)))
+                         for folder in (image_set.database, image_set.queries))
     return database, queries
 
 
 def _centred_drives(encoder: Encoder) -> NDArray[np.float32]:
-    """Return descriptors of the training towns, each drive less its mean."""
+    """Return descriptors (N,D) of the training towns, each drive centred on its mean."""
     parts = []
     for seed in tqdm(TOWNS, desc='training towns', disable=None):
         for condition in CONDITIONS:
             frames = drive(Town(seed), condition=condition, seed=1, rate=2.0)
-            descriptors = _describe(encoder, (frame.image for frame in frames))
-            parts.append(descriptors - descriptors.mean(axis=0))
-    return np.concatenate(parts)
-
-
-def _describe(encoder: Encoder, pictures: Iterable[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    batch: list[NDArray[np.uint8]] = []
-    parts = []
-    for picture in pictures:
-        batch.append(picture)
-        if len(batch) == 16:
-            parts.append(encoder.encode_batch(batch))
-            batch = []
-    if batch:
-        parts.append(encoder.encode_batch(batch))
+            vectors = descriptors(encoder, (frame.image for frame in frames))
+            parts.append(vectors - vectors.mean(axis=0))
     return np.concatenate(parts)
 
 
@@ -140,14 +130,10 @@ def _plot(rows: Sequence[Sequence[Any]], path: str) -> None:
 def main() -> int:
     """Run from the command line."""
     parser = tables.parser(__doc__)
-    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
-                        help='folder of picture sets')
-    parser.add_argument('--plot', metavar='PNG', help='also draw the table')
+    add_data_option(parser)
+    parser.add_argument('--plot', metavar='PNG', help='also draw the table as a plot')
     options = parser.parse_args()
-    if not options.data:
-        print(NO_DATA)
-        return 0
-    return tables.answer(options, lambda: compression(options.data, options.model, options.plot))
+    return answer(options, lambda: compression(options.data, options.model, options.plot))
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """
-How right the localiser is on streets it has not seen, and whether its confidence is honest.
+Accuracy and calibration of the localiser in towns that nothing was trained or fitted on.
 
-Winter maps against spring, rain and night, drives through streets that are on no map, and a robot
-that is carried to another street; single frames against the filter without and with odometry
-(which drifts), with the map as it was built and after `vpr calibrate`, in the same run.
+Drives in spring, rain and at night on winter maps, drives through unmapped streets, and a robot
+that is kidnapped to another street; single frames, the filter, and the filter with drifting
+odometry; with the self-calibrated map and after `vpr calibrate`, in the same run.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
+from benchmarks.lib import published
 from benchmarks.lib import tables
+from benchmarks.lib.encoding import descriptors
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
-from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
@@ -37,28 +38,34 @@ from vpr_ros.offline.examples import gather
 from vpr_ros.offline.examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-TOWNS = (41, 42, 43, 44, 45, 46)
-"""Seeds of towns that nothing was fitted to and no setting was chosen on."""
+    Runs = dict[tuple[str, str, str], list[NDArray[np.float64]]]
+    """By map, drive and mode: what `_run` returns, for each town."""
 
-DRIVES = ('spring', 'rain', 'night', 'unmapped', 'carried')
+TOWNS = (41, 42, 43, 44, 45, 46)
+"""Seeds of towns that nothing was fitted to and no setting was selected on."""
+
+DRIVES = ('spring', 'rain', 'night', 'unmapped', 'kidnapped')
 MODES = ('single frame', 'filter', 'filter, odometry')
+MAPS = ('self-calibrated', 'calibrated')
 THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
 FITTED_ON = tuple(range(31, 41))
 """Seeds of towns that `--fit` fits the default models to."""
 
-CARRIED_AFTER = 150
-"""Frames on the main streets after which the robot is on the others."""
+KIDNAPPED_AFTER = 150
+"""Frames on the main route after which the robot is on the other one."""
 
 METRES_A_FRAME = 1.2
 FEW = 20
-"""Frames in a bin below which its share is left out of the plot."""
+"""Bins with fewer frames are left out of the plot."""
 
 
 class Frames(NamedTuple):
@@ -71,54 +78,58 @@ class Frames(NamedTuple):
 
 
 def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[str, Any]:
-    """Print, for each mode and each kind of drive, how much is published and how much is right."""
+    """Print, for each mode and kind of drive, how much is published and how much is right."""
     encoder = Encoder(model)
-    came: dict[tuple[str, str, str], list[NDArray[np.float64]]] = defaultdict(list)
+    runs: Runs = defaultdict(list)
     for seed in tqdm(towns, desc='towns', disable=None):
-        town = Town(seed)
-        winter, others, queries = _drives(encoder, town)
-        known = _drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
-                       lateral_offset=-0.5)
-        for fitted in ('map alone', 'calibrated'):
-            maps = {name: _map(encoder, sessions) for name, sessions in (
-                ('main', [winter]), ('both', [winter, others]))}
-            if fitted == 'calibrated':
-                # On the main streets: the others belong to the map that is only driven.
-                fit = calibrate(maps['main'], encoder,
-                                [KnownDrive('spring', *known)]).calibration
-                maps = {name: one.calibrated(fit) for name, one in maps.items()}
-            for name, frames in queries.items():
-                for mode in MODES:
-                    place_map = maps['both' if name == 'carried' else 'main']
-                    came[fitted, name, mode].append(_run(
-                        Localizer(encoder, place_map, use_filter=mode != 'single frame'), frames,
-                        odometry=mode.endswith('odometry'), unmapped=name == 'unmapped'))
-    _show_carried(came)
-    header = ['map', 'drive', 'mode', 'right',
-              *(part for t in THRESHOLDS for part in (f'>={t:g}', 'of it right')), 'ECE', 'NEES']
-    rows = [_row(key, parts) for key, parts in came.items()]
+        for key, run in _runs(encoder, Town(seed)):
+            runs[key].append(run)
+    _show_kidnapped(runs)
+    header = ['map', 'drive', 'mode', *published.header(THRESHOLDS), 'NEES']
+    rows = [_row(key, parts) for key, parts in runs.items()]
     tables.show(f'right within {defaults.CORRECT_RADIUS:g} m, winter maps, towns '
                 f'{", ".join(map(str, towns))}', header, rows)
-    print('  ECE: expected calibration error. NEES: squared error of x and y over its covariance, '
-          'over what is expected (1), where confidence is 0.9 or more and the pose right')
+    print('  ECE: expected calibration error, lower is better. NEES: squared error of x and y '
+          'over its covariance, divided by its expectation (1 is ideal), of the right poses with '
+          'a confidence of 0.9 or more')
     return {'header': header[3:], 'rows': {', '.join(row[:3]): [
         None if np.isnan(v) else float(v) for v in row[3:]] for row in rows},
-        'figures': [_reliability(came, fitted) for fitted in ('map alone', 'calibrated')]}
+        'figures': [_reliability(runs, fitted) for fitted in MAPS]}
+
+
+def _runs(encoder: Encoder, town: Town) -> Iterator[tuple[tuple[str, str, str],
+                                                          NDArray[np.float64]]]:
+    """Yield map, drive and mode with what `_run` returns, for all of them in one town."""
+    winter, others, queries = _drives(encoder, town)
+    known = _drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
+                   lateral_offset=-0.5)
+    main, both = _map(encoder, [winter]), _map(encoder, [winter, others])
+    for fitted in MAPS:
+        if fitted == 'calibrated':
+            # On the main route only: the map of both is for the kidnapped robot.
+            fit = calibrate(main, encoder, [KnownDrive('spring', *known)]).calibration
+            main, both = main.calibrated(fit), both.calibrated(fit)
+        for name, frames in queries.items():
+            place_map = both if name == 'kidnapped' else main
+            for mode in MODES:
+                yield (fitted, name, mode), _run(
+                    Localizer(encoder, place_map, use_filter=mode != 'single frame'), frames,
+                    odometry=mode.endswith('odometry'), unmapped=name == 'unmapped')
 
 
 def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str, Any]:
-    """Print the confidence models that fit made-up towns best: the defaults."""
+    """Print the confidence models that fit the towns best: they are the defaults."""
     encoder = Encoder(model)
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for seed in tqdm(towns, desc='towns', disable=None):
         winter, others, queries = _drives(encoder, Town(seed))
         main, both = _map(encoder, [winter]), _map(encoder, [winter, others])
-        runs += [(both if name == 'carried' else main,
+        runs += [(both if name == 'kidnapped' else main,
                   KnownDrive(name, *frames, mapped=name != 'unmapped'))
                  for name, frames in queries.items()]
     models = {mode: gather(runs, encoder, Calibration(), mode, defaults.CORRECT_RADIUS,
                            defaults.MAX_SPEED, unmapped=False)
-              # Of a single frame the evidence says nothing that its probability does not.
+              # For a single frame, the evidence adds nothing to the probability.
               .fit(DEFAULT_MODELS[mode], prior_weight=0.1, keep_shape=mode is Mode.SINGLE)
               for mode in Mode}
     tables.show(f'confidence models fitted to towns {", ".join(map(str, towns))}',
@@ -128,95 +139,93 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
 
 
 def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
-    """Return the winter drives to map, on the main streets and the others, and the queries."""
+    """Return the winter drives to map, on the main and the other route, and the queries."""
     winter, others = (_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
-                             route=route) for route in ('main', 'other'))
+                             options=DriveOptions(route=route)) for route in ('main', 'other'))
     queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
                             lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
     queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0, rate=5.0,
-                                 lateral_offset=1.0, route='other')
-    queries['carried'] = _carried(queries['spring'], queries['unmapped'])
+                                 lateral_offset=1.0, options=DriveOptions(route='other'))
+    queries['kidnapped'] = _kidnapped(queries['spring'], queries['unmapped'])
     return winter, others, queries
 
 
-def _show_carried(came: dict[tuple[str, str, str], list[NDArray[np.float64]]]) -> None:
-    """Print how soon a robot that was carried knows, for the worst of the towns."""
+def _show_kidnapped(runs: Runs) -> None:
+    """Print how far a kidnapped robot drives until it is localised, in the worst town."""
     rows = []
-    for (fitted, name, mode), parts in came.items():
-        if name != 'carried' or mode == 'single frame':
+    for (fitted, name, mode), parts in runs.items():
+        if name != 'kidnapped' or mode == 'single frame':
             continue
-        after = [part[CARRIED_AFTER:] for part in parts]
-        given = [(part[:, 0] >= defaults.MIN_CONFIDENCE) for part in after]
-        rows.append([fitted, mode, *(max(found) * METRES_A_FRAME for found in (
-            [_first(part[:, 1] > 0) for part in after],
-            [_first(one & (part[:, 1] > 0)) for one, part in zip(given, after, strict=True)])),
-            max(int((one & (part[:, 1] == 0)).sum())
-                for one, part in zip(given, after, strict=True))])
-    tables.show('carried to another street, the worst town', [
+        rights, answers, wrong = [], [], []
+        for part in parts:
+            confidence, right, _ = part[KIDNAPPED_AFTER:].T
+            sent = confidence >= defaults.MIN_CONFIDENCE
+            rights.append(_first(right > 0))
+            answers.append(_first(sent & (right > 0)))
+            wrong.append(int((sent & (right == 0)).sum()))
+        rows.append([fitted, mode, max(rights) * METRES_A_FRAME, max(answers) * METRES_A_FRAME,
+                     max(wrong)])
+    tables.show('kidnapped to another street, the worst town', [
         'map', 'mode', 'metres until right', 'until published', 'wrong poses'], rows)
 
 
-def _reliability(came: dict[tuple[str, str, str], list[NDArray[np.float64]]], fitted: str
-                 ) -> dict[str, Any]:
-    """Describe a plot of how often it was right against how sure it was, all drives together."""
+def _reliability(runs: Runs, fitted: str) -> dict[str, Any]:
+    """Describe a reliability diagram of all drives together."""
     points: dict[str, list[tuple[float, float]]] = {}
     for mode in MODES:
-        sure, right, _ = np.concatenate([part for name in DRIVES
-                                         for part in came[fitted, name, mode]]).T
-        points[mode] = [(mean, share) for count, mean, share in reliability(sure, right > 0)
-                       if count >= FEW]
-    points['honest'] = [(0.0, 0.0), (1.0, 1.0)]
-    return tables.lines(f'Is the confidence honest? {fitted}, all drives, on and off the map',
+        confidence, right, _ = np.concatenate([part for name in DRIVES
+                                               for part in runs[fitted, name, mode]]).T
+        points[mode] = [(mean, share)
+                        for count, mean, share in reliability(confidence, right > 0)
+                        if count >= FEW]
+    points['ideal'] = [(0.0, 0.0), (1.0, 1.0)]
+    return tables.lines(f'Reliability diagram, {fitted}, all drives, mapped and unmapped',
                         'confidence', 'share that is right', points)
 
 
-def _first(yes: NDArray[np.bool_]) -> int:
-    """Return the number of the first frame that is so, or that of all."""
-    return int(yes.argmax()) if yes.any() else len(yes)
+def _first(flags: NDArray[np.bool_]) -> int:
+    """Return the index of the first true flag, or the number of flags if there is none."""
+    return int(flags.argmax()) if flags.any() else len(flags)
 
 
 def _row(key: tuple[str, str, str], parts: list[NDArray[np.float64]]) -> list[Any]:
-    sure, right, squared = np.concatenate(parts).T
-    row: list[Any] = [*key, right.mean()]
-    for threshold in THRESHOLDS:
-        published = sure >= threshold
-        row += [published.mean(), right[published].mean() if published.any() else np.nan]
-    good = (sure >= 0.9) & (right > 0)
-    return [*row, calibration_error(sure, right > 0),
+    confidence, right, squared = np.concatenate(parts).T
+    good = (confidence >= 0.9) & (right > 0)
+    return [*key, *published.row(confidence, right > 0, THRESHOLDS),
             squared[good].mean() / 2 if good.any() else np.nan]
 
 
 def _drive(encoder: Encoder, town: Town, **options: Any) -> Frames:
     frames = list(drive(town, **options))
     return Frames(
-        np.concatenate([encoder.encode_batch([frame.image for frame in frames[i:i + 8]])
-                        for i in range(0, len(frames), 8)]),
+        descriptors(encoder, (frame.image for frame in frames)),
         np.array([frame.stamp for frame in frames]), np.array([frame.pose for frame in frames]),
         np.array([frame.odometry for frame in frames]))
 
 
-def _carried(first: Frames, second: Frames) -> Frames:
-    """Return a drive that goes on elsewhere: odometry notices nothing of it."""
-    last = CARRIED_AFTER - 1
+def _kidnapped(first: Frames, second: Frames) -> Frames:
+    """Return a drive that continues elsewhere, which its odometry does not notice."""
+    last = KIDNAPPED_AFTER - 1
     later = second.stamps - second.stamps[0] + first.stamps[last] + 200_000_000
-    moved = np.array([poses.moved(first.odometry[last], poses.relative(second.odometry[0], one))
-                      for one in second.odometry])
-    return Frames(np.concatenate([first.descriptors[:CARRIED_AFTER], second.descriptors]),
-                  np.concatenate([first.stamps[:CARRIED_AFTER], later]),
-                  np.concatenate([first.truth[:CARRIED_AFTER], second.truth]),
-                  np.concatenate([first.odometry[:CARRIED_AFTER], moved]))
+    moved = np.array([poses.moved(first.odometry[last], poses.relative(second.odometry[0], pose))
+                      for pose in second.odometry])
+    return Frames(np.concatenate([first.descriptors[:KIDNAPPED_AFTER], second.descriptors]),
+                  np.concatenate([first.stamps[:KIDNAPPED_AFTER], later]),
+                  np.concatenate([first.truth[:KIDNAPPED_AFTER], second.truth]),
+                  np.concatenate([first.odometry[:KIDNAPPED_AFTER], moved]))
 
 
 def _map(encoder: Encoder, drives: Sequence[Frames]) -> PlaceMap:
-    """Return the map of drives, a place from every frame: they are a metre apart."""
+    """Return the map of drives, with a place for every frame: they are one metre apart."""
     manifest = Manifest(ModelIdentity.of(encoder), tuple(
         Session(f'winter {number}', 'winter') for number in range(len(drives))),
         spacing=defaults.SPACING)
     place_map = PlaceMap.build(
-        np.concatenate([one.descriptors for one in drives]),
-        np.concatenate([one.stamps for one in drives]),
-        np.concatenate([one.truth for one in drives]),
-        np.repeat(np.arange(len(drives), dtype=np.int32), [len(one.stamps) for one in drives]),
+        np.concatenate([frames.descriptors for frames in drives]),
+        np.concatenate([frames.stamps for frames in drives]),
+        np.concatenate([frames.truth for frames in drives]),
+        np.repeat(np.arange(len(drives), dtype=np.int32),
+                  [len(frames.stamps) for frames in drives]),
         manifest)
     return place_map.calibrated(self_calibrated(place_map, encoder))
 
@@ -227,9 +236,9 @@ def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
     rows = []
     for descriptor, stamp, true, wheels in zip(*frames, strict=True):
         estimate = localizer.locate(descriptor, int(stamp), wheels if odometry else None)
-        off = float(poses.distance(estimate.pose, true))
+        distance = float(poses.distance(estimate.pose, true))
         error = estimate.pose[:2] - true[:2]
-        rows.append((estimate.confidence, not unmapped and off <= defaults.CORRECT_RADIUS,
+        rows.append((estimate.confidence, not unmapped and distance <= defaults.CORRECT_RADIUS,
                      error @ np.linalg.solve(estimate.covariance[:2, :2], error)))
     return np.array(rows, np.float64)
 

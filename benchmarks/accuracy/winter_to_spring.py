@@ -1,14 +1,13 @@
 """
-The project's origin: learn from winter only, find the way in spring; street and railway.
+Learn from winter only, localise in spring: on the street, and on a railway.
 
-What training, augmentation, the aggregation and the size of the descriptor are each worth, all
-else alike: a table of experiments, each one a change to a file in experiments/.
+What training, augmentation, aggregation and the size of the descriptor each contribute, all else
+being equal: a table of experiments, each one a change to a file in experiments/.
 """
 
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from benchmarks.lib import tables
+from benchmarks.lib.sets import add_data_option
 from vpr_ros.core.errors import VprError
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 def winter_to_spring(data: str | None, weights: str = 'imagenet', rows: Sequence[str] = (),
                      changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Train every row on both, print and return Recall@1/5 on what is no part of the training."""
+    """Train every row for both; print and return Recall@1/5 on data that was not trained on."""
     from vpr_ros.training.experiment import read_experiment
     result: dict[str, Any] = {}
     for name, questions in _questions(data).items():
         table = []
-        for question, path, given in questions:
+        for question, path, settings in questions:
             for row in rows or ROWS:
                 experiment = read_experiment(
-                    path, [f'network.weights={weights}', *given, *ROWS[row], *changes])
+                    path, [f'network.weights={weights}', *settings, *ROWS[row], *changes])
                 begin = time.perf_counter()
                 recall = _last_recall(experiment)
                 table.append((question, row, experiment.network.dimension or 'all',
@@ -63,26 +63,26 @@ def winter_to_spring(data: str | None, weights: str = 'imagenet', rows: Sequence
 
 
 def _questions(data: str | None) -> dict[str, list[tuple[str, Path, list[str]]]]:
-    """Return, for each kind of place, its questions: what it asks, which file, what is changed."""
+    """Return the questions for each kind of place: name, experiment file and changed settings."""
     street = EXPERIMENTS / 'winter.yaml'
-    found = {'streets': [('winter map, spring queries', street, [])]}
+    questions = {'streets': [('winter map, spring queries', street, [])]}
     if data:
         folder = next(Path(data).glob('nordland*'), None)
         if folder is None:
             raise VprError(f'{data} holds no set named nordland*')
         winter, summer = folder / 'queries', folder / 'database'
         learn = f'data.winter.sources=[{winter}]'
-        found['nordland'] = [
+        questions['nordland'] = [
             (question, EXPERIMENTS / 'nordland.yaml',
              [learn, f'validation.both.sources=[{places}, {queries}]'])
             for question, places, queries in (
                 ('summer map, winter queries', summer, winter),
                 ('winter map, summer queries', winter, summer))]
-    return found
+    return questions
 
 
 def _last_recall(experiment: Any) -> dict[int, float]:
-    """Train, and return the recall after the last epoch: no epoch is chosen by it."""
+    """Train, and return the recall after the last epoch, so that no epoch is selected by it."""
     from vpr_ros.training.train import train
     with tempfile.TemporaryDirectory() as folder:
         train(experiment, Path(folder) / 'run', trainer_options={'enable_progress_bar': False})
@@ -93,10 +93,10 @@ def _last_recall(experiment: Any) -> dict[int, float]:
 
 if __name__ == '__main__':
     parser = tables.parser(__doc__)
-    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
-                        help='folder of picture sets, for Nordland')
-    parser.add_argument('--weights', default='imagenet', help='what the backbone starts from')
-    parser.add_argument('--rows', nargs='+', choices=ROWS, default=[], help='only these')
+    add_data_option(parser)
+    parser.add_argument('--weights', default='imagenet', help='initial weights of the backbone')
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=[], metavar='ROW',
+                        help=f'only these: {"; ".join(ROWS)}')
     parser.add_argument('--set', action='append', default=[], dest='changes',
                         metavar='NAME=VALUE', help='change every experiment')
     options = parser.parse_args()

@@ -1,1 +1,1 @@
-"""What several benchmarks share: timing and tables, plots, data sets, maps and drives."""
+"""What several benchmarks share: timing, tables, plots, image sets, maps and drives."""

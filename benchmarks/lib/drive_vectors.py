@@ -1,8 +1,8 @@
 """
-Descriptors as long drives give them, made up: neighbours are alike, and places come in kinds.
+Synthetic descriptors like those of a long drive: neighbours are similar, places are clustered.
 
-A benchmark on vectors without any order would say nothing about a map: there is nothing that an
-approximate search could use, and no second best that is nearly as good.
+Independent random vectors would say nothing about a map: they give an approximate search nothing
+to use, and no second-best match that is nearly as good.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CORRELATION = 0.9
-"""Of a place and the next, a metre on."""
+"""Of a place and the next one, a metre further."""
 
 _DECAY = 0.5
 _PART = 65_536
@@ -41,13 +41,13 @@ def drive_vectors(count: int, dimension: int, seed: int = 0) -> NDArray[np.float
     return vectors
 
 
-def later_drive(vectors: NDArray[np.float32], count: int, likeness: float, seed: int = 1
+def later_drive(vectors: NDArray[np.float32], count: int, similarity: float, seed: int = 1
                 ) -> NDArray[np.float32]:
     """
-    Return queries float32 (count,D) of another season: between places, and disturbed.
+    Return queries float32 (count,D) of another season: between two places, with noise.
 
-    The disturbance comes from a drive elsewhere, so that it is of the same kind as the vectors;
-    the cosine similarity to the place is about `likeness`.
+    The noise is a drive elsewhere, so that it is distributed like the vectors; the cosine
+    similarity to the place is about `similarity`.
     """
     rng = np.random.default_rng(seed)
     places = rng.integers(0, len(vectors) - 1, count) if len(vectors) > 1 else np.zeros(count, int)
@@ -56,6 +56,6 @@ def later_drive(vectors: NDArray[np.float32], count: int, likeness: float, seed:
     true = (1 - share) * vectors[places] + share * following
     true /= np.linalg.norm(true, axis=1, keepdims=True)
     elsewhere = drive_vectors(20 * count, vectors.shape[1], seed + 1000)[::20]
-    queries = likeness * true + np.sqrt(1 - likeness ** 2) * elsewhere
+    queries = similarity * true + np.sqrt(1 - similarity ** 2) * elsewhere
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     return np.asarray(queries, np.float32)

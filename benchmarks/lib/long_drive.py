@@ -1,8 +1,8 @@
 """
-Bags of a camera's drive for the benchmarks of throughput, and the network alone, their peer.
+Bags of a long drive for the benchmarks of throughput.
 
-The bags show pictures of the street in turns. Every frame is a new place, so that none is left
-out. Nothing is measured here.
+The bags repeat a few frames of the street. Each frame has a new place, so that maps keep all of
+them. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -10,28 +10,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.lib import street_map
+from benchmarks.lib.node_run import IMAGE_TOPIC
 import numpy as np
 from vpr_ros.core.poses import planar
 from vpr_ros.io import messages
 from vpr_ros.io.bag import BagWriter
-from vpr_ros.io.prefetch import prefetch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from collections.abc import Iterable
     from pathlib import Path
-    from typing import Any
 
     from numpy.typing import NDArray
-    from vpr_ros.encoding.encoder import Encoder
 
-IMAGES, POSES = '/camera/image_raw', '/ground_truth/pose'
+POSE_TOPIC = '/ground_truth/pose'
 STEP = 100_000_000
-"""Nanoseconds from frame to frame; the robot drives a metre meanwhile."""
+"""Nanoseconds from frame to frame, in which the robot drives one metre."""
 
 
-def pictures(count: int, width: int = 640, height: int = 480) -> list[NDArray[np.uint8]]:
-    """Return `count` different pictures of the street, uint8 (height,width,3) RGB."""
+def street_frames(count: int, width: int = 640, height: int = 480) -> list[NDArray[np.uint8]]:
+    """Return `count` different images of the street, uint8 (height,width,3) RGB."""
     rate = 10.0
     frames = street_map.spring_drive((count + 2) * street_map.SPEED / rate, rate, width, height)
     return [frame.image for frame, _ in zip(frames, range(count), strict=False)]
@@ -39,24 +35,19 @@ def pictures(count: int, width: int = 640, height: int = 480) -> list[NDArray[np
 
 def write(path: Path, views: list[NDArray[np.uint8]], count: int, *, compressed: bool) -> Path:
     """
-    Write a bag of `count` frames that show the views in turns; return its path.
+    Write a bag of `count` frames that repeat the views; return its path.
 
-    Raw, or as JPEG of quality 90.
+    Images are raw, or JPEG of quality 90.
     """
-    where = planar(np.arange(count, dtype=np.float64), np.zeros(count), np.zeros(count))
-    picture = messages.compressed_image if compressed else messages.image
-    shown = [picture(BagWriter.types, 0, 'camera', view) for view in views]
+    track = planar(np.arange(count, dtype=np.float64), np.zeros(count), np.zeros(count))
+    convert = messages.compressed_image if compressed else messages.image
+    repeated = [convert(BagWriter.types, 0, 'camera', view) for view in views]
     with BagWriter(path) as bag:
         for number in range(count):
             stamp = (number + 1) * STEP
-            bag.write(POSES, messages.pose_stamped(bag.types, stamp, 'map', where[number]), stamp)
-            message = shown[number % len(shown)]
+            bag.write(POSE_TOPIC,
+                      messages.pose_stamped(bag.types, stamp, 'map', track[number]), stamp)
+            message = repeated[number % len(repeated)]
             message.header = messages.header(bag.types, stamp, 'camera')
-            bag.write(IMAGES, message, stamp)
+            bag.write(IMAGE_TOPIC, message, stamp)
     return path
-
-
-def encode_all(encoder: Encoder, call: Callable[[Any], Any], items: Iterable[Any]) -> None:
-    """Call a method of an encoder with each of the items, as many at once as suits it."""
-    for _, future in prefetch(call, items, depth=encoder.concurrency, threads=encoder.concurrency):
-        future.result()

@@ -1,7 +1,7 @@
 """
-Play a bag to the real node over DDS, each a process of its own, and keep what it said.
+Play a bag to the real node over DDS, in processes of their own, and keep its answers.
 
-The frames that the benchmarks of the node send are in street_map.py and sets.py.
+The frames that are sent come from street_map.py and sets.py.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-IMAGES = '/camera/image_raw'
-NO_ROS = 'skipped, for there is no ROS 2 here'
+IMAGE_TOPIC = '/camera/image_raw'
+NO_ROS = 'skipped: ROS 2 is not installed'
 
 
 def has_ros() -> bool:
@@ -33,11 +33,11 @@ def has_ros() -> bool:
 @dataclass(frozen=True)
 class NodeRun:
     """
-    What the node said of a bag.
+    The answers of the node to a bag.
 
-    stamps int64 (N,) of the frames it localised; positions float64 (N,3) of their best
-    candidates; published, the poses (7,) that it sent, by stamp; latest, its diagnostics after
-    the last frame; sent, the frames of the bag.
+    `stamps` int64 (N,) are those of the frames that it localised; `positions` float64 (N,3) of
+    their best candidates; `published` the poses (7,) it sent, by stamp; `latest` its diagnostics
+    after the last frame; `sent` the number of frames in the bag.
     """
 
     stamps: NDArray[np.int64]
@@ -50,14 +50,14 @@ class NodeRun:
 def play_to_node(bag_path: Path, parameters: Mapping[str, Any], folder: Path, *, rate: float = 1.0
                  ) -> NodeRun:
     """
-    Play the whole of a bag to a node with these parameters; logs go to `folder`.
+    Play a whole bag to a node with these parameters; logs go to `folder`.
 
-    Images are sent and taken reliably. Raises VprError when the node does not start, or ends.
+    The QoS of images is reliable. Raises VprError when the node does not start, or ends.
     """
     from vpr_ros.ros import node_process
     with Bag(bag_path) as bag:
-        sent, seconds = bag.count(IMAGES), bag.duration / rate
-    recorder = node_process.play_to_node(bag_path, parameters, folder, image_topic=IMAGES,
+        sent, seconds = bag.count(IMAGE_TOPIC), bag.duration / rate
+    recorder = node_process.play_to_node(bag_path, parameters, folder, image_topic=IMAGE_TOPIC,
                                          rate=rate, limit=seconds + 60)
     clouds = [messages.read_cloud(message) for message in recorder.candidates]
     return NodeRun(

@@ -1,7 +1,7 @@
 """
-The same model, slower: for a node whose encoder cannot follow the camera.
+The same model, slower: for a node whose encoder cannot keep up with the camera.
 
-Nothing else is different about it: the same descriptors, and so the same poses, come out.
+Its descriptors, and so the poses, are the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OUTPUT = 'descriptor_repeated'
 
 def write_slow_model(model: Path, repeats: int, output: Path) -> Path:
     """
-    Write a model that encodes every picture `repeats` times, and gives the first result.
+    Write a model that encodes every image `repeats` times and returns the first result.
 
     The model's batch size must be free. Returns `output`.
     """

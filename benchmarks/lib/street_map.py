@@ -1,7 +1,7 @@
 """
-The stretch of street that the benchmarks of the node are driven on.
+The piece of street on which the node is benchmarked.
 
-Winter for the map, spring for the drive, as in the demo, but short. Nothing is measured here.
+A map of winter and a drive in spring, as in the demo, but short. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from vpr_ros.io.sources import Source
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 SEED = 7
 SPEED = 6.0
 FAR = 1000.0
-"""Metres between the street and the places that only make a map large."""
+"""Metres between the street and the places that only make the map larger."""
 
 
 def winter_map(encoder: Encoder, length: float) -> PlaceMap:
     """Return a map of the first `length` metres, with a place every metre."""
-    frames = [Frame(frame.stamp, frame.pose, partial(_itself, frame.image), str(frame.stamp))
+    frames = [Frame(frame.stamp, frame.pose, partial(_loaded, frame.image), str(frame.stamp))
               for frame in drive(Town(SEED), condition='winter', seed=1, speed=8.0, rate=8.0,
                                  length=length)]
     return build_map([nullcontext(Source('winter', frames, len(frames)))], encoder,
@@ -42,12 +43,12 @@ def winter_map(encoder: Encoder, length: float) -> PlaceMap:
 
 
 def enlarged(small: PlaceMap, places: int) -> PlaceMap:
-    """Return a map with as many places, most of them far away, mixtures of those of the street."""
+    """Return a map of `places` places: the others are far away, mixtures of those of `small`."""
     rng = np.random.default_rng(0)
-    own, mean = small.vectors(np.arange(len(small))), small.means[0]
-    mixed = rng.standard_normal((places - len(own), len(own)), np.float32) @ own
+    vectors, mean = small.vectors(np.arange(len(small))), small.means[0]
+    mixed = rng.standard_normal((places - len(vectors), len(vectors)), np.float32) @ vectors
     mixed /= np.linalg.norm(mixed, axis=1, keepdims=True)
-    descriptors = mean + np.sqrt(1 - mean @ mean) * np.concatenate([own, mixed])
+    descriptors = mean + np.sqrt(1 - mean @ mean) * np.concatenate([vectors, mixed])
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     along = FAR + np.arange(len(mixed), dtype=np.float64)
     return PlaceMap.build(
@@ -58,10 +59,11 @@ def enlarged(small: PlaceMap, places: int) -> PlaceMap:
 
 def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
                  ) -> Iterator[DriveFrame]:
-    """Return the frames of a drive along the same metres in spring, beside the first one."""
-    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate, width=width,
-                 height=height, length=length, lateral_offset=1.0)
+    """Return the frames of a drive along the same metres in spring, 1 m beside the first one."""
+    return drive(Town(SEED), condition='spring', seed=2, speed=SPEED, rate=rate,
+                 lateral_offset=1.0, length=length,
+                 options=DriveOptions(width=width, height=height))
 
 
-def _itself(picture: NDArray[np.uint8], min_size: tuple[int, int]) -> NDArray[np.uint8]:
-    return picture
+def _loaded(image: NDArray[np.uint8], min_size: tuple[int, int]) -> NDArray[np.uint8]:
+    return image

@@ -1,8 +1,8 @@
 """
-How a benchmark is asked and how it answers: options, timing in turns, a table, a JSON file.
+What a benchmark takes and gives: options, timing in turns, a table, a JSON file.
 
-A speed is measured by `race`, which does all of it. What is measured is in the other modules, and
-how figures are drawn in plots.py.
+`race` measures a speed with all of these. The questions are in the other modules; figures are
+drawn in plots.py.
 """
 
 from __future__ import annotations
@@ -33,27 +33,39 @@ if TYPE_CHECKING:
 
 Name = TypeVar('Name')
 
-_BLOCK = 11  # calls in a turn, of which the first does not count
+PAUSE = 0.02
+"""Seconds before a call, as between the frames of a camera: worker threads fall asleep."""
+
+_BLOCK = 11  # calls in a turn; the first one is not counted
 
 _FLAGS = ('avx2', 'avx512f', 'avx512_vnni', 'avx_vnni', 'amx_int8', 'amx_bf16')
-"""What of a processor decides how fast networks run on it."""
+"""Features of a processor that decide how fast networks run on it."""
 
 _VERSIONS = ('numpy', 'opencv-python-headless', 'faiss-cpu', 'onnxruntime', 'onnxruntime-openvino',
              'openvino', 'torch', 'scikit-learn', 'scipy', 'rosbags')
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, []):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has, described by `doc`'s summary."""
+    """Return a parser with the options of every benchmark; its description is `doc`'s summary."""
     options = argparse.ArgumentParser(
         description=doc.strip().splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    options.add_argument('--model', metavar='ONNX', help='the bundled one if left out')
+        formatter_class=HelpFormatter)
+    options.add_argument('--model', metavar='ONNX', help='default: the bundled model')
     options.add_argument('--json', metavar='OUT', help='also write the figures to this file')
     return options
 
 
 def answer(options: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]) -> int:
-    """Measure, and write what `--json` asks for; return 0, or 1 after an error of one line."""
+    """Measure, and write the JSON file; return 0, or 1 after printing an error in one line."""
     try:
         begin = surroundings()
         result = measure()
@@ -66,7 +78,7 @@ def answer(options: argparse.Namespace, measure: Callable[[], Mapping[str, Any]]
 
 
 def surroundings() -> dict[str, Any]:
-    """Return what the figures depend on besides the code: processor, load, versions."""
+    """Return what the figures depend on besides the code: processor, load and versions."""
     return {'processor': _processor(), 'cores': len(os.sched_getaffinity(0)),
             'flags': [flag for flag in _FLAGS if flag in _cpuinfo('flags').split()],
             'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9),
@@ -82,7 +94,7 @@ def save(path: str, result: Mapping[str, Any]) -> None:
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: text to the left, all that is a number to the right."""
+    """Print a table: text is aligned left, numbers right."""
     table = [list(header), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     right = [any(isinstance(row[column], int | float) for row in rows)
@@ -109,10 +121,10 @@ def in_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause: flo
     """
     Return the seconds that each call took, in `rounds` rounds of all calls in turns.
 
-    What disturbs the machine then disturbs all of them alike. One round before, which does not
-    count, warms up. `pause` in seconds goes before every call: the worker threads of one library
-    spin for a while after a call, and would take the processor from the next one. A turn is
-    `block` calls, each of them timed, where single ones would find cold caches.
+    Other load on the machine then affects all of them alike. A first round, which is not counted,
+    warms up. `pause` is in seconds before every call: the worker threads of some libraries spin
+    for a while after a call, and would take the processor from the next one. A turn is `block`
+    calls, each timed by itself, so that not every call finds cold caches.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in timed}
     for number in range(rounds + 1):
@@ -132,15 +144,15 @@ def in_both_turns(timed: Mapping[Name, Callable[[], object]], rounds: int, pause
     """
     Return the seconds of some `rounds` calls of each, in turns, after a pause and without one.
 
-    After a pause caches are cold and threads asleep, as on a robot with time to spare. Call after
-    call is what the code itself can do; the first of each turn, which is after a pause, is left
+    After a pause caches are cold and threads asleep, as on a robot with time to spare. Back to
+    back shows what the code itself can do; the first call of each turn follows a pause and is left
     out.
     """
     after = in_turns(timed, rounds, pause)
     turns = -(-rounds // (_BLOCK - 1))
     return {'after a pause': {name: np.array(times) for name, times in after.items()},
-            'call after call': {name: np.reshape(times, (turns, _BLOCK))[:, 1:].ravel()
-                                for name, times in in_turns(timed, turns, pause, _BLOCK).items()}}
+            'back to back': {name: np.reshape(times, (turns, _BLOCK))[:, 1:].ravel()
+                             for name, times in in_turns(timed, turns, pause, _BLOCK).items()}}
 
 
 def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, rounds: int, *,
@@ -148,10 +160,10 @@ def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, round
     """
     Time calls in turns against the one named `peer`; print the table and return the figures.
 
-    The ratios are taken within each round, so that what slows the machine down for a while cancels
-    out; `ratio` is their median, `ratio_quartiles` their spread. Milliseconds are of one of the
-    `units` of work (pictures, queries) that every call does. `target` is only drawn into the plot,
-    which `figures` describes (plots.py).
+    Ratios are taken within each round, so that other load on the machine cancels out; `ratio` is
+    their median, `ratio_quartiles` their spread. Milliseconds are per unit of work (image, query),
+    of which each call does `units`. `target` is only drawn into the plot that `figures` describes
+    (plots.py).
     """
     seconds = {name: np.array(times) / units
                for name, times in in_turns(timed, rounds, pause).items()}
@@ -164,7 +176,7 @@ def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, round
         'ratio': {name: float(np.median(values)) for name, values in ratios.items()},
         'ratio_quartiles': {name: _quartiles(values) for name, values in ratios.items()}}
     show(f'{title} ({rounds} rounds in turns)',
-         ('what', 'median ms', 'quartiles', 'p99 ms', f'time / {peer}', 'quartiles'),
+         ('call', 'median ms', 'quartiles', 'p99 ms', f'time / {peer}', 'quartiles'),
          [(name, result['median_ms'][name], _range(result['quartiles_ms'][name]),
            result['p99_ms'][name], result['ratio'][name],
            _range(result['ratio_quartiles'][name])) for name in timed])
@@ -176,14 +188,14 @@ def race(title: str, timed: Mapping[str, Callable[[], object]], peer: str, round
 def bars(title: str, axis: str, values: Mapping[str, float],
          spread: Mapping[str, Sequence[float]] | None = None, target: float | None = None
          ) -> dict[str, Any]:
-    """Describe a plot of one bar a name, with a `spread` from low to high and a target line."""
+    """Describe a plot with one bar per name, a `spread` from low to high, and a target line."""
     return {'kind': 'bars', 'title': title, 'axis': axis, 'values': dict(values),
             'spread': dict(spread or {}), 'target': target}
 
 
 def lines(title: str, x: str, y: str, points: Mapping[str, Sequence[tuple[float, float]]], *,
           logarithmic: bool = False) -> dict[str, Any]:
-    """Describe a plot of one line a name through points (x, y), on plain or logarithmic axes."""
+    """Describe a plot with one line per name through points (x, y), on linear or log axes."""
     return {'kind': 'lines', 'title': title, 'x': x, 'y': y, 'logarithmic': logarithmic,
             'points': {name: [list(point) for point in line] for name, line in points.items()}}
 
@@ -192,8 +204,7 @@ def exponent(points: Sequence[tuple[float, float]]) -> float:
     """
     Return the exponent b of the power law y = a x^b that fits points (x, y) best.
 
-    By least squares of the logarithms: 1 is a cost that grows as the work does, 0 one that does
-    not grow.
+    By least squares of the logarithms: 1 is a cost proportional to the work, 0 a constant one.
     """
     x, y = np.log(np.array(points, np.float64)).T
     return float(np.polyfit(x, y, 1)[0])
@@ -223,7 +234,7 @@ def _processor() -> str:
 
 
 def _cpuinfo(name: str) -> str:
-    """Return what Linux says of the first processor, or nothing."""
+    """Return a field of /proc/cpuinfo for the first processor, or an empty string."""
     try:
         with Path('/proc/cpuinfo').open(encoding='utf-8') as file:
             return next(line.split(':', 1)[1].strip() for line in file if line.startswith(name))

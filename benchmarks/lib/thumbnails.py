@@ -1,8 +1,8 @@
 """
-The peer of a place recognition model that needs no model: SeqSLAM's thumbnails.
+A peer that needs no model: SeqSLAM's patch-normalised thumbnails.
 
 Milford and Wyeth, 'SeqSLAM', ICRA 2012: 64x32 grey pixels, normalised patch by patch, compared by
-the sum of absolute differences. Single pictures only, without the search over sequences.
+the sum of absolute differences. Single images only, without the search over sequences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEIGHT, WIDTH, PATCH = 32, 64, 8
 
 
 def describe(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the descriptor float32 (2048,) of a picture uint8 (H,W,3)."""
+    """Return the descriptor float32 (2048,) of an image uint8 (H,W,3)."""
     grey = cv2.cvtColor(images.resize(rgb, HEIGHT, WIDTH), cv2.COLOR_RGB2GRAY)
     # (H,W) -> (H/P,P,W/P,P) -> (patches,P*P)
     patches = grey.reshape(HEIGHT // PATCH, PATCH, WIDTH // PATCH, PATCH).swapaxes(1, 2)
@@ -35,9 +35,9 @@ def describe(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def search(database: Sequence[Path], queries: Sequence[Path], k: int) -> NDArray[np.int64]:
-    """Return the k most similar database pictures, int64 (Q,k), of each query, best first."""
+    """Return the k most similar database images of each query, int64 (Q,k), best first."""
     index = faiss.IndexFlat(HEIGHT * WIDTH, faiss.METRIC_L1)
     index.add(np.array([describe(images.read(path)) for path in database]))
-    found: NDArray[np.int64] = index.search(
+    places: NDArray[np.int64] = index.search(
         np.array([describe(images.read(path)) for path in queries]), min(k, len(database)))[1]
-    return found
+    return places

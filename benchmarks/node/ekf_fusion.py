@@ -1,9 +1,9 @@
 """
-What config/ekf.yaml makes of wheels and poses: errors with it, and without its main settings.
+Fusing wheels and poses with config/ekf.yaml: errors with it, and without its main settings.
 
-The filter here has the equations of robot_localization's ekf_node, for the ground: x, y, yaw and
-their speeds. It takes its settings from config/ekf.yaml. It is not that node, and shows what the
-settings do, not what the node costs.
+The filter has the equations of robot_localization's ekf_node in the plane: x, y, yaw and their
+rates, with the settings of config/ekf.yaml. It shows the effect of the settings; the node itself
+does not run.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ RATE = 5.0
 PLANE = [0, 1, 5]
 """x, y and yaw among the six axes of a pose, and of a twist."""
 NOISE = np.diag([0.05, 0.05, 0.06, 0.025, 0.025, 0.02])
-"""What robot_localization adds per second, unless process_noise_covariance says otherwise."""
+"""Process noise per second: robot_localization's default process_noise_covariance."""
 WRONG = 50.0
-"""Metres that a pose which was made wrong is off."""
-CARRIED = (5.0, 10.0, 50.0)
+"""Error in metres of the poses that are falsified."""
+KIDNAPPED = (5.0, 10.0, 50.0)
+"""Metres by which the robot is moved."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What of config/ekf.yaml is tried: sigmas, variances (6,), and frames that poses are late."""
+    """Settings of the filter: rejection threshold (sigmas), variances (6,), frames of delay."""
 
     threshold: float
     initial: NDArray[np.float64]
@@ -52,18 +53,18 @@ class Drive:
     """
     A drive of N frames: truth (N,3) and poses (N,3) as x y yaw, covariances (N,3,3), speeds.
 
-    `given` (N,) says which frames have a pose; `speeds` (N,3) are forward, sideways and yaw rate.
+    `published` (N,) marks the frames with a pose; `speeds` (N,3) are forward, sideways, yaw rate.
     """
 
     truth: NDArray[np.float64]
     poses: NDArray[np.float64]
     covariances: NDArray[np.float64]
-    given: NDArray[np.bool_]
+    published: NDArray[np.bool_]
     speeds: NDArray[np.float64]
 
 
 class Filter:
-    """An extended Kalman filter over x, y, yaw and their speeds in the robot's frame."""
+    """An extended Kalman filter over x, y, yaw and the speeds in the robot's frame."""
 
     def __init__(self, initial: NDArray[np.float64]) -> None:
         self.state = np.zeros(6)
@@ -71,7 +72,7 @@ class Filter:
         self._begun = False
 
     def predict(self, seconds: float) -> None:
-        """Go on at the present speeds."""
+        """Move on at the current speeds."""
         if not self._begun:
             return
         x, y, yaw, ahead, aside, rate = self.state
@@ -87,20 +88,20 @@ class Filter:
 
     def correct(self, values: NDArray[np.float64], covariance: NDArray[np.float64],
                 axes: slice, threshold: float = np.inf) -> bool:
-        """Take a measurement of some axes; return whether it was near enough to be taken."""
-        if not self._begun:  # the first one is believed as it is, and says nothing of the others
+        """Fuse a measurement of some axes; return False if the threshold rejects it."""
+        if not self._begun:  # the first measurement sets its axes
             self.state[axes] = values
             self.covariance[axes, axes] = covariance
             self._begun = True
             return True
-        off = values - self.state[axes]
+        innovation = values - self.state[axes]
         if axes.start == 0:
-            off[2] = _wrapped(off[2])
-        sum_ = self.covariance[axes, axes] + covariance
-        if off @ np.linalg.solve(sum_, off) >= threshold ** 2:
+            innovation[2] = _wrapped(innovation[2])
+        spread = self.covariance[axes, axes] + covariance
+        if innovation @ np.linalg.solve(spread, innovation) >= threshold ** 2:
             return False
-        gain = np.linalg.solve(sum_, self.covariance[axes]).T
-        self.state = self.state + gain @ off
+        gain = np.linalg.solve(spread, self.covariance[axes]).T
+        self.state = self.state + gain @ innovation
         self.state[2] = _wrapped(self.state[2])
         rest = np.eye(6)
         rest[:, axes] -= gain
@@ -109,17 +110,17 @@ class Filter:
 
 
 def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any]:
-    """Drive `length` m of a street in spring on a winter map; return errors by setting."""
-    given = yaml.safe_load(packaged('config/ekf.yaml').read_text())['/**']['ros__parameters']
-    initial = np.diag(np.reshape(given['initial_estimate_covariance'], (15, 15)))
-    settings = Settings(given['pose0_rejection_threshold'], initial[[0, 1, 5, 6, 7, 11]])
+    """Drive `length` m in spring on a winter map; return the errors for each setting."""
+    parameters = yaml.safe_load(packaged('config/ekf.yaml').read_text())['/**']['ros__parameters']
+    initial = np.diag(np.reshape(parameters['initial_estimate_covariance'], (15, 15)))
+    settings = Settings(parameters['pose0_rejection_threshold'], initial[[0, 1, 5, 6, 7, 11]])
     drive = _drive(model, length)
-    if not drive.given.any():
-        raise VprError(f'not one frame of {length:g} m has a pose: drive farther')
-    first = int(np.argmax(drive.given))
-    wheels = replace(drive, given=np.arange(len(drive.given)) == first)
-    spoilt = _spoilt(drive)
-    alone = np.linalg.norm((drive.poses - drive.truth)[drive.given, :2], axis=1)
+    if not drive.published.any():
+        raise VprError(f'no frame has a pose within {length:g} m: give a larger --length')
+    first = int(np.argmax(drive.published))
+    wheels = replace(drive, published=np.arange(len(drive.published)) == first)
+    outliers = _with_outliers(drive)
+    alone = np.linalg.norm((drive.poses - drive.truth)[drive.published, :2], axis=1)
     rows: list[tuple[object, ...]] = [
         ('the poses alone', *_spread(alone), '', ''),
         ('wheels alone, from the first pose', *_errors(wheels, settings)),
@@ -127,17 +128,17 @@ def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any
         ('with the default initial covariance, 1e-9',
          *_errors(drive, replace(settings, initial=np.full(6, 1e-9)))),
         ('poses 0.2 s late, smooth_lagged_data off', *_errors(drive, replace(settings, late=1))),
-        (f'one pose in 20 wrong by some {WRONG:g} m', *_errors(spoilt, settings)),
+        (f'one pose in 20 wrong by about {WRONG:g} m', *_errors(outliers, settings)),
         ('the same, without a rejection threshold',
-         *_errors(spoilt, replace(settings, threshold=np.inf))),
+         *_errors(outliers, replace(settings, threshold=np.inf))),
         (f'the first pose wrong by {WRONG:g} m', *_errors(_misled(drive), settings))]
-    header = ('what comes in', 'median m', '95 % m', 'worst m', 'rejected', 'NEES')
-    tables.show(f'Wheels and poses, {len(drive.given)} frames at {RATE:g} Hz, '
-                f'{drive.given.sum()} with a pose', header, rows)
-    carried = [(metres, *_back(drive, settings, metres)) for metres in CARRIED]
-    tables.show('The robot is carried: until it is within 2 m again',
-                ('metres', 'seconds', 'poses rejected'), carried)
-    return {'header': header, 'rows': rows, 'carried': carried, 'frames': len(drive.given)}
+    header = ('input', 'median m', '95 % m', 'worst m', 'rejected', 'NEES')
+    tables.show(f'Wheels and poses, {len(drive.published)} frames at {RATE:g} Hz, '
+                f'{drive.published.sum()} with a pose', header, rows)
+    kidnapped = [(metres, *_recovery(drive, settings, metres)) for metres in KIDNAPPED]
+    tables.show('The robot is kidnapped: time until the error is below 2 m',
+                ('metres', 'seconds', 'poses rejected'), kidnapped)
+    return {'header': header, 'rows': rows, 'kidnapped': kidnapped, 'frames': len(drive.published)}
 
 
 def _drive(model: str | None, length: float) -> Drive:
@@ -155,57 +156,57 @@ def _drive(model: str | None, length: float) -> Drive:
         np.array([[frame.velocity[0], 0.0, frame.velocity[1]] for frame in frames]))
 
 
-def _run(drive: Drive, settings: Settings, carried: float = 0.0
+def _run(drive: Drive, settings: Settings, kidnapped: float = 0.0
          ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """
     Return errors (N,) in m, NEES (N,), and which poses (N,) were rejected.
 
-    With `carried`, the robot stands so many metres further in x from the middle of the drive on.
+    From the middle of the drive on, the robot is `kidnapped` by so many metres in x.
     """
     filter_ = Filter(settings.initial)
-    count = len(drive.given)
+    count = len(drive.published)
     errors, nees, rejected = np.zeros(count), np.zeros(count), np.zeros(count, bool)
     for n in range(count):
-        moved = np.array([carried if n >= count // 2 else 0.0, 0.0, 0.0])
+        moved = np.array([kidnapped if n >= count // 2 else 0.0, 0.0, 0.0])
         if n:
             filter_.predict(1 / RATE)
         filter_.correct(drive.speeds[n], TWIST_VARIANCE[np.ix_(PLANE, PLANE)], slice(3, 6))
         seen = n - settings.late
-        if seen >= 0 and drive.given[seen]:
+        if seen >= 0 and drive.published[seen]:
             rejected[n] = not filter_.correct(drive.poses[seen] + moved, drive.covariances[seen],
                                               slice(0, 3), settings.threshold)
-        off = filter_.state[:3] - drive.truth[n] - moved
-        off[2] = _wrapped(off[2])
-        errors[n] = np.hypot(*off[:2])
-        nees[n] = off @ np.linalg.solve(filter_.covariance[:3, :3], off) / 3
+        error = filter_.state[:3] - drive.truth[n] - moved
+        error[2] = _wrapped(error[2])
+        errors[n] = np.hypot(*error[:2])
+        nees[n] = error @ np.linalg.solve(filter_.covariance[:3, :3], error) / 3
     return errors, nees, rejected
 
 
 def _errors(drive: Drive, settings: Settings) -> tuple[object, ...]:
     errors, nees, rejected = _run(drive, settings)
-    known = slice(int(np.argmax(drive.given)) + settings.late, None)
+    known = slice(int(np.argmax(drive.published)) + settings.late, None)
     return *_spread(errors[known]), int(rejected.sum()), float(nees[known].mean())
 
 
-def _back(drive: Drive, settings: Settings, carried: float) -> tuple[float, int]:
-    errors, _, rejected = _run(drive, settings, carried)
+def _recovery(drive: Drive, settings: Settings, kidnapped: float) -> tuple[float, int]:
+    errors, _, rejected = _run(drive, settings, kidnapped)
     middle = len(errors) // 2
     near = np.flatnonzero(errors[middle:] < 2)
     return float(near[0]) / RATE if len(near) else np.nan, int(rejected.sum())
 
 
-def _spoilt(drive: Drive) -> Drive:
+def _with_outliers(drive: Drive) -> Drive:
     rng = np.random.default_rng(0)
-    spoilt = drive.poses.copy()
-    wrong = rng.random(len(spoilt)) < 0.05
-    wrong[np.argmax(drive.given)] = False  # which is another question
-    spoilt[wrong, :2] += rng.normal(0, WRONG, (int(wrong.sum()), 2))
-    return replace(drive, poses=spoilt)
+    falsified = drive.poses.copy()
+    wrong = rng.random(len(falsified)) < 0.05
+    wrong[np.argmax(drive.published)] = False  # the next row tries that
+    falsified[wrong, :2] += rng.normal(0, WRONG, (int(wrong.sum()), 2))
+    return replace(drive, poses=falsified)
 
 
 def _misled(drive: Drive) -> Drive:
     misled = drive.poses.copy()
-    misled[np.argmax(drive.given), 0] += WRONG
+    misled[np.argmax(drive.published), 0] += WRONG
     return replace(drive, poses=misled)
 
 
@@ -213,8 +214,8 @@ def _spread(errors: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(np.median(errors)), float(np.quantile(errors, 0.95)), float(errors.max())
 
 
-def _plane(given: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.column_stack([given[:, :2], poses.heading(given)])
+def _plane(full: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([full[:, :2], poses.heading(full)])
 
 
 def _wrapped(angle: float) -> float:

@@ -1,8 +1,8 @@
 """
-The node as it is operated: how soon ready, paused and resumed, its map swapped, killed.
+Operating the node: its start, pause and resume, a swap of its map, a kill.
 
-A street in winter among 10,000 places is the map, a drive along it in spring comes at 15 Hz as
-640x480 raw. `--soak MINUTES` goes on with that drive, and looks at memory, diagnostics and poses.
+The map is a street in winter among 10,000 places; a drive along it in spring is sent at 15 Hz as
+640x480 raw. `--soak MINUTES` continues that drive, and checks memory, diagnostics and poses.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchmarks.lib import tables
 import numpy as np
 import psutil
 from tqdm import tqdm
+from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
@@ -37,20 +38,18 @@ if TYPE_CHECKING:
 RATE = 15.0
 LENGTH = 150.0
 PLACES = 10_000
-TOPIC = '/camera/image_raw'
-RIGHT = 5.0
 ROUNDS = 5
 READY, RESUME, LOCALISED = 3.0, 0.2, 3.0
-"""Targets in seconds: active after the start; deactivated and active again; right after a kill."""
+"""Targets in seconds: start to active; deactivate and activate; kill to a right pose."""
 GROWTH = 5.0
-"""Megabytes that the memory may grow by after the first minute of a soak."""
+"""Megabytes by which the memory may grow after the first minute of a soak."""
 LIMIT = 30.0
-ON_THE_WAY = 5.0
-"""Seconds after its first right pose at which the node is killed."""
+DRIVEN = 5.0
+"""Seconds from the first right pose to the kill."""
 
 
 def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any]:
-    """Run the node and operate it; `soak` in minutes; return the figures."""
+    """Run and operate the node; `soak` is in minutes; return the figures."""
     if not node_run.has_ros():
         print(f'the node in operation: {node_run.NO_ROS}')
         return {}
@@ -65,7 +64,8 @@ def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any
         street_map.enlarged(small, PLACES).save(folder / 'other_map')
         arguments = node_process.node_arguments(
             {'map': folder / 'map', 'model': encoder.path, 'provider': 'cpu',
-             'image_reliable': 'true', 'state_file': folder / 'state'}, TOPIC)
+             'image_reliable': 'true', 'state_file': folder / 'state'},
+            node_run.IMAGE_TOPIC)
 
         def start() -> Any:
             return node_process.process('vpr_ros.ros.run', *arguments, log=folder / 'node.log')
@@ -78,28 +78,28 @@ def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any
             swap = feed.swapped(folder / 'other_map')
             soaked = feed.soaked(60 * soak) if soak else {}
         localised = [_killed(start, drive) for _ in range(ROUNDS)]
-    return _told(ready, resumed, swap, localised, soaked)
+    return _show(ready, resumed, swap, localised, soaked)
 
 
-def _told(ready: list[float], resumed: list[float], swap: dict[str, Any],
+def _show(ready: list[float], resumed: list[float], swap: dict[str, Any],
           localised: list[tuple[float, int]], soaked: dict[str, Any]) -> dict[str, Any]:
     seconds = [took for took, _ in localised]
     tables.show(f'The node in operation, {PLACES} places, 640x480 raw at {RATE:g} Hz', (
-        'what', 'median s', 'worst s'), [
-            ('from the start of the process to active', float(np.median(ready)), max(ready)),
+        'time', 'median s', 'worst s'), [
+            ('start of the process to active', float(np.median(ready)), max(ready)),
             ('deactivate, then activate', float(np.median(resumed)), max(resumed)),
-            ('after kill -9 and a new start: from the first frame to a right pose',
+            ('after kill -9 and a restart: first frame to a right pose',
              float(np.median(seconds)), max(seconds))])
-    tables.show('A map is swapped while frames come', tuple(swap), [tuple(swap.values())])
+    tables.show('The map is swapped while frames arrive', tuple(swap), [tuple(swap.values())])
     lines = [
         tables.verdict(f'ready in {max(ready):.2f} s (target {READY:g} s)',
                        reached=max(ready) < READY),
         tables.verdict(f'active again in {max(resumed):.3f} s (target {RESUME:g} s)',
                        reached=max(resumed) < RESUME),
-        tables.verdict(f'{swap["unanswered"]} frames unanswered during a swap, {swap["wrong"]} '
+        tables.verdict(f'{swap["unanswered"]} frames unanswered during the swap, {swap["wrong"]} '
                        'wrong poses (target 0)',
                        reached=swap['unanswered'] == swap['wrong'] == 0),
-        tables.verdict(f'localised {max(seconds):.1f} s after the first frame, '
+        tables.verdict(f'localised {max(seconds):.1f} s after the first frame after a kill, '
                        f'{sum(wrong for _, wrong in localised)} wrong poses (target '
                        f'{LOCALISED:g} s, 0)', reached=max(seconds) < LOCALISED
                        and not any(wrong for _, wrong in localised))]
@@ -107,7 +107,7 @@ def _told(ready: list[float], resumed: list[float], swap: dict[str, Any],
         tables.show('A long drive', tuple(soaked), [tuple(soaked.values())])
         lines.append(tables.verdict(
             f'memory grew by {soaked["growth MB"]:.1f} MB after the first minute (target '
-            f'{GROWTH:g} MB), {soaked["diagnostics missed"]} diagnostics missed, a pose for '
+            f'{GROWTH:g} MB), {soaked["diagnostics missed"]} diagnostics missed, poses for '
             f'{soaked["least poses"]:.0%} of the frames in the worst minute',
             reached=soaked['growth MB'] < GROWTH and soaked['diagnostics missed'] == 0
             and soaked['least poses'] > 0))
@@ -132,16 +132,17 @@ def _ready(start: Callable[[], Any]) -> float:
 
 def _killed(start: Callable[[], Any], drive: list[DriveFrame]) -> tuple[float, int]:
     """
-    Kill the node in the middle of the drive; return how soon the next one is right.
+    Kill the node during the drive and start another one.
 
-    In seconds from its first frame; and how many of its poses until then were wrong.
+    Returns the seconds from its first frame to its first right pose, and the number of wrong
+    poses until then.
     """
     from vpr_ros.ros import node_process
     with node_process.Recorder() as recorder:
         with start() as node:
             feed = _Feed(recorder, node, drive)
             feed.begin()
-            recorder.wait(lambda: False, ON_THE_WAY)
+            recorder.wait(lambda: False, DRIVEN)
             node.kill()
             node.wait()
         with start() as node:
@@ -156,9 +157,9 @@ def _killed(start: Callable[[], Any], drive: list[DriveFrame]) -> tuple[float, i
 
 class _Feed:
     """
-    Sends the drive while the recorder listens; at its end the robot is back at the start.
+    Sends the drive again and again while the recorder listens.
 
-    `truth` says where each frame of a stamp is.
+    `truth` holds the true pose (7,) of each frame by its stamp.
     """
 
     def __init__(self, recorder: Recorder, node: subprocess.Popen[bytes],
@@ -173,8 +174,8 @@ class _Feed:
             return
         frames = [messages.image(rclpy_types, 0, 'camera', frame.image) for frame in drive]
         self.sent = 0
-        camera = recorder.node.create_publisher(rclpy_types(messages.RAW_IMAGE), TOPIC,
-                                                QoSProfile(depth=5))
+        camera = recorder.node.create_publisher(rclpy_types(messages.RAW_IMAGE),
+                                                node_run.IMAGE_TOPIC, QoSProfile(depth=5))
 
         def send() -> None:
             number = self.sent % len(drive)
@@ -186,9 +187,9 @@ class _Feed:
         recorder.node.create_timer(1 / RATE, send)
 
     def until(self, happened: Callable[[], bool], limit: float = LIMIT) -> None:
-        """Go on until something has happened; raise VprError if it does not."""
+        """Wait until something has happened; raise VprError after `limit` seconds."""
         if not self._recorder.wait(happened, limit, self._process):
-            raise VprError(f'the node did nothing of the kind for {limit:g} s')
+            raise VprError(f'the node did not answer as expected within {limit:g} s')
 
     def begin(self) -> None:
         """Wait for the first right pose."""
@@ -199,15 +200,15 @@ class _Feed:
         return bool(self._recorder.poses) and self._right(self._recorder.poses[-1])
 
     def wrong(self) -> int:
-        """Return how many of the poses that are kept are wrong."""
+        """Return the number of recorded poses that are wrong."""
         return sum(not self._right(message) for message in self._recorder.poses)
 
     def _right(self, message: Any) -> bool:
         return bool(poses.distance(messages.pose_of(message), self.truth[
-            messages.stamp_ns(message.header)]) <= RIGHT)
+            messages.stamp_ns(message.header)]) <= defaults.CORRECT_RADIUS)
 
     def call(self, kind: Any, name: str, **fields: Any) -> Any:
-        """Ask a service of the node; return its answer."""
+        """Call a service of the node; return its response."""
         from vpr_ros.ros import node_process
         client = self._clients.get(name)
         if client is None:
@@ -232,7 +233,7 @@ class _Feed:
         return time.monotonic() - begin
 
     def swapped(self, path: Path) -> dict[str, Any]:
-        """Swap the map in the middle of the drive; return what became of the frames."""
+        """Swap the map during the drive; return the counts of frames and poses meanwhile."""
         from rcl_interfaces.srv import SetParameters
         from rclpy.parameter import Parameter
         from std_srvs.srv import Trigger
@@ -257,7 +258,7 @@ class _Feed:
                 'poses': len(recorder.poses), 'wrong': self.wrong()}
 
     def soaked(self, seconds: float) -> dict[str, Any]:
-        """Go on for so long; return what became of memory, diagnostics and poses."""
+        """Continue for so many seconds; return figures of memory, diagnostics and poses."""
         recorder, node = self._recorder, psutil.Process(self._process.pid)
         self.until(self.right_pose)
         minutes: list[tuple[float, int, int, int]] = []
@@ -272,18 +273,19 @@ class _Feed:
                             len(recorder.poses), len(recorder.candidates)))
             for stamp in sorted(self.truth)[:-1000]:
                 del self.truth[stamp]
-        memory, said, given, answered = np.array(minutes).T
+        memory, diagnostics, published, answered = np.array(minutes).T
         return {'minutes': len(minutes), 'RSS MB after a minute': float(memory[0]),
                 'growth MB': float(memory.max() - memory[0]),
-                'diagnostics missed': int((60 - 1 - said).clip(0).sum()),
-                'frames': int(answered.sum()), 'poses': int(given.sum()), 'wrong': wrong,
-                'least poses': float((given / answered).min())}
+                'diagnostics missed': int((60 - 1 - diagnostics).clip(0).sum()),
+                'frames': int(answered.sum()), 'poses': int(published.sum()), 'wrong': wrong,
+                'least poses': float((published / answered).min())}
 
 
 def main() -> int:
     """Run from the command line."""
     parser = tables.parser(__doc__)
-    parser.add_argument('--soak', type=float, default=0.0, metavar='MINUTES')
+    parser.add_argument('--soak', type=float, default=0.0, metavar='MINUTES',
+                        help='also drive for so many minutes')
     options = parser.parse_args()
     return tables.answer(options, lambda: node_operation(options.model, options.soak))
 

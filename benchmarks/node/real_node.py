@@ -1,15 +1,14 @@
 """
-Real pictures through the real node: a set becomes a map and a bag, played over DDS.
+Real images through the real node: a set becomes a map and a bag, which is played over DDS.
 
-A set with poses is split: its even pictures are the map, its odd ones the drive. In a set with
-queries the pictures stand one metre apart, in the order of their names.
+A set with poses is split: the even images are the map, the odd ones the drive. In a set with
+queries the images are assumed to be one metre apart, in the order of their names.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-import os
 from pathlib import Path
 import sys
 import tempfile
@@ -18,8 +17,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks.lib import node_run
 from benchmarks.lib import tables
+from benchmarks.lib.sets import add_data_option
+from benchmarks.lib.sets import answer
 from benchmarks.lib.sets import find_sets
 import numpy as np
+from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding.encoder import Encoder
@@ -30,7 +32,8 @@ from vpr_ros.io.sources import open_source
 from vpr_ros.offline.build_map import build_map
 
 if TYPE_CHECKING:
-    from benchmarks.lib.sets import PictureSet
+    from benchmarks.lib.node_run import NodeRun
+    from benchmarks.lib.sets import ImageSet
     from numpy.typing import NDArray
     from vpr_ros.io.sources import Source
 
@@ -38,27 +41,24 @@ if TYPE_CHECKING:
 
 DEFAULT_SET = 'campus_pose_map'
 SPEED = 3.0
-"""Metres a second at which the drive is said to go: the node knows how fast a robot can be."""
+"""Metres per second of the drive, by its stamps: the node limits the speed of the robot."""
 PACE = 5.0
-"""Frames a second that are played, whatever their stamps say."""
+"""Frames per second that are played, whatever their stamps are."""
 START = 1_700_000_000_000_000_000
-
-RADIUS = 5.0
-"""Metres within which a pose is right, by default: the node's own default."""
 
 
 def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace: float = PACE,
-              radius: float = RADIUS) -> dict[str, Any]:
+              radius: float = defaults.CORRECT_RADIUS) -> dict[str, Any]:
     """
     Drive one set of the folder `data` through the node; return counts, errors and latency.
 
-    `pace` is in frames a second; `radius` in metres is what counts as right, here and in the node.
-    Raises SourceError for a set that is not there or has neither poses nor answers.
+    `pace` is in frames per second; `radius` in metres is within which a pose is right, here and in
+    the node. Raises SourceError for a set that does not exist or has neither poses nor answers.
     """
     if not node_run.has_ros():
-        print(f'real pictures through the node: {node_run.NO_ROS}')
+        print(f'real images through the node: {node_run.NO_ROS}')
         return {}
-    sets = {one.name: one for one in find_sets(data)}
+    sets = {image_set.name: image_set for image_set in find_sets(data)}
     if name not in sets:
         raise SourceError(f"{data} has no set '{name}'; it has {', '.join(sets)}")
     encoder = Encoder(model)
@@ -75,13 +75,23 @@ def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace
         run = node_run.play_to_node(folder / 'drive', parameters, folder,
                                     rate=pace * float(np.median(np.diff(stamps))) / 1e9)
     true = {stamp: pose for stamp, pose in zip(stamps, truth, strict=True) if pose is not None}
+    result = {'set': name, 'places': places, **_figures(run, true, radius)}
+    unit = ('metres; every second image is the map' if metric else
+            'places, to the middle one of the listed answers')
+    tables.show(f'Real images through the node over DDS: {name} (errors in {unit})',
+                ('figure', 'value'), list(result.items()))
+    return result
+
+
+def _figures(run: NodeRun, true: dict[int, NDArray[np.float64]], radius: float) -> dict[str, Any]:
+    """Return counts, errors in m and latencies, given the true poses (7,) by stamp."""
     errors = np.array([poses.distance(run.published[stamp], true[stamp])
                        for stamp in run.published if stamp in true])
     best = np.array([poses.distance(position, true[stamp])
                      for stamp, position in zip(run.stamps.tolist(), run.positions, strict=True)
                      if stamp in true])
-    result: dict[str, Any] = {
-        'set': name, 'places': places, 'sent': run.sent, 'localised': len(run.stamps),
+    return {
+        'sent': run.sent, 'localised': len(run.stamps),
         'with_truth': len(best), 'published': len(run.published), 'radius_m': radius,
         'right': int((errors <= radius).sum()), 'wrong': int((errors > radius).sum()),
         'best_match_right': int((best <= radius).sum()),
@@ -90,28 +100,24 @@ def real_node(data: str, name: str = DEFAULT_SET, model: str | None = None, pace
         'largest_error_m': float(errors.max()) if len(errors) else None,
         'total_p50_ms': float(run.latest['total p50 (ms)']),
         'total_p99_ms': float(run.latest['total p99 (ms)'])}
-    what = ('metres; every second picture is the map' if metric else
-            'places; from the middle one of the listed answers')
-    tables.show(f'Real pictures through the node over DDS: {name} (errors in {what})',
-                ('figure', 'value'), list(result.items()))
-    return result
 
 
-def _split(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
-    """Return the even pictures, the odd ones, and for each of those its true pose."""
-    with open_source(one.path) as source:
+def _split(image_set: ImageSet) -> tuple[Source, list[Frame], Truth]:
+    """Return the even images, the odd ones, and the true poses of the odd ones."""
+    with open_source(image_set.path) as source:
         frames = list(source.frames)
         even = replace(source, frames=frames[::2], count=len(frames[::2]))
     return even, frames[1::2], [frame.pose for frame in frames[1::2]]
 
 
-def _in_order(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
-    """Return the database, the queries, and for each of those the pose of its middle answer."""
-    if not one.has_queries:
-        raise SourceError(f'{one.path} has neither poses.csv nor queries/ with ground_truth.csv: '
-                          'nothing can be driven there')
-    answers = {name: sorted(places) for name, places in one.answers().items()}
-    with open_source(one.database) as source, open_source(one.queries) as driven:
+def _in_order(image_set: ImageSet) -> tuple[Source, list[Frame], Truth]:
+    """Return the database, the queries, and for each query the pose of its middle answer."""
+    if not image_set.has_queries:
+        raise SourceError(f'{image_set.path} has neither poses.csv nor queries/ with '
+                          'ground_truth.csv: it gives no drive')
+    answers = {name: sorted(places) for name, places in image_set.answers().items()}
+    with open_source(image_set.database) as source, \
+            open_source(image_set.queries) as driven:
         mapped = list(source.frames)
         frames = list(driven.frames)
         source = replace(source, frames=mapped)
@@ -121,32 +127,28 @@ def _in_order(one: PictureSet) -> tuple[Source, list[Frame], Truth]:
 
 
 def _write_bag(path: Path, frames: list[Frame]) -> list[int]:
-    """Write pictures as a bag of raw images, stamped for a drive at SPEED; return the stamps."""
+    """Write a bag of raw images, stamped for a drive at SPEED; return the stamps in ns."""
     track = np.array([frame.pose for frame in frames])
-    steps = np.maximum(poses.distance(track[1:], track[:-1]), 0.1)  # no two stamps are the same
+    steps = np.maximum(poses.distance(track[1:], track[:-1]), 0.1)  # stamps must differ
     stamps: list[int] = (START + (np.append(0, np.cumsum(steps)) / SPEED * 1e9).astype(np.int64)
                          ).tolist()
     with BagWriter(path) as bag:
         for stamp, frame in zip(stamps, frames, strict=True):
-            bag.write(node_run.IMAGES, messages.image(bag.types, stamp, 'camera', frame.load()),
-                      stamp)
+            bag.write(node_run.IMAGE_TOPIC,
+                      messages.image(bag.types, stamp, 'camera', frame.load()), stamp)
     return stamps
 
 
 def main() -> int:
     """Run from the command line."""
     parser = tables.parser(__doc__)
-    parser.add_argument('--data', default=os.environ.get('VPR_DATA'), metavar='DIR',
-                        help='folder of picture sets')
+    add_data_option(parser)
     parser.add_argument('--set', default=DEFAULT_SET, help='the set to drive')
-    parser.add_argument('--pace', type=float, default=PACE, help='frames a second')
-    parser.add_argument('--radius', type=float, default=RADIUS, help='metres that are right')
+    parser.add_argument('--pace', type=float, default=PACE, help='frames per second')
+    parser.add_argument('--radius', type=float, default=defaults.CORRECT_RADIUS,
+                        help='metres within which a pose is right')
     options = parser.parse_args()
-    if not options.data:
-        from benchmarks.lib.sets import NO_DATA
-        print(NO_DATA)
-        return 0
-    return tables.answer(options, lambda: real_node(
+    return answer(options, lambda: real_node(
         options.data, options.set, options.model, options.pace, options.radius))
 
 

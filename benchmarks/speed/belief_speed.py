@@ -1,8 +1,8 @@
 """
-What one frame costs the belief, with odometry and without, and the localiser as a whole.
+The time per frame of the belief, with odometry and without, and of the whole localiser.
 
 Peers in the same run: the encoder, which a frame needs anyway, and a plain forward filter with a
-dense N x N transition matrix in numpy, as a textbook has it (up to the size that fits).
+dense N x N transition matrix in numpy, as in a textbook (for sizes that fit in memory).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 from benchmarks.lib import tables
 from benchmarks.lib.drive_vectors import drive_vectors
+from benchmarks.lib.synthetic_map import STREET
+from benchmarks.lib.synthetic_map import street_poses
+from benchmarks.lib.synthetic_map import synthetic_map
 import numpy as np
-from vpr_ros.core.poses import planar
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
-from vpr_ros.maps.manifest import Session
-from vpr_ros.maps.place_map import PlaceMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 TARGETS = {10_000: 1.0, 100_000: 10.0}
 """Milliseconds for predict and update, by the number of places."""
-
-STREET = 1000
-"""Metres of a street; the next one is 20 m beside it."""
 
 _DENSE = 10_000
 _STEP = np.array([2.0, 0.0, 0.0])
@@ -45,44 +41,43 @@ def belief_speed(model: str | None = None, sizes: Sequence[int] = (1_000, 10_000
     """Time predict and update on maps of several sizes; return milliseconds and ratios."""
     encoder = Encoder(model)
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (encoder.height, encoder.width, 3), np.uint8)
+    image = rng.integers(0, 256, (encoder.height, encoder.width, 3), np.uint8)
     rows, verdicts = [], []
     for size in sizes:
-        along = np.arange(size) % STREET * 1.0
-        place_poses = planar(along, np.arange(size) // STREET * 20.0, 0 * along)
-        ways: dict[str, Callable[[], object]] = {
+        place_poses = street_poses(size)
+        timed: dict[str, Callable[[], object]] = {
             'with odometry': _frames(Belief(place_poses, 1.0), size, _STEP),
             'without': _frames(Belief(place_poses, 1.0), size, None),
             'lost, with odometry': _frames(Belief(place_poses, 1.0), size, _STEP, lost=True),
             'lost, without': _frames(Belief(place_poses, 1.0), size, None, lost=True),
-            'Localizer.locate, whole': _located(place_poses, encoder),
-            'encoder': lambda: encoder.encode(picture)}
+            'Localizer.locate, whole': _located(size, encoder),
+            'encoder': lambda: encoder.encode(image)}
         if size <= _DENSE:
-            ways['dense numpy filter'] = _dense(size)
-        seconds = tables.in_turns(ways, rounds)
+            timed['dense numpy filter'] = _dense(size)
+        seconds = tables.in_turns(timed, rounds)
         encoding = tables.median_ms(seconds['encoder'])
-        for way, times in seconds.items():
-            rows.append((size, way, tables.median_ms(times),
+        for name, times in seconds.items():
+            rows.append((size, name, tables.median_ms(times),
                          1e3 * float(np.quantile(times, 0.99)),
                          tables.median_ms(times) / encoding))
         if size in TARGETS:
-            slowest = max(tables.median_ms(seconds[way]) for way in ('with odometry', 'without'))
+            slowest = max(tables.median_ms(seconds[name]) for name in ('with odometry', 'without'))
             verdicts.append((f'{slowest:.2f} ms at {size} places (target {TARGETS[size]:g} ms)',
                              slowest <= TARGETS[size]))
-    tables.show('One frame: predict and update', ('places', 'way', 'p50 ms', 'p99 ms',
-                                                  'of the encoder'), rows)
+    header = ('places', 'call', 'p50 ms', 'p99 ms', 'time / encoder')
+    tables.show('One frame: predict and update', header, rows)
     points: dict[str, list[tuple[float, float]]] = {}
-    for size, way, median, *_ in rows:
-        points.setdefault(way, []).append((size, median))
+    for size, name, median, *_ in rows:
+        points.setdefault(name, []).append((size, median))
     return {'figures': [tables.lines('One frame: predict and update', 'places of the map',
                                      'ms', points, logarithmic=True)],
-            'header': ('places', 'way', 'p50 ms', 'p99 ms', 'of the encoder'), 'rows': rows,
+            'header': header, 'rows': rows,
             'verdicts': [tables.verdict(what, reached=reached) for what, reached in verdicts]}
 
 
 def _frames(belief: Belief, size: int, motion: NDArray[np.float64] | None, *, lost: bool = False
             ) -> Callable[[], object]:
-    """Return a call that takes in the next frame of a drive, or of one off the map."""
+    """Return a call that processes the next frame of a drive on the map, or off it if `lost`."""
     rng = np.random.default_rng(0)
     start = size // 2 // STREET * STREET + 50
     number = iter(range(1 << 30))
@@ -104,17 +99,13 @@ def _frames(belief: Belief, size: int, motion: NDArray[np.float64] | None, *, lo
     return frame
 
 
-def _located(place_poses: NDArray[np.float64], encoder: Encoder) -> Callable[[], object]:
-    """Return a call that locates the next frame of a drive on a map, from its descriptor on."""
-    size = len(place_poses)
+def _located(size: int, encoder: Encoder) -> Callable[[], object]:
+    """Return a call that locates the descriptor of the next frame of a drive on a map."""
     vectors = drive_vectors(size, encoder.dimension)
-    manifest = Manifest(ModelIdentity.of(encoder), (Session('made up'),), spacing=1.0,
-                        index='auto')
-    place_map = PlaceMap.build(vectors, np.arange(size) * 10**9, place_poses,
-                               np.zeros(size, np.int32), manifest)
+    place_map = synthetic_map(vectors, 'auto', ModelIdentity.of(encoder))
     start = size // 2 // STREET * STREET
-    own = vectors[start:start + STREET:2]
-    drive = 0.6 * own + 0.8 * drive_vectors(len(own), encoder.dimension, seed=5)
+    street = vectors[start:start + STREET:2]
+    drive = 0.6 * street + 0.8 * drive_vectors(len(street), encoder.dimension, seed=5)
     drive /= np.linalg.norm(drive, axis=1, keepdims=True)
     localizer = Localizer(encoder, place_map)
     number = iter(range(1, 1 << 30))
@@ -126,7 +117,7 @@ def _located(place_poses: NDArray[np.float64], encoder: Encoder) -> Callable[[],
 
 
 def _dense(size: int) -> Callable[[], object]:
-    """Return one step of a forward filter whose transition matrix is written out."""
+    """Return one step of a forward filter with a dense transition matrix."""
     along = np.arange(size, dtype=np.float32)
     distance = np.abs(along - along[:, None] - 2)
     transition = np.exp(-np.square(np.minimum(distance, 30)) / 2)

@@ -1,7 +1,7 @@
 """
 What the Encoder adds to the engine that it runs, and how both compare with torch.
 
-One picture at a time, as on the robot. Accuracy is looked at in precision.py and resize.py.
+One image at a time, as on the robot. Accuracy is measured in precision.py and resize.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PAUSE = 0.02
-"""Seconds before each call, as between the frames of a camera."""
 GOAL = 1.1
 
 
@@ -32,8 +30,8 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
     """
     Time Encoder.encode, its bare session and torch in turns; return milliseconds and ratios.
 
-    `threads` is for each of them; 0 is what each library takes by itself, but then their pools of
-    threads, which wait by spinning, compete for the cores of a small machine.
+    `threads` is for each of them; 0 leaves the number to each library, but then their thread
+    pools, which wait by spinning, compete for the cores of a small machine.
     """
     encoder = Encoder(model, provider, threads)
     rng = np.random.default_rng(0)
@@ -55,15 +53,15 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
         timed[f'torch eager, same network, {size}'] = peer
     race = tables.race(
         f'Encoder: {encoder.path.name} on {encoder.provider}, threads: '
-        f'{threads or "as each library likes"}', timed, bare, rounds, pause=PAUSE)
+        f'{threads or "chosen by each library"}', timed, bare, rounds, pause=tables.PAUSE)
     if peer is None:
-        print('  torch not installed: not compared with it')
-    # By themselves: after torch, or a large picture, the next call finds a cold cache.
-    alike: dict[str, Callable[[], object]] = {
+        print('  torch is not installed: no comparison with it')
+    # In a race of their own: after torch, or a large image, the next call finds a cold cache.
+    same_size: dict[str, Callable[[], object]] = {
         'bare': timed[bare], 'IO binding': _bound(session, fitting[None], encoder.dimension),
         'encode': timed[f'Encoder.encode, {size}']}
     times = {name: np.array(each) for name, each in
-             tables.in_turns(alike, 2 * rounds, PAUSE).items()}
+             tables.in_turns(same_size, 2 * rounds, tables.PAUSE).items()}
     added, bound = (float(np.median(times[name] / times['bare']))
                     for name in ('encode', 'IO binding'))
     print(f'  the bare session with IO binding: {bound:.3f} x its time without')
@@ -75,7 +73,7 @@ def encoder_speed(model: str | None = None, rounds: int = 100, threads: int = 1,
 
 def _bound(session: onnxruntime.InferenceSession, batch: NDArray[np.uint8], dimension: int
            ) -> Callable[[], object]:
-    """Return a call whose input and output lie where the engine was told once."""
+    """Return a call with input and output bound in advance."""
     binding = session.io_binding()
     # The values must outlive this function: the binding only points at them.
     held = (onnxruntime.OrtValue.ortvalue_from_numpy(batch),
@@ -89,9 +87,9 @@ def _bound(session: onnxruntime.InferenceSession, batch: NDArray[np.uint8], dime
     return call
 
 
-def _torch(picture: NDArray[np.uint8], dimension: int, threads: int
+def _torch(image: NDArray[np.uint8], dimension: int, threads: int
            ) -> Callable[[], object] | None:
-    """Return a call of the network in torch, with random weights: they cost what others do."""
+    """Return a call of the network in torch, with random weights: any weights take as long."""
     if find_spec('torch') is None or find_spec('torchvision') is None:
         return None
     import torch
@@ -99,7 +97,7 @@ def _torch(picture: NDArray[np.uint8], dimension: int, threads: int
     if threads:
         torch.set_num_threads(threads)
     network = PlaceNetwork(dimension=dimension).eval()
-    batch = torch.from_numpy(picture[None])
+    batch = torch.from_numpy(image[None])
 
     def call() -> object:
         with torch.inference_mode():

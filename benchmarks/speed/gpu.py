@@ -1,8 +1,8 @@
 """
-One frame and a batch of 32 on a GPU: CUDA and TensorRT, in each precision that a model has.
+One frame and a batch of 32 on a GPU: CUDA and TensorRT, in each precision of the models.
 
-Absolute figures with the device named, for there is no peer on the same device; where there is no
-GPU it says so, and measures nothing.
+Absolute figures with the name of the device, since there is no peer on it; without a GPU nothing
+is measured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 import onnxruntime
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding import hardware
-from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.engines import open_engine
 from vpr_ros.encoding.engines import PROVIDERS
@@ -35,17 +34,17 @@ def gpu(models: list[str] | None = None, rounds: int = 200) -> dict[str, Any]:
     installed = [name for name in ('cuda', 'tensorrt')
                  if PROVIDERS[name] in onnxruntime.get_available_providers()]
     if not installed or hardware.gpu_name() == hardware.UNKNOWN:
-        line = 'not run: no GPU, or no onnxruntime-gpu, on this machine'
+        line = 'not run: this machine has no GPU, or no onnxruntime-gpu'
         print(f'  gpu: {line}')
         return {'verdict': line}
     rows = []
     with tempfile.TemporaryDirectory(prefix='vpr_ros-') as folder:
-        for path in models or [str(bundled_model())]:
+        for path in models or [None]:
             for name in installed:
                 try:
                     rows.append(_row(path, name, Path(folder), rounds))
                 except ModelError as error:
-                    print(f'  {path} on {name}: {error}')
+                    print(f'  {path or "the bundled model"} on {name}: {error}')
     tables.show(f'{hardware.gpu_name()}, TensorRT {hardware.tensorrt_version()}, ONNX Runtime '
                 f'{onnxruntime.__version__}, {rounds} rounds',
                 ('model', 'provider', 'precision', 'p50 ms, one frame', 'p99 ms',
@@ -53,19 +52,20 @@ def gpu(models: list[str] | None = None, rounds: int = 200) -> dict[str, Any]:
     return {'device': hardware.gpu_name(), 'rows': rows}
 
 
-def _row(path: str, name: str, folder: Path, rounds: int) -> tuple[object, ...]:
+def _row(path: str | None, name: str, folder: Path, rounds: int) -> tuple[object, ...]:
     encoder = Encoder(path, name, engine_cache=folder)
-    picture = np.random.default_rng(0).integers(0, 256, (encoder.height, encoder.width, 3),
-                                                np.uint8)
-    batch = np.stack([picture] * BATCH)
+    image = np.random.default_rng(0).integers(0, 256, (encoder.height, encoder.width, 3),
+                                              np.uint8)
+    batch = np.stack([image] * BATCH)
     session = open_engine(name, Request(encoder.path, encoder.digest, 0, folder, print,
                                         batch=BATCH)).session
     timed: dict[str, Callable[[], object]] = {
-        'one': lambda: encoder.encode(picture),
+        'one': lambda: encoder.encode(image),
         'batch': lambda: session.run(['descriptor'], {'image': batch})}
     seconds = tables.in_turns(timed, rounds)
-    own = encoder.metadata.get('precision', 'fp32')
-    return (Path(path).name, name, own if own != 'fp32' else encoder.engine.precision,
+    precision = encoder.metadata.get('precision', 'fp32')
+    return (encoder.path.name, name,
+            precision if precision != 'fp32' else encoder.engine.precision,
             tables.median_ms(seconds['one']), 1e3 * float(np.percentile(seconds['one'], 99)),
             BATCH / float(np.median(seconds['batch'])))
 

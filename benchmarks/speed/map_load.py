@@ -1,8 +1,8 @@
 """
 How long a large map takes to load, all checks included, and to save.
 
-The peer is what no loader can do without: FAISS reading the index, and its SHA-256. The files are
-in the page cache for both.
+The peer is the least that a loader must do: read the index with FAISS, and compute its SHA-256.
+The files are in the page cache for both.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ import tempfile
 from typing import Any
 
 from benchmarks.lib import tables
+from benchmarks.lib.synthetic_map import random_vectors
+from benchmarks.lib.synthetic_map import synthetic_map
 import faiss
-import numpy as np
 from vpr_ros.core.files import sha256
-from vpr_ros.core.poses import planar
-from vpr_ros.maps.manifest import Manifest
-from vpr_ros.maps.manifest import ModelIdentity
-from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 
 TARGET = 1.0
-"""Seconds within which a map of 1e5 places of 512 dimensions is to be loaded."""
+"""Seconds to load a map of 1e5 places of 512 dimensions."""
 
 
 def map_load(places: int = 100_000, dimension: int = 512, index: str = 'flat', rounds: int = 5
              ) -> dict[str, Any]:
     """Time loading and saving a map of random descriptors; return seconds and ratios."""
-    place_map = _random_map(places, dimension, index)
+    place_map = synthetic_map(random_vectors(places, dimension), index)
     with tempfile.TemporaryDirectory() as folder:
         path, bare = Path(folder) / 'map', Path(folder) / 'bare.faiss'
         title = f'map of {places} places x {dimension}, {index}'
@@ -49,18 +46,6 @@ def map_load(places: int = 100_000, dimension: int = 512, index: str = 'flat', r
     return {'places': places, 'dimension': dimension, 'index': index, 'loading': loading,
             'saving': saving, 'verdict': line,
             'figures': loading['figures'] + saving['figures']}
-
-
-def _random_map(places: int, dimension: int, index: str) -> PlaceMap:
-    rng = np.random.default_rng(0)
-    descriptors = rng.standard_normal((places, dimension), np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    along = np.arange(places, dtype=np.float64)
-    manifest = Manifest(ModelIdentity('0' * 64, 'random', dimension, 240, 320),
-                        (Session('random'),), spacing=1.0, index=index)
-    return PlaceMap.build(descriptors, np.arange(places) * 10**9,
-                          planar(along, 0 * along, 0 * along), np.zeros(places, np.int32),
-                          manifest)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """
-Whether the memory that a map takes to build grows with the map alone, and not with the bag.
+Whether the memory that building a map takes grows with the map only, and not with the bag.
 
-A long bag of small JPEG pictures, read by a process of its own. What it keeps of a frame is the
-descriptor, the pose and the thumbnail; its peer is what the decoded pictures would take.
+A long bag of small JPEG images, read in a process of its own. It keeps the descriptor, the pose
+and the thumbnail of each frame; the peer is the size of the decoded images.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 320, 240
 SAMPLES = 100
 SETTLED = 0.1
-"""Share of the bag after which buffers have their size."""
+"""Share of the bag after which buffers have reached their size."""
 SLACK = 0.02
-"""Of what the pictures would take: memory that may come on top of what the map keeps."""
+"""Memory allowed beyond what the map keeps, as a share of the decoded images."""
 
 
 def map_memory(model: str | None = None, frames: int = 20_000) -> dict[str, Any]:
-    """Build a map of `frames` places, all of one bag; return the process's memory on the way."""
+    """Build a map of `frames` places from one bag; return the process's memory over time."""
     encoder = Encoder(model)
-    path, dimension, own = encoder.path, encoder.dimension, encoder.digest
+    path, dimension, digest = encoder.path, encoder.dimension, encoder.digest
     del encoder
-    views = long_drive.pictures(64, WIDTH, HEIGHT)
+    views = long_drive.street_frames(64, WIDTH, HEIGHT)
     with tempfile.TemporaryDirectory() as folder:
         bag = long_drive.write(Path(folder) / 'long', views, frames, compressed=True)
         on_disk = sum(file.stat().st_size for file in bag.iterdir())
@@ -55,30 +55,30 @@ def map_memory(model: str | None = None, frames: int = 20_000) -> dict[str, Any]
     begin = samples[int(SETTLED * len(samples))]
     grown = samples[-1][1] - begin[1]
     share = (frames - begin[0]) / frames
-    pictures = frames * WIDTH * HEIGHT * 3
+    decoded = frames * WIDTH * HEIGHT * 3
     excess = grown - kept * share
     tables.show(f'Memory: a map of {frames} places from a JPEG bag of {on_disk / 1e6:.0f} MB',
-                ('figure', 'MB', 'kB a frame'), [
+                ('figure', 'MB', 'kB per frame'), [
                     (name, value / 1e6, value / 1e3 / (frames * share)) for name, value in (
-                        ('grown, after the first tenth', grown), ('kept by the map', kept * share),
-                        ('beyond that', excess), ('pictures, decoded', pictures * share))])
+                        ('growth after the first tenth', grown), ('kept by the map', kept * share),
+                        ('growth beyond that', excess), ('decoded images', decoded * share))])
     line = tables.verdict(
-        f'beyond what the map keeps, memory grew by {excess / 1e6:.1f} MB while pictures of '
-        f'{pictures * share / 1e6:.0f} MB went by (target {SLACK:.0%} of them)',
-        reached=excess <= SLACK * pictures * share)
+        f'memory grew by {excess / 1e6:.1f} MB beyond what the map keeps, while '
+        f'{decoded * share / 1e6:.0f} MB of images were decoded (target {SLACK:.0%} of them)',
+        reached=excess <= SLACK * decoded * share)
     points = {'memory of the process': [(at, rss / 1e6) for at, rss in samples],
               'kept by the map': [(at, (begin[1] + kept * (at - begin[0]) / frames) / 1e6)
                                   for at, _ in samples if at >= begin[0]]}
-    return {'model': own, 'frames': frames, 'bag_bytes': on_disk, 'kept_bytes': kept,
-            'grown_bytes': grown, 'excess_bytes': excess, 'picture_bytes': pictures,
+    return {'model': digest, 'frames': frames, 'bag_bytes': on_disk, 'kept_bytes': kept,
+            'grown_bytes': grown, 'excess_bytes': excess, 'decoded_bytes': decoded,
             'samples': samples, 'verdict': line, 'figures': [tables.lines(
-                'Building a map: memory grows with the map, not with the pictures',
+                'Building a map: memory grows with the map, not with the images',
                 'frames read', 'MB', points)]}
 
 
 def _built(bag: Path, report: Callable[[int], object], *, model: Path
            ) -> tuple[list[tuple[int, int]], int]:
-    """Return samples of frames read and memory in bytes, and the bytes of all thumbnails."""
+    """Return samples of (frames read, memory in bytes), and the bytes of all thumbnails."""
     samples: list[tuple[int, int]] = []
     with open_source(bag) as source:
         watched = replace(source, frames=_watched(source.frames, source.count, samples))

@@ -1,9 +1,9 @@
 """
-What a map costs as it grows to a million places: a query, opening it, and memory.
+How a map scales to a million places: time of a query, time to open, and memory.
 
-Each size is saved, and opened by a process of its own, whose resident memory is what counts; the
-exponents are those of a line through the logarithms. Pages of a mapped file that the kernel may
-drop at any time are counted apart from the memory that is really taken.
+Each map is saved, and opened in a process of its own, whose resident memory is measured; the
+exponents are fitted to the logarithms. Pages of a mapped file, which the kernel may drop at any
+time, are counted apart from anonymous memory.
 """
 
 from __future__ import annotations
@@ -21,22 +21,16 @@ from typing import TYPE_CHECKING
 from benchmarks.lib import tables
 from benchmarks.lib.drive_vectors import drive_vectors
 from benchmarks.lib.drive_vectors import later_drive
+from benchmarks.lib.synthetic_map import CANDIDATES
+from benchmarks.lib.synthetic_map import synthetic_map
 import numpy as np
-from vpr_ros.core.poses import planar
-from vpr_ros.maps.manifest import Manifest
-from vpr_ros.maps.manifest import ModelIdentity
-from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
 LARGE, QUERY_MS, BYTES, OPEN_S = 1_000_000, 2.0, 120.0, 1.0
-_CANDIDATES = 256
-_STREET = 1000
-_SEEN = 10_000  # places of a map whose memory stands out from that of the process
+_MEASURABLE = 10_000  # places of a map whose memory is large beside that of the process
 
 
 def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dimension: int = 256,
@@ -48,7 +42,7 @@ def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dime
             vectors = drive_vectors(size, dimension)
             queries = later_drive(vectors, 200, 0.4)
             begin = time.perf_counter()
-            place_map = _map_of(vectors, index)
+            place_map = synthetic_map(vectors, index)
             built = time.perf_counter() - begin
             path, asked = Path(folder) / 'map', Path(folder) / 'queries.npy'
             place_map.save(path, overwrite=True)
@@ -60,49 +54,38 @@ def map_scaling(sizes: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000), dime
             run = subprocess.run([sys.executable, '-m', 'benchmarks.speed.map_scaling', '--open',
                                   str(path), str(asked)], check=True, capture_output=True,
                                  text=True)
-            seen = json.loads(run.stdout)
-            memory = [seen[what] / size if size >= _SEEN else math.nan
+            measured = json.loads(run.stdout)
+            memory = [measured[what] / size if size >= _MEASURABLE else math.nan
                       for what in ('index_bytes', 'map_bytes')]
-            rows.append((size, kind, recall, seen['query_ms'], seen['p99_ms'], seen['open_s'],
-                         *memory, built))
+            rows.append((size, kind, recall, measured['query_ms'], measured['p99_ms'],
+                         measured['open_s'], *memory, built))
     header = ('places', 'index', 'recall', 'query ms', 'p99 ms', 'open s', 'index B/place',
               'map B/place', 'build s')
     tables.show(f'Maps of {dimension} dimensions', header, rows)
     exponents = {}
     if len(rows) > 1:
         for column in (3, 5, 8):
-            exponents[header[column]] = float(np.polyfit(
-                np.log([row[0] for row in rows]), np.log([row[column] for row in rows]), 1)[0])
-        tables.show('They grow with the number of places to the power of',
-                    ('what', 'exponent'), list(exponents.items()))
+            exponents[header[column]] = tables.exponent([(row[0], row[column]) for row in rows])
+        tables.show('Fitted exponents of the number of places',
+                    ('figure', 'exponent'), list(exponents.items()))
     lines = []
     for row in rows:
         if row[0] == LARGE:
-            for what, value, target in (('ms a query', row[3], QUERY_MS),
-                                        ('bytes of index a place', row[6], BYTES),
+            for what, value, target in (('ms per query', row[3], QUERY_MS),
+                                        ('bytes of index per place', row[6], BYTES),
                                         ('s to open', row[5], OPEN_S)):
                 lines.append(tables.verdict(f'{value:.2f} {what} at {LARGE} places (target '
                                             f'{target:g})', reached=value <= target))
     points = {header[column]: [(row[0], row[column]) for row in rows] for column in (3, 5, 6, 8)}
     return {'header': header, 'rows': rows, 'exponents': exponents, 'verdicts': lines,
             'figures': [tables.lines(f'Maps of {dimension} dimensions', 'places of the map',
-                                     'see the names', points, logarithmic=True)]}
-
-
-def _map_of(vectors: NDArray[np.float32], index: str) -> PlaceMap:
-    along = np.arange(len(vectors)) % _STREET * 1.0
-    aside = np.arange(len(vectors)) // _STREET * 20.0
-    manifest = Manifest(ModelIdentity('0' * 64, 'made up', vectors.shape[1], 240, 320),
-                        (Session('made up'),), spacing=1.0, index=index)
-    return PlaceMap.build(vectors, np.arange(len(vectors)) * 10**9,
-                          planar(along, aside, 0 * along), np.zeros(len(vectors), np.int32),
-                          manifest)
+                                     'see the labels', points, logarithmic=True)]}
 
 
 def _opened(path: str, asked: str) -> dict[str, float]:
-    """Open a map and search it, in a process that has done nothing else."""
+    """Open a map and search it, in a process that has done little else."""
     queries = np.load(asked)
-    _map_of(drive_vectors(1000, queries.shape[1]), 'flat').search(queries[:1], _CANDIDATES)
+    synthetic_map(drive_vectors(1000, queries.shape[1]), 'flat').search(queries[:1], CANDIDATES)
     before, begin = _resident(), time.perf_counter()
     place_map = PlaceMap.load(path)
     seconds = time.perf_counter() - begin
@@ -110,18 +93,18 @@ def _opened(path: str, asked: str) -> dict[str, float]:
     times = []
     for query in queries:
         begin = time.perf_counter()
-        place_map.search(query[None], _CANDIDATES)
+        place_map.search(query[None], CANDIDATES)
         times.append(time.perf_counter() - begin)
     arrays = (place_map.stamps, place_map.poses, place_map.sessions)
-    own = sum(array.nbytes for array in arrays)
+    other_bytes = sum(array.nbytes for array in arrays)
     return {'open_s': seconds, 'query_ms': tables.median_ms(times),
             'p99_ms': 1e3 * float(np.quantile(times, 0.99)),
             'map_bytes': max(loaded, _resident()) - before,
-            'index_bytes': max(loaded, _resident()) - before - own}
+            'index_bytes': max(loaded, _resident()) - before - other_bytes}
 
 
 def _resident() -> int:
-    """Return the bytes of memory that are this process's own, without those of mapped files."""
+    """Return the bytes of anonymous memory of this process: mapped files are not included."""
     with open('/proc/self/status', encoding='utf-8') as file:  # noqa: PTH123
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith('RssAnon'))
 

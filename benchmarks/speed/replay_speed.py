@@ -1,10 +1,9 @@
 """
-How close `vpr replay` of a 640x480 bag comes to the network alone.
+How close `vpr replay` of a 640x480 bag comes to the speed of the network alone.
 
-The peer is `Encoder.encode` on the same pictures, which lie decoded in memory: one call after
-another on all cores, and beside it the most that the processor gives, a call for each core, as
-bags are replayed. What reading and decoding ahead gains shows beside the same steps one after
-another.
+The peer is `Encoder.encode` on the same images, decoded in memory: one call after another on all
+cores. The most that the processor can do is also measured: one call per core, as bags are
+replayed. What prefetching gains is seen beside the same steps one after another.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.lib import long_drive
 from benchmarks.lib import tables
-from vpr_ros.encoding.encoder import bundled_model
+from benchmarks.lib.encoding import encode_all
+from benchmarks.lib.node_run import IMAGE_TOPIC
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
@@ -37,30 +37,29 @@ if TYPE_CHECKING:
 
 TARGET = 0.85
 VIEWS = 32
-PEER = 'Encoder.encode, pictures in memory'
-MOST = 'the same, a call for each core'
+PEER = 'Encoder.encode, images in memory'
+MOST = 'the same, one call per core'
 
 
 def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, threads: int = 0
                  ) -> dict[str, Any]:
-    """Race replays of `frames` frames on a map of as many places; return the figures."""
-    path = model or bundled_model()
-    encoder = Encoder(path, threads=threads, throughput=True)
-    together = Encoder(path, threads=threads)
-    views = long_drive.pictures(VIEWS)
+    """Time replays of `frames` frames on a map of as many places; return the figures."""
+    encoder = Encoder(model, threads=threads, throughput=True)
+    together = Encoder(model, threads=threads)
+    views = long_drive.street_frames(VIEWS)
     with tempfile.TemporaryDirectory() as scratch:
         bags = {name: long_drive.write(Path(scratch) / name, views, frames,
                                        compressed=name == 'JPEG') for name in ('raw', 'JPEG')}
-        place_map = build_map([open_source(bags['JPEG'])], encoder, rehearse=False)
+        place_map = build_map([open_source(bags['JPEG'])], encoder, self_calibrate=False)
         timed: dict[str, Callable[[], object]] = {
             PEER: lambda: _alone(together, views, frames),
-            MOST: lambda: long_drive.encode_all(encoder, encoder.encode, _shown(views, frames)),
+            MOST: lambda: encode_all(encoder, encoder.encode, _repeated(views, frames)),
             **{f'replay of a {name} bag': lambda bag=bag: replay(bag, Localizer(
                 encoder, place_map)) for name, bag in bags.items()},
-            **{f'{name} bag, one step after another': lambda bag=bag: _in_line(
+            **{f'{name} bag, one step after another': lambda bag=bag: _sequentially(
                 bag, together, place_map) for name, bag in bags.items()}}
         race = tables.race(
-            f'Replay on a map of {len(place_map)} places, ms a frame, {encoder.provider}', timed,
+            f'Replay on a map of {len(place_map)} places, ms per frame, {encoder.provider}', timed,
             PEER, rounds, units=frames, target=1 / TARGET)
     share = {name: 1 / ratio for name, ratio in race['ratio'].items()}
     return {'model': encoder.digest, 'provider': encoder.provider, 'threads': threads,
@@ -68,23 +67,23 @@ def replay_speed(model: str | None = None, frames: int = 256, rounds: int = 5, t
             'figures': race['figures'],
             'verdicts': [tables.verdict(
                 f"{share[name]:.0%} of the encoder's throughput: {name} (target {TARGET:.0%}), "
-                f'{share[name] / share[MOST]:.0%} of that of a call for each core',
+                f'{share[name] / share[MOST]:.0%} of that of one call per core',
                 reached=share[name] >= TARGET) for name in timed if name.startswith('replay')]}
 
 
 def _alone(encoder: Encoder, views: Sequence[NDArray[np.uint8]], frames: int) -> None:
-    for picture in _shown(views, frames):
-        encoder.encode(picture)
+    for image in _repeated(views, frames):
+        encoder.encode(image)
 
 
-def _shown(views: Sequence[NDArray[np.uint8]], frames: int) -> Iterator[NDArray[np.uint8]]:
+def _repeated(views: Sequence[NDArray[np.uint8]], frames: int) -> Iterator[NDArray[np.uint8]]:
     return (views[number % len(views)] for number in range(frames))
 
 
-def _in_line(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:
+def _sequentially(path: Path, encoder: Encoder, place_map: PlaceMap) -> None:
     localizer = Localizer(encoder, place_map)
     with Bag(path) as bag:
-        for stamp, message in bag.images(long_drive.IMAGES):
+        for stamp, message in bag.images(IMAGE_TOPIC):
             localizer.localize(messages.rgb(message, encoder.size), stamp)
 
 

@@ -1,10 +1,10 @@
 """
-How long it takes to find a frame on a map, against what else one would take for that.
+The time to search a map for one frame, against other ways to search vectors.
 
 Peers are a Python loop over SciPy's cosine distance, numpy (one product, argpartition),
-scikit-learn's brute force, a bare FAISS flat index, and hnswlib where it is installed. All are
-asked for one query at a time, as a robot does, in turns. Descriptors are made up as those of a
-long drive (drive_vectors.py); recall is the share of queries whose best place all agree on.
+scikit-learn's brute force, a bare FAISS flat index, and hnswlib where it is installed. All search
+for one query at a time, as a robot does, in turns. Descriptors are synthetic, like those of a long
+drive (drive_vectors.py); recall is the share of queries whose best place is that of exact search.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from benchmarks.lib import tables
 from benchmarks.lib.drive_vectors import drive_vectors
 from benchmarks.lib.drive_vectors import later_drive
+from benchmarks.lib.synthetic_map import CANDIDATES
 import faiss
 import numpy as np
 from scipy.spatial.distance import cosine
@@ -29,16 +30,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-CANDIDATES = 256
-"""What the localiser asks for; the peers are asked for as many, where they can be."""
-
-LIKENESS = 0.4
-"""Of a frame to its place in another season: the middle of six sets of real pictures."""
+SIMILARITY = 0.4
+"""Of a frame to its place in another season: the median of six sets of real images."""
 
 PAUSE = 0.01
 """Seconds between turns."""
 
-HEADER = ('way', 'p50 ms', 'p10', 'p90', 'times ours', 'recall@1')
+HEADER = ('method', 'p50 ms', 'p10', 'p90', 'times ours', 'recall@1')
 
 SKLEARN, LOOP = 'scikit-learn brute', 'Python loop over SciPy'
 GOALS = {SKLEARN: 20.0, LOOP: 500.0}
@@ -47,9 +45,9 @@ RECALL = 0.99
 
 def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto',
                  queries: int = 200) -> dict[str, Any]:
-    """Time searches in made-up descriptors; return milliseconds, recalls and ratios."""
+    """Time searches in synthetic descriptors; return milliseconds, recalls and ratios."""
     vectors = drive_vectors(places, dimension)
-    asked = later_drive(vectors, queries, LIKENESS)
+    asked = later_drive(vectors, queries, SIMILARITY)
     begin = time.perf_counter()
     ours, kind, recall = fit_index(vectors, index)
     built = time.perf_counter() - begin
@@ -61,21 +59,21 @@ def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto
 
     peers = _peers(vectors)
     name = f'vpr_ros {kind}'
-    ways = {name: lambda query: our_search(ours, query[None], CANDIDATES)[1][0], **peers}
-    agreed = {way: float(np.mean([search(query)[0] == found for query, found
-                                  in zip(asked, exact, strict=True)]))
-              for way, search in ways.items()}
+    methods = {name: lambda query: our_search(ours, query[None], CANDIDATES)[1][0], **peers}
+    recalls = {method: float(np.mean([search(query)[0] == best for query, best
+                                      in zip(asked, exact, strict=True)]))
+               for method, search in methods.items()}
     looped = tables.in_turns({LOOP: of(lambda query: _loop(vectors, query))}, 3)
     result: dict[str, Any] = {'places': places, 'dimension': dimension, 'index': kind,
                               'recall': recall, 'built_s': built, 'header': HEADER, 'rows': {},
                               'verdicts': [], 'figures': []}
-    for turn, found in tables.in_both_turns({way: of(search) for way, search in ways.items()},
-                                            min(queries, 50), PAUSE).items():
-        seconds = {**found, LOOP: np.array(looped[LOOP])}
+    timed = {method: of(search) for method, search in methods.items()}
+    for turn, each in tables.in_both_turns(timed, min(queries, 50), PAUSE).items():
+        seconds = {**each, LOOP: np.array(looped[LOOP])}
         best = tables.median_ms(seconds[name])
-        rows = [(way, tables.median_ms(times), *(1e3 * np.quantile(times, (0.1, 0.9))),
-                 tables.median_ms(times) / best, agreed.get(way, 1.0))
-                for way, times in seconds.items()]
+        rows = [(method, tables.median_ms(times), *(1e3 * np.quantile(times, (0.1, 0.9))),
+                 tables.median_ms(times) / best, recalls.get(method, 1.0))
+                for method, times in seconds.items()]
         what = f'One query in {places} places x {dimension}, {turn}'
         tables.show(f'{what}, {CANDIDATES} candidates', HEADER, rows)
         ratios = {row[0]: row[4] for row in rows}
@@ -88,8 +86,8 @@ def search_speed(places: int = 100_000, dimension: int = 256, index: str = 'auto
                            f'{target:g})', reached=ratios[peer] >= target)
             for peer, target in GOALS.items() if peer in ratios]
     result['verdicts'].append(tables.verdict(
-        f'recall@1 {agreed[name]:.3f} of the exact answer (target {RECALL})',
-        reached=agreed[name] >= RECALL))
+        f'recall@1 {recalls[name]:.3f} of the exact answer (target {RECALL})',
+        reached=recalls[name] >= RECALL))
     return result
 
 
@@ -102,15 +100,15 @@ def _loop(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[n
 
 
 def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float32]], Any]]:
-    """Return ways to find the numbers of the most similar vectors, best first."""
+    """Return methods that give the numbers of the most similar vectors, best first."""
     wanted = min(CANDIDATES, len(vectors))
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
 
     def partitioned(query: NDArray[np.float32]) -> NDArray[np.int64]:
         similarity = vectors @ query
-        some = np.argpartition(-similarity, wanted - 1)[:wanted]
-        return np.asarray(some[np.argsort(-similarity[some])])
+        best = np.argpartition(-similarity, wanted - 1)[:wanted]
+        return np.asarray(best[np.argsort(-similarity[best])])
 
     def on_one_core(query: NDArray[np.float32]) -> Any:
         threads = faiss.omp_get_max_threads()
@@ -120,7 +118,7 @@ def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float
         finally:
             faiss.omp_set_num_threads(threads)
 
-    ways: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    methods: dict[str, Callable[[NDArray[np.float32]], Any]] = {
         'numpy argpartition': partitioned,
         'FAISS flat': lambda query: flat.search(query[None], wanted)[1][0],
         'FAISS flat, one core': on_one_core}
@@ -128,7 +126,7 @@ def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float
         from sklearn.neighbors import NearestNeighbors
         brute = NearestNeighbors(n_neighbors=wanted, algorithm='brute', metric='cosine')
         brute.fit(vectors)
-        ways[SKLEARN] = lambda query: brute.kneighbors(
+        methods[SKLEARN] = lambda query: brute.kneighbors(
             query[None], return_distance=False)[0]
     if importlib.util.find_spec('hnswlib'):
         import hnswlib
@@ -136,8 +134,8 @@ def _peers(vectors: NDArray[np.float32]) -> dict[str, Callable[[NDArray[np.float
         graph.init_index(len(vectors), ef_construction=100, M=16)
         graph.add_items(vectors)
         graph.set_ef(max(wanted, 256))
-        ways['hnswlib'] = lambda query: graph.knn_query(query[None], wanted)[0][0]
-    return ways
+        methods['hnswlib'] = lambda query: graph.knn_query(query[None], wanted)[0][0]
+    return methods
 
 
 def main() -> int:

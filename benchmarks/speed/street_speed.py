@@ -1,7 +1,7 @@
 """
 How fast the street is rendered, in every condition.
 
-The measure is a camera of 30 Hz: a ratio of 1 means that a drive takes as long as in the world.
+The reference is a camera of 30 Hz: a ratio of 1 means rendering in real time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks.lib import tables
 import numpy as np
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 CAMERA_RATE = 30.0
 SIZES = ((320, 240), (640, 480))
 BLOCK = 10
-"""Frames of one drive before the next one has its turn: single frames would find cold caches."""
+"""Frames of one drive in a turn: with single frames, each would find cold caches."""
 
 
 def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
@@ -35,12 +36,13 @@ def street_speed(frames: int = 100, seed: int = 7) -> dict[str, Any]:
     for width, height in SIZES:
         for condition in CONDITIONS:
             begin = time.perf_counter()
-            running = drive(town, condition=condition, seed=1, width=width, height=height)
-            next(running)
+            frames_of_drive = drive(town, condition=condition, seed=1,
+                                    options=DriveOptions(width=width, height=height))
+            next(frames_of_drive)
             set_up[condition, width, height] = time.perf_counter() - begin
-            timed[condition, width, height] = partial(next, running)
+            timed[condition, width, height] = partial(next, frames_of_drive)
     seconds = tables.in_turns(timed, max(1, frames // BLOCK), block=BLOCK)
-    # The mean, not the median: the frames differ, and a drive takes the time of all of them.
+    # The mean, not the median: frames differ, and a drive takes the time of all of them.
     rates = {key: 1 / float(np.mean(times)) for key, times in seconds.items()}
     count = len(next(iter(seconds.values())))
     tables.show(

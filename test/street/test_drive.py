@@ -1,6 +1,8 @@
-"""A drive is repeatable, its truth is exact, its odometry drifts, its seasons share a town."""
+"""A drive is repeatable, its poses are exact, its odometry drifts, all seasons share a town."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from vpr_ros.street import camera_matrix
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
 from vpr_ros.street import DriveFrame
+from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
-SMALL = {'width': 96, 'height': 72}
+SMALL = DriveOptions(width=96, height=72)
 
 
 @pytest.fixture(scope='module')
@@ -28,12 +31,13 @@ def poses_of(frames: list[DriveFrame]) -> np.ndarray:
 
 @pytest.fixture(scope='module')
 def lap(town: Town) -> list[DriveFrame]:
-    return list(drive(town, seed=3, rate=5.0, speed=10.0, width=32, height=24))
+    return list(drive(town, seed=3, rate=5.0, speed=10.0,
+                      options=DriveOptions(width=32, height=24)))
 
 
 def test_the_same_arguments_give_the_same_bytes(town: Town) -> None:
     for condition in CONDITIONS:
-        first, second = (list(drive(town, condition=condition, seed=5, length=2.0, **SMALL))
+        first, second = (list(drive(town, condition=condition, seed=5, length=2.0, options=SMALL))
                          for _ in range(2))
         assert len(first) == len(second) >= 2
         for one, two in zip(first, second, strict=True):
@@ -43,14 +47,14 @@ def test_the_same_arguments_give_the_same_bytes(town: Town) -> None:
 
 
 def test_another_seed_gives_another_drive(town: Town) -> None:
-    first, second = (next(drive(town, seed=seed, **SMALL)) for seed in (1, 2))
+    first, second = (next(drive(town, seed=seed, options=SMALL)) for seed in (1, 2))
     assert not np.array_equal(first.image, second.image)
     assert not np.array_equal(first.velocity, second.velocity)
 
 
 @pytest.mark.parametrize(('width', 'height'), [(320, 240), (640, 480), (97, 61)])
-def test_frames_have_the_size_that_was_asked_for(town: Town, width: int, height: int) -> None:
-    frame = next(drive(town, width=width, height=height))
+def test_frames_have_the_requested_size(town: Town, width: int, height: int) -> None:
+    frame = next(drive(town, options=DriveOptions(width=width, height=height)))
     assert frame.image.shape == (height, width, 3)
     assert frame.image.dtype == np.uint8
     assert frame.image.flags.c_contiguous
@@ -58,12 +62,12 @@ def test_frames_have_the_size_that_was_asked_for(town: Town, width: int, height:
 
 
 def test_stamps_follow_the_rate(town: Town) -> None:
-    frames = list(drive(town, rate=20.0, length=4.0, start_stamp=1_000, **SMALL))
+    frames = list(drive(town, rate=20.0, length=4.0, options=replace(SMALL, start_stamp=1_000)))
     assert [frame.stamp for frame in frames] \
         == [1_000 + 50_000_000 * index for index in range(len(frames))]
 
 
-def test_the_truth_moves_at_the_speed_it_was_given(lap: list[DriveFrame]) -> None:
+def test_the_true_pose_moves_at_the_given_speed(lap: list[DriveFrame]) -> None:
     poses = poses_of(lap)
     assert np.allclose(np.linalg.norm(poses[:, 3:], axis=1), 1.0)
     assert not poses[:, 2].any()
@@ -91,8 +95,8 @@ def test_a_lap_ends_where_it_began(lap: list[DriveFrame]) -> None:
 
 def test_odometry_starts_at_the_identity_and_drifts_a_little(town: Town) -> None:
     for seed in range(3):
-        frames = list(drive(town, seed=seed, rate=2.0, speed=10.0, length=200.0, width=16,
-                            height=16, traffic=False))
+        frames = list(drive(town, seed=seed, rate=2.0, speed=10.0, length=200.0,
+                            options=DriveOptions(width=16, height=16, traffic=False)))
         odometry = np.array([frame.odometry for frame in frames])
         assert np.allclose(odometry[0], (0, 0, 0, 0, 0, 0, 1))
         travelled, truth = (np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1).sum()
@@ -113,22 +117,24 @@ def test_velocity_is_what_the_odometry_integrates(lap: list[DriveFrame]) -> None
 
 
 def test_the_lateral_offset_is_to_the_left(town: Town) -> None:
-    middle, left = (next(drive(town, seed=1, start=40.0, lateral_offset=offset, **SMALL)).pose
+    middle, left = (next(drive(town, seed=1, lateral_offset=offset,
+                               options=replace(SMALL, start=40.0))).pose
                     for offset in (0.0, 1.5))
     yaw = yaws(middle[None])[0]
     assert (left - middle)[:2] @ (-np.sin(yaw), np.cos(yaw)) == pytest.approx(1.5, abs=0.02)
 
 
-def test_length_and_start_choose_the_stretch(town: Town) -> None:
+def test_length_and_start_select_part_of_the_route(town: Town) -> None:
     route = town.route('other')
-    frames = list(drive(town, route='other', start=50.0, length=20.0, **SMALL))
+    frames = list(drive(town, length=20.0, options=replace(SMALL, route='other', start=50.0)))
     poses = poses_of(frames)
     assert np.linalg.norm(poses[0, :2] - route[200]) < 0.5
     assert np.linalg.norm(np.diff(poses[:, :2], axis=0), axis=1).sum() == pytest.approx(20, abs=1)
 
 
-def test_conditions_change_the_picture_but_not_the_place(town: Town) -> None:
-    frames = {condition: next(drive(town, condition=condition, seed=4, start=25.0, traffic=False))
+def test_conditions_change_the_image_but_not_the_place(town: Town) -> None:
+    options = DriveOptions(start=25.0, traffic=False)
+    frames = {condition: next(drive(town, condition=condition, seed=4, options=options))
               for condition in CONDITIONS}
     for frame in frames.values():
         assert np.array_equal(frame.pose, frames['spring'].pose)
@@ -141,16 +147,16 @@ def test_conditions_change_the_picture_but_not_the_place(town: Town) -> None:
     assert colourful['rain'] < 0.7 * colourful['spring']
 
 
-def test_an_unknown_condition_or_route_is_refused_naming_the_known_ones(town: Town) -> None:
+def test_an_unknown_condition_or_route_is_refused_with_the_choices(town: Town) -> None:
     with pytest.raises(ValueError, match='spring, winter, night, rain'):
         drive(town, condition='autumn')
     with pytest.raises(ValueError, match='main, other'):
-        drive(town, route='motorway')
+        drive(town, options=DriveOptions(route='motorway'))
     with pytest.raises(ValueError, match='speed'):
         drive(town, speed=0.0)
 
 
-def test_the_camera_sees_some_85_degrees() -> None:
+def test_the_field_of_view_is_85_degrees() -> None:
     matrix = camera_matrix(640, 480)
     assert matrix.shape == (3, 3)
     assert 2 * np.degrees(np.arctan(320 / matrix[0, 0])) == pytest.approx(85.0)

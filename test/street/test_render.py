@@ -1,4 +1,4 @@
-"""The renderer agrees with projective geometry, and its shortcut hides only what is hidden."""
+"""The renderer agrees with projective geometry; its occlusion test leaves no pixel out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from vpr_ros.street.camera import camera_matrix
+from vpr_ros.street.camera import View
 from vpr_ros.street.conditions import condition_named
 from vpr_ros.street.faces import Body
 from vpr_ros.street.faces import rectangle
 from vpr_ros.street.faces import UP
 from vpr_ros.street.ground import Ground
-from vpr_ros.street.render import _Skyline
-from vpr_ros.street.render import camera_matrix
+from vpr_ros.street.occlusion import Skyline
 from vpr_ros.street.render import Renderer
-from vpr_ros.street.render import View
 from vpr_ros.street.scene import Scene
 from vpr_ros.street.textures import Texture
 from vpr_ros.street.town import Town
@@ -44,10 +44,10 @@ def test_a_wall_lies_where_the_pinhole_camera_puts_it() -> None:
     red = (renderer.render(EAST) == (255, 0, 0)).all(axis=2)
     rows, columns = np.nonzero(red)
     matrix = camera_matrix(160, 120)
-    for wanted, found in (((-2.0, -1.0), (columns.min(), rows.min())),
-                          ((1.0, 1.4), (columns.max(), rows.max()))):
-        spot = matrix @ (*wanted, 10.0)
-        assert np.abs(spot[:2] / spot[2] - found).max() <= 1.5
+    for corner, seen in (((-2.0, -1.0), (columns.min(), rows.min())),
+                         ((1.0, 1.4), (columns.max(), rows.max()))):
+        pixel = matrix @ (*corner, 10.0)
+        assert np.abs(pixel[:2] / pixel[2] - seen).max() <= 1.5
     assert renderer.depth[red] == pytest.approx(10.0, rel=0.02)
 
 
@@ -58,13 +58,13 @@ def test_nearer_walls_cover_farther_ones() -> None:
     assert (image == (0, 255, 0)).all(axis=2).any()
 
 
-def test_walls_are_seen_from_outside_only() -> None:
+def test_walls_are_visible_from_outside_only() -> None:
     back = View(np.array([20.0, 0.0, 1.4]), np.pi)
     image = renderer_of(wall(10.0, 2.0, 4.0, 2.4, (255, 0, 0))).render(back)
     assert not (image == (255, 0, 0)).all(axis=2).any()
 
 
-def test_the_ground_is_as_far_as_its_row_says() -> None:
+def test_the_depth_of_the_ground_follows_from_its_row() -> None:
     renderer = renderer_of(wall(-9.0, 0.0, 1.0, 1.0, (0, 0, 0)))
     renderer.render(EAST)
     focal = camera_matrix(160, 120)[1, 1]
@@ -72,7 +72,7 @@ def test_the_ground_is_as_far_as_its_row_says() -> None:
 
 
 def test_the_skyline_hides_only_what_is_wholly_below_it() -> None:
-    skyline = _Skyline(160, 120)
+    skyline = Skyline(160, 120)
     skyline.add(20.0, 50.0, 100.0, 30.0)
     assert skyline.hides(40, 60, 60.0)
     assert not skyline.hides(40, 60, 20.0)

@@ -1,4 +1,4 @@
-"""Towns grow from their seed: routes long enough, apart from each other, and none like another."""
+"""Towns follow from their seed: long, separate routes, and no two towns alike."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_the_main_route_turns_both_ways(seed: int) -> None:
     assert bend.min() < -1.0
 
 
-def test_the_same_seed_grows_the_same_town() -> None:
+def test_the_same_seed_gives_the_same_town() -> None:
     one, two = Town(11), Town(11)
     assert np.array_equal(one.route('main'), two.route('main'))
     assert [(house.design.name, house.width, house.colour) for house in one.houses] \
         == [(house.design.name, house.width, house.colour) for house in two.houses]
 
 
-def test_other_seeds_grow_other_towns() -> None:
+def test_other_seeds_give_other_towns() -> None:
     one, two = Town(1), Town(2)
     assert one.route('main').shape != two.route('main').shape \
         or not np.allclose(one.route('main'), two.route('main'))
@@ -53,6 +53,6 @@ def test_houses_share_few_designs_and_keep_off_the_road() -> None:
         assert distance > 3.5
 
 
-def test_a_route_cannot_be_changed_by_its_reader() -> None:
+def test_a_route_is_read_only() -> None:
     with pytest.raises(ValueError, match='read-only'):
         Town(0).route('main')[0] = 0.0

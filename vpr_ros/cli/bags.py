@@ -157,13 +157,14 @@ def add_street(commands: Commands) -> None:
 def _run_street(options: argparse.Namespace) -> None:
     from tqdm import tqdm
     from vpr_ros.street import drive
+    from vpr_ros.street import DriveOptions
     from vpr_ros.street import Town
     from vpr_ros.street.record import record
     height, width = size(options.size)
     frames = drive(Town(options.seed), condition=options.season, seed=options.drive,
-                   route=options.route, speed=options.speed, length=options.length,
-                   start=options.start, lateral_offset=options.lateral_offset, rate=options.rate,
-                   width=width, height=height)
+                   speed=options.speed, length=options.length, rate=options.rate,
+                   lateral_offset=options.lateral_offset, options=DriveOptions(
+                       options.route, options.start, width=width, height=height))
     count = record(options.output, tqdm(frames, desc=options.season, unit='frame', disable=None),
                    compressed=options.compressed, overwrite=options.overwrite)
     print(f'{options.output}: {count} frames')

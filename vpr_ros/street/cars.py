@@ -1,7 +1,7 @@
 """
 Cars and vans, parked or driving: their shapes and colours as faces.
 
-Where they stand or how they move is decided elsewhere.
+Where they are parked is decided in scene.py, and how they move, in drive.py.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ from vpr_ros.street.faces import UP
 from vpr_ros.street.textures import Texture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from vpr_ros.street.conditions import Condition
 
 _COLOURS = ((188, 190, 194), (40, 42, 48), (236, 236, 236), (150, 28, 32), (34, 62, 120),
             (96, 100, 106), (58, 88, 70), (202, 170, 80))
 _GLASS = (52, 60, 70)
-# Outlines from the front bumper over the roof to the rear bumper: forward and up (m), and which
-# stretches between neighbours are glass.
+# Outlines from the front bumper over the roof to the rear bumper, forward and up (m); which
+# stretches between neighbours are glass; and half the width (m).
 _OUTLINES = {
     'car': (((2.12, 0.72), (0.95, 0.95), (0.25, 1.42), (-1.15, 1.44), (-1.75, 1.0), (-2.1, 0.9)),
             (1, 3), 0.88),
     'van': (((2.6, 1.0), (2.1, 1.15), (1.5, 2.05), (-2.4, 2.15), (-2.55, 1.0)), (1,), 1.0),
+}
+_WINDOWS = {     # of the sides, in the same coordinates
+    'car': (((0.8, 0.97), (0.22, 1.36), (-0.4, 1.38), (-0.4, 0.97)),
+            ((-0.48, 0.97), (-0.48, 1.38), (-1.1, 1.37), (-1.6, 0.99))),
+    'van': (((1.85, 1.2), (1.4, 1.9), (0.8, 1.92), (0.8, 1.2)),),
 }
 _SILL = 0.26        # m above the ground
 _DENSITY = 40       # pixels per m
@@ -50,49 +58,78 @@ class Car:
 
 
 def random_car(rng: np.random.Generator) -> Car:
-    """Return a vehicle as one meets them."""
+    """Return a random vehicle; about one in six is a van."""
     kind = 'van' if rng.random() < 0.18 else 'car'
     return Car(kind, _COLOURS[int(rng.integers(0, len(_COLOURS)))])
 
 
-def car_faces(car: Car, place: NDArray[np.float64], heading: float, condition: Condition) -> Body:
-    """Return the vehicle with its middle at `place` (2,), facing `heading` (rad)."""
-    outline, glass, half = _OUTLINES[car.kind]
-    ahead = np.array([np.cos(heading), np.sin(heading), 0.0])
-    left = np.array([-ahead[1], ahead[0], 0.0])
-    origin = np.append(place, 0.0)
-    nose, tail = outline[0], outline[-1]
-    tall = max(z for _, z in outline)
+def car_faces(car: Car, position: NDArray[np.float64], heading: float, condition: Condition
+              ) -> Body:
+    """Return the vehicle with its middle at `position` (2,), facing `heading` (rad)."""
+    axes = _Axes(position, heading, _OUTLINES[car.kind][2])
+    faces = (_ground_shadow(car, axes, condition), *_hull(car, axes, condition),
+             *_ends(car, axes, condition), *_sides(car, axes, condition))
+    return Body(faces, np.asarray(position), 2.9)
 
-    def across(x: float, z: float, side: float) -> NDArray[np.float64]:
-        return origin + x * ahead + z * UP + side * half * left
 
+class _Axes:
+    """The axes of a vehicle in the map frame, and points in its own coordinates."""
+
+    def __init__(self, position: NDArray[np.float64], heading: float, half_width: float) -> None:
+        self.ahead = np.array([np.cos(heading), np.sin(heading), 0.0])
+        self.left = np.array([-self.ahead[1], self.ahead[0], 0.0])
+        self._origin = np.append(position, 0.0)
+        self._half_width = half_width
+
+    def point(self, forward: float, up: float, side: float) -> NDArray[np.float64]:
+        """Return (3,) in the map frame; `forward` and `up` in m, `side` in half widths, left +."""
+        return self._origin + forward * self.ahead + up * UP + side * self._half_width * self.left
+
+
+def _ground_shadow(car: Car, axes: _Axes, condition: Condition) -> Face:
+    outline = _OUTLINES[car.kind][0]
+    nose, tail = outline[0][0], outline[-1][0]
     shade = 0.25 if condition.night else 0.45
-    dark = tuple(int(c * shade) for c in condition.ground[1])
-    faces = [polygon(np.array([across(nose[0], 0.02, 1.05), across(nose[0], 0.02, -1.05),
-                               across(tail[0], 0.02, -1.05), across(tail[0], 0.02, 1.05)]),
-                     (dark[0], dark[1], dark[2]), under=True)]
+    red, green, blue = (int(c * shade) for c in condition.ground[1])
+    return polygon(np.array([axes.point(nose, 0.02, 1.05), axes.point(nose, 0.02, -1.05),
+                             axes.point(tail, 0.02, -1.05), axes.point(tail, 0.02, 1.05)]),
+                   (red, green, blue), painted_first=True)
+
+
+def _hull(car: Car, axes: _Axes, condition: Condition) -> Iterator[Face]:
+    """Yield the faces from the bonnet over the windscreen and the roof to the boot."""
+    outline, glass, _ = _OUTLINES[car.kind]
     for index, (first, second) in enumerate(pairwise(outline)):
-        points = np.array([across(*first, 1), across(*first, -1), across(*second, -1),
-                           across(*second, 1)])
-        normal = cross(ahead * (second[0] - first[0]) + UP * (second[1] - first[1]), left)
+        points = np.array([axes.point(*first, 1), axes.point(*first, -1), axes.point(*second, -1),
+                           axes.point(*second, 1)])
+        normal = cross(axes.ahead * (second[0] - first[0]) + UP * (second[1] - first[1]),
+                       axes.left)
         normal = -normal / np.linalg.norm(normal)
         colour = lit(_GLASS if index in glass else car.colour, condition, normal)
         if condition.snow and index not in glass and normal[2] > 0.8:
             colour = (226, 229, 236)
-        faces.append(polygon(points, colour))
-    for origin_point, right, rear in ((across(nose[0], nose[1], -1), left, False),
-                                      (across(tail[0], tail[1], 1), -left, True)):
-        faces.append(rectangle(origin_point, right, -UP,
-                               (2 * half, (tail if rear else nose)[1] - _SILL),
-                               _end(car, rear, condition.name)))
-    width = nose[0] - tail[0]
-    for start, right in ((across(nose[0], tall, 1), -ahead), (across(tail[0], tall, -1), ahead)):
-        mirrored = right @ ahead > 0
-        faces.append(Face(start, right, -UP, (width, tall),
-                          np.array([(0, 0), (width, 0), (width, tall), (0, tall)]),
-                          _profile(car, mirrored, condition.name)))
-    return Body(tuple(faces), np.asarray(place), 2.9)
+        yield polygon(points, colour)
+
+
+def _ends(car: Car, axes: _Axes, condition: Condition) -> Iterator[Face]:
+    """Yield the front and the rear."""
+    outline, _, half = _OUTLINES[car.kind]
+    for (forward, up), side, right, rear in ((outline[0], -1, axes.left, False),
+                                             (outline[-1], 1, -axes.left, True)):
+        yield rectangle(axes.point(forward, up, side), right, -UP, (2 * half, up - _SILL),
+                        _end(car, rear, condition.name))
+
+
+def _sides(car: Car, axes: _Axes, condition: Condition) -> Iterator[Face]:
+    """Yield the left and the right side, as cut-outs of their profile."""
+    outline, _, _ = _OUTLINES[car.kind]
+    nose, tail = outline[0][0], outline[-1][0]
+    length, height = nose - tail, max(up for _, up in outline)
+    for start, side, right, mirrored in ((nose, 1, -axes.ahead, False),
+                                         (tail, -1, axes.ahead, True)):
+        yield Face(axes.point(start, height, side), right, -UP, (length, height),
+                   np.array([(0, 0), (length, 0), (length, height), (0, height)]),
+                   _profile(car, mirrored, condition.name))
 
 
 @lru_cache(maxsize=512)
@@ -104,34 +141,33 @@ def _profile(car: Car, mirrored: bool, condition_name: str) -> Texture:
 def _draw_profile(car: Car, mirrored: bool, condition: Condition) -> NDArray[np.uint8]:
     outline, _, _ = _OUTLINES[car.kind]
     front, rear = outline[0][0], outline[-1][0]
-    tall = max(z for _, z in outline)
+    tall = max(up for _, up in outline)
 
-    def pixels(points: list[tuple[float, float]]) -> NDArray[np.int32]:
-        return np.round([((front - x) * _DENSITY, (tall - z) * _DENSITY)
-                         for x, z in points]).astype(np.int32)
+    def pixels(points: Sequence[tuple[float, float]]) -> NDArray[np.int32]:
+        return np.round([((front - forward) * _DENSITY, (tall - up) * _DENSITY)
+                         for forward, up in points]).astype(np.int32)
 
-    picture = np.zeros((round(tall * _DENSITY), round((front - rear) * _DENSITY), 4), np.uint8)
+    canvas = np.zeros((round(tall * _DENSITY), round((front - rear) * _DENSITY), 4), np.uint8)
     light = condition.light(np.array([0.6, 0.5, 0.62])) * 0.9
-    body = (*(int(c) for c in np.clip(np.array(car.colour) * light, 0, 255)), 255)
-    pane = (*(int(c) for c in np.array(_GLASS) * light), 255)
-    cv2.fillPoly(picture, [pixels([(front, _SILL), *outline, (rear, _SILL)])], body, cv2.LINE_AA)
-    if car.kind == 'car':
-        windows = [[(0.8, 0.97), (0.22, 1.36), (-0.4, 1.38), (-0.4, 0.97)],
-                   [(-0.48, 0.97), (-0.48, 1.38), (-1.1, 1.37), (-1.6, 0.99)]]
-    else:
-        windows = [[(1.85, 1.2), (1.4, 1.9), (0.8, 1.92), (0.8, 1.2)]]
-    for window in windows:
-        cv2.fillPoly(picture, [pixels(window)], pane, cv2.LINE_AA)
-    dark = (*(int(c * 0.7) for c in body[:3]), 255)
-    for x in (0.4, -0.44):
-        low, high = pixels([(x, 0.4), (x, 0.95)]).tolist()
-        cv2.line(picture, low, high, dark, 1)
-    for x in (front - 0.85, rear + 0.8):
-        centre = tuple(int(value) for value in pixels([(x, 0.32)])[0])
-        cv2.circle(picture, centre, round(0.33 * _DENSITY), (24, 24, 26, 255), -1, cv2.LINE_AA)
-        cv2.circle(picture, centre, round(0.18 * _DENSITY), (*(int(c) for c in 150 * light), 255),
-                   -1, cv2.LINE_AA)
-    return picture[:, ::-1] if mirrored else picture
+    body = _rgba(np.clip(np.array(car.colour) * light, 0, 255))
+    pane = _rgba(np.array(_GLASS) * light)
+    cv2.fillPoly(canvas, [pixels([(front, _SILL), *outline, (rear, _SILL)])], body, cv2.LINE_AA)
+    for window in _WINDOWS[car.kind]:
+        cv2.fillPoly(canvas, [pixels(window)], pane, cv2.LINE_AA)
+    gap = _rgba(0.7 * np.array(body[:3]))
+    for door in (0.4, -0.44):
+        low, high = pixels([(door, 0.4), (door, 0.95)]).tolist()
+        cv2.line(canvas, low, high, gap, 1)
+    for axle in (front - 0.85, rear + 0.8):
+        centre = tuple(pixels([(axle, 0.32)])[0].tolist())
+        cv2.circle(canvas, centre, round(0.33 * _DENSITY), (24, 24, 26, 255), -1, cv2.LINE_AA)
+        cv2.circle(canvas, centre, round(0.18 * _DENSITY), _rgba(150 * light), -1, cv2.LINE_AA)
+    return canvas[:, ::-1] if mirrored else canvas
+
+
+def _rgba(colour: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    red, green, blue = colour.tolist()
+    return int(red), int(green), int(blue), 255
 
 
 @lru_cache(maxsize=512)
@@ -141,15 +177,15 @@ def _end(car: Car, rear: bool, condition_name: str) -> Texture:
 
 
 def _draw_end(car: Car, rear: bool, condition: Condition) -> NDArray[np.uint8]:
-    picture = np.empty((40, 70, 3), np.uint8)
+    canvas = np.empty((40, 70, 3), np.uint8)
     light = condition.light(np.array([0.5, 0.5, 0.3])) * 0.95
-    picture[:] = np.clip(np.array(car.colour) * light, 0, 255)
-    cv2.rectangle(picture, (0, 28), (69, 39), tuple(int(c) for c in 50 * light), -1)
+    canvas[:] = np.clip(np.array(car.colour) * light, 0, 255)
+    cv2.rectangle(canvas, (0, 28), (69, 39), tuple(int(c) for c in 50 * light), -1)
     glow = 1.0 if condition.night or condition.wet else 0.75
     lamp = tuple(int(c * glow) for c in ((230, 24, 20) if rear else (255, 250, 226)))
     for x in (3, 55):
-        cv2.rectangle(picture, (x, 8), (x + 11, 17), lamp, -1)
+        cv2.rectangle(canvas, (x, 8), (x + 11, 17), lamp, -1)
     if not rear:
-        cv2.rectangle(picture, (20, 10), (49, 20), tuple(int(c) for c in 40 * light), -1)
-    cv2.rectangle(picture, (25, 24), (44, 30), tuple(int(c) for c in 235 * light), -1)
-    return picture
+        cv2.rectangle(canvas, (20, 10), (49, 20), tuple(int(c) for c in 40 * light), -1)
+    cv2.rectangle(canvas, (25, 24), (44, 30), tuple(int(c) for c in 235 * light), -1)
+    return canvas

@@ -19,27 +19,29 @@ Colour = tuple[float, float, float]
 
 CONDITIONS = ('spring', 'winter', 'night', 'rain')
 
+SNOW = (240, 243, 250)    # RGB
+
 # Surfaces of the ground raster, in the order of the colour tables below.
 (GRASS, ASPHALT, PAVEMENT, KERB, MARK, PARKING, YARD, TRACK, PATCH, COVER) = range(10)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What one condition looks like. Colours are RGB; lights are factors, the rest 0 to 255."""
+    """How a town looks: colours are RGB from 0 to 255, but those of light are factors."""
 
     name: str
     sun_azimuth: float      # rad in the map frame
     sun_elevation: float    # rad
-    sun: Colour             # light that falls on a surface facing the sun
+    sun: Colour             # light on a surface that faces the sun
     ambient: Colour
     sky_top: Colour
     sky_horizon: Colour
     clouds: float           # 0 (none) to 1 (overcast)
     cloud_colour: Colour
-    haze_range: float       # m after which 63 % of a colour is lost in the haze
+    haze_range: float       # m after which haze replaces 63 % of a colour
     ground: tuple[Colour, ...]
-    roughness: float        # contrast of the ground's grain
-    shadow: float           # light left in a cast shadow
+    roughness: float        # contrast of the ground's noise
+    shadow: float           # share of the light that reaches a cast shadow
     noise: float            # standard deviation of the sensor noise, grey levels
     exposure: float         # typical gain of the camera
     snow: bool = False
@@ -48,7 +50,7 @@ class Condition:
     wet: bool = False
 
     def light(self, normal: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the light (3,) on a surface with this outward unit `normal` (3,): Lambert."""
+        """Return what falls on a surface with this outward unit `normal`, (3,): Lambert's law."""
         facing = max(0.0, float(np.dot(normal, self.sun_direction())))
         return np.asarray(self.ambient) + facing * np.asarray(self.sun)
 
@@ -100,7 +102,7 @@ _TABLE = {
 
 
 def condition_named(name: str) -> Condition:
-    """Return the Condition of this name; raise ValueError naming the known ones."""
+    """Return the Condition of this name; raise ValueError listing the known names."""
     if name not in _TABLE:
         raise ValueError(f'unknown condition {name!r}: choose one of {", ".join(CONDITIONS)}')
     return _TABLE[name]

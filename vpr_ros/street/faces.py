@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from vpr_ros.street.conditions import Condition
     from vpr_ros.street.textures import Texture
 
-CORNERS = 5     # a face is a convex polygon of at most as many corners
+    Material = Texture | tuple[int, int, int]
+    """What a face is covered with: a texture or one colour."""
+
+CORNERS = 5     # a face is a convex polygon with no more corners than this
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -26,7 +29,7 @@ class Face:
     A convex piece of a plane: point (a, b) of its texture lies at origin + a*right + b*down.
 
     `right` and `down` are unit vectors (3,), a and b in m; the texture covers `size` (width,
-    height). `corners` (K,2) are its outline in (a, b). `skin` is a Texture or a flat colour.
+    height). `corners` (K,2) are its outline in (a, b).
     """
 
     origin: NDArray[np.float64]
@@ -34,17 +37,17 @@ class Face:
     down: NDArray[np.float64]
     size: tuple[float, float]
     corners: NDArray[np.float64]
-    skin: Texture | tuple[int, int, int]
+    material: Material
     two_sided: bool = False
-    under: bool = False            # painted before the other faces of its body
+    painted_first: bool = False    # before the other faces of its body
     eaves: float = float('nan')    # b below which the face is opaque down to the ground, or NaN
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A picture that stands on a spot and always turns to the camera."""
+    """An upright texture that always turns to the camera."""
 
-    place: NDArray[np.float64]    # (3,)
+    position: NDArray[np.float64]    # (3,) of the middle of its lower edge
     width: float
     height: float
     texture: Texture
@@ -61,27 +64,28 @@ class Body:
 
 def rectangle(origin: NDArray[np.float64], right: NDArray[np.float64],
               down: NDArray[np.float64], size: tuple[float, float],
-              skin: Texture | tuple[int, int, int], *, two_sided: bool = False) -> Face:
+              material: Material, *, two_sided: bool = False) -> Face:
     """Return a rectangular face."""
     w, h = size
     return Face(origin, right, down, size, np.array([(0, 0), (w, 0), (w, h), (0, h)], float),
-                skin, two_sided)
+                material, two_sided)
 
 
 def polygon(points: NDArray[np.float64], colour: tuple[int, int, int], *,
-            under: bool = False) -> Face:
-    """Return a face of one colour through coplanar `points` (K,3), clockwise seen from outside."""
+            painted_first: bool = False) -> Face:
+    """Return a face of one colour with the corners `points` (K,3), clockwise from outside."""
     right = (points[1] - points[0]) / np.linalg.norm(points[1] - points[0])
     normal = cross(points[2] - points[0], right)
     normal /= np.linalg.norm(normal)
     down = cross(right, normal)
     offsets = points - points[0]
     return Face(points[0], right, down, (1.0, 1.0),
-                np.column_stack([offsets @ right, offsets @ down]), colour, under=under)
+                np.column_stack([offsets @ right, offsets @ down]), colour,
+                painted_first=painted_first)
 
 
 def cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the cross product of two vectors (3,); numpy's own takes ten times as long."""
+    """Return the cross product of two vectors (3,), ten times as fast as numpy's own."""
     ax, ay, az = a.tolist()
     bx, by, bz = b.tolist()
     return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])

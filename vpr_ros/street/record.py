@@ -1,7 +1,7 @@
 """
-Record a drive through the street as a rosbag2, as a robot with a camera would have.
+Record a drive through the street as a rosbag2, as a robot with a camera would.
 
-The drive itself is drive.py's; how a bag is written is bag.py's.
+The drive itself comes from drive.py; how a bag is written is in io/bag.py.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 CAMERA_FRAME = 'camera_optical_frame'
 
-# What a maker of wheel odometry would claim for it: standard deviations.
+# Standard deviations of the odometry, as the datasheet of a robot would state them.
 _POSITION_DRIFT = 0.02
 """Metres per metre travelled."""
 _HEADING_DRIFT = 0.005
-"""Radians per square root of a metre travelled, as of a random walk."""
+"""Radians per square root of a metre travelled: a random walk."""
 TWIST_VARIANCE = np.diag([0.1, 0.05, 0.01, 0.01, 0.01, 0.02]) ** 2
 
 
@@ -73,7 +73,7 @@ def _write(bag: BagWriter, frame: DriveFrame, travelled: float, *, compressed: b
 
 
 def _odometry_covariance(travelled: float) -> NDArray[np.float64]:
-    """Return the covariance (6,6) of odometry after so many metres; the ground is flat."""
+    """Return the covariance (6,6) of odometry after `travelled` metres on flat ground."""
     position = 0.01 + _POSITION_DRIFT * travelled
     heading = 0.001 + _HEADING_DRIFT * np.sqrt(travelled)
     return np.diag([position, position, 0.01, 0.01, 0.01, heading]) ** 2

@@ -1,7 +1,7 @@
 """
-Paths of the lane: from crossings to a smooth curve, and along it by distance.
+Paths of a lane: a smooth curve through intersections, and positions along it by distance.
 
-Plane geometry in m. Neither speed nor time is known here.
+Plane geometry in m; speed and time are in drive.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _RADIUS = {'right': 6.5, 'left': 10.0}
 
 def lane_path(corners: NDArray[np.float64], lane: float, *, closed: bool) -> NDArray[np.float64]:
     """
-    Return the lane `lane` m right of the line through `corners` (K,2), corners as arcs.
+    Return the lane `lane` m right of the line through `corners` (K,2), with rounded corners.
 
     The result is (M,2), points STEP apart (evenly, to within 1 %). The heading is continuous and
     so, after smoothing, is the curvature.
@@ -90,7 +90,7 @@ def _smooth(points: NDArray[np.float64], *, closed: bool) -> NDArray[np.float64]
 
 
 class Path:
-    """A path (M,2) that can be asked for the point and the heading at a distance along it."""
+    """A path through `points` (M,2): position and heading by the distance along it."""
 
     def __init__(self, points: NDArray[np.float64], *, closed: bool) -> None:
         self.closed = closed

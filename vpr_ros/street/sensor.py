@@ -1,7 +1,7 @@
 """
 From the rendered scene to the camera's frame: haze, wet roads, headlights, drops and noise.
 
-Works on pictures and depths alone; it knows no town.
+Works on images and depths alone; it knows no town.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Sensor:
-    """The weather before the lens and the camera behind it, for one drive."""
+    """The weather in front of the lens and the sensor behind it, for one drive."""
 
     def __init__(self, condition: Condition, seed: int, size: tuple[int, int]) -> None:
         self._condition = condition
@@ -44,7 +44,7 @@ class Sensor:
     def expose(self, image: NDArray[np.uint8], depth: NDArray[np.float32],
                ground: NDArray[np.bool_], horizon: float) -> NDArray[np.uint8]:
         """
-        Return the frame uint8 (H,W,3) that the camera delivers of a rendered `image`.
+        Return the frame uint8 (H,W,3) that the camera makes of a rendered `image`.
 
         `depth` (H,W) is in m, `ground` (H,W) marks where the ground is seen, `horizon` is a row.
         """
@@ -77,7 +77,7 @@ class Sensor:
     def _mirror(self, image: NDArray[np.uint8], ground: NDArray[np.bool_],
                 horizon: float) -> NDArray[np.uint8]:
         height = image.shape[0]
-        # A row so far below the horizon shows what stands as far above it.
+        # A row below the horizon reflects the row as far above it.
         rows = np.clip(2 * horizon - np.arange(height), 0, height - 1).astype(int)
         flipped = cv2.blur(image[rows], (3, 15))
         share = np.where(ground, np.float32(0.36), np.float32(0.0))
@@ -97,7 +97,7 @@ class Sensor:
 
 
 def _streaks(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return falling rain uint8 (2H,2W), of which every frame shows another part."""
+    """Return falling rain uint8 (2H,2W), of which each frame shows a different part."""
     width, height = size
     layer = np.zeros((2 * height, 2 * width), np.uint8)
     xs, ys = rng.integers(0, 2 * width, 280), rng.integers(0, 2 * height, 280)

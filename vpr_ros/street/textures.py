@@ -1,5 +1,5 @@
 """
-Textures: pictures that are drawn when first needed, kept at every scale, and grain for walls.
+Textures, drawn when first needed and kept at every scale; noise and bare walls to draw with.
 
 What is drawn on them lives in facades.py and sprites.py.
 """
@@ -23,10 +23,10 @@ _LEVELS = 6
 
 class Texture:
     """
-    A picture, uint8 (H,W,3) RGB or (H,W,4) with coverage, and its reductions by powers of two.
+    An image, uint8 (H,W,3) RGB or (H,W,4) RGBA, and its reductions by powers of two.
 
-    Width and height are reduced apart from each other, since a wall along the street is seen
-    squeezed in one direction only.
+    Width and height are reduced independently, since a wall along the street is foreshortened in
+    one direction only.
     """
 
     def __init__(self, draw: Callable[[], NDArray[np.uint8]]) -> None:
@@ -42,13 +42,13 @@ class Texture:
     def _level(self, x: int, y: int) -> NDArray[np.uint8]:
         if (x, y) not in self._levels:
             if x == y == 0:
-                picture = np.ascontiguousarray(self._draw())
+                image = np.ascontiguousarray(self._draw())
             else:
                 full = self._level(0, 0)
                 size = (max(full.shape[1] >> x, 1), max(full.shape[0] >> y, 1))
-                picture = np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA),
-                                     np.uint8)
-            self._levels[x, y] = picture
+                image = np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA),
+                                   np.uint8)
+            self._levels[x, y] = image
         return self._levels[x, y]
 
 
@@ -67,34 +67,34 @@ def grain(shape: tuple[int, int], cell: int, rng: np.random.Generator) -> NDArra
 def wall(kind: str, width: int, height: int, colour: tuple[int, int, int],
          rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return a bare wall uint8 (height,width,3) of 'brick', 'plaster', 'boards', ..."""
-    picture = np.full((height, width, 3), colour, np.float32)
-    picture += 5.0 * grain((height, width), 24, rng)[..., None]
+    canvas = np.full((height, width, 3), colour, np.float32)
+    canvas += 5.0 * grain((height, width), 24, rng)[..., None]
     if kind in ('brick', 'works'):
         course = 6
         rows = np.arange(height) // course
         cells = rng.normal(0, 11, (height // course + 1, width // 12 + 2)).astype(np.float32)
         columns = (np.arange(width)[None, :] + (rows[:, None] % 2) * 6) // 12
-        picture += cells[rows[:, None], columns][..., None]
-        picture[::course] += 14
+        canvas += cells[rows[:, None], columns][..., None]
+        canvas[::course] += 14
     elif kind == 'boards':
-        picture[::7] -= 26
-        picture[1::7] += 10
+        canvas[::7] -= 26
+        canvas[1::7] += 10
     elif kind == 'concrete':
-        picture[::72] -= 22
-        picture[:, ::86] -= 16
-        picture += 4.0 * grain((height, width), 8, rng)[..., None]
+        canvas[::72] -= 22
+        canvas[:, ::86] -= 16
+        canvas += 4.0 * grain((height, width), 8, rng)[..., None]
     elif kind == 'timber':
-        beams = picture.copy()
+        beams = canvas.copy()
         for x in np.linspace(2, width - 5, max(3, width // 34)).astype(int):
             cv2.rectangle(beams, (int(x) - 3, 0), (int(x) + 3, height), (84, 58, 44), -1)
         for y in range(6, height, 70):
             cv2.rectangle(beams, (0, y - 4), (width, y + 3), (78, 54, 40), -1)
             cv2.line(beams, (0, y), (width // 4, y + 66), (84, 58, 44), 6)
             cv2.line(beams, (width, y), (width - width // 4, y + 66), (84, 58, 44), 6)
-        picture = beams
+        canvas = beams
     else:
-        picture += 4.0 * grain((height, width), 6, rng)[..., None]
+        canvas += 4.0 * grain((height, width), 6, rng)[..., None]
     # Walls darken towards the ground, by splashes and damp.
     foot = np.clip((np.arange(height) - height + 30) / 30.0, 0, 1)[:, None, None]
-    picture *= 1 - 0.14 * foot
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    canvas *= 1 - 0.14 * foot
+    return np.clip(canvas, 0, 255).astype(np.uint8)

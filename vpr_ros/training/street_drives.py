@@ -177,9 +177,9 @@ def _load(path: Path) -> Drive:
 def _draw(plan: Plan) -> Drive:
     width, height = plan.size
     frames = street.drive(
-        street.Town(plan.town), condition=plan.condition, seed=plan.seed, route=plan.route,
-        speed=SPEED, lateral_offset=plan.offset, length=plan.length, rate=SPEED / plan.spacing,
-        width=plan.drawn[0], height=plan.drawn[1])
+        street.Town(plan.town), condition=plan.condition, seed=plan.seed, speed=SPEED,
+        lateral_offset=plan.offset, length=plan.length, rate=SPEED / plan.spacing,
+        options=street.DriveOptions(route=plan.route, width=plan.drawn[0], height=plan.drawn[1]))
     jpegs, poses = [], []
     for frame in frames:
         jpegs.append(encode_jpeg(resize(frame.image, height, width), JPEG_QUALITY))
