@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 from vpr_ros.core import images
-from vpr_ros.core import poses
+from vpr_ros.core import pose_files
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.io.sources import open_source
 from vpr_ros.offline.build_map import build_map
 
@@ -74,10 +74,10 @@ def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int
     names = [f'{place:03d}.png' for place in places]
     if pose_file.endswith('.tum'):
         names = [f'{stamp(place) / 1e9:.1f}.png' for place in places]
-        poses.write_tum(path / pose_file, np.array([stamp(place) for place in places]),
+        pose_files.write_tum(path / pose_file, np.array([stamp(place) for place in places]),
                         np.array([pose(place) for place in places]))
     elif pose_file:
-        poses.write_csv(path / pose_file, names, np.array([pose(place) for place in places]))
+        pose_files.write_csv(path / pose_file, names, np.array([pose(place) for place in places]))
     for name, place in zip(names, places, strict=True):
         cv2.imwrite(str(path / name), picture(place, noise)[..., ::-1])
     return path

@@ -27,8 +27,8 @@ from vpr_ros.core.metrics import reliability
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import DEFAULT_MODELS
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import DEFAULT_MODELS
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session

@@ -26,7 +26,7 @@ import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core.metrics import RECALLS
 from vpr_ros.encoding.encoder import Encoder
-from vpr_ros.io.sources import read_ground_truth
+from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.maps.place_map import centre
 from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.offline.evaluate_images import evaluate_set

@@ -14,7 +14,7 @@ from benchmarks.lib.node_run import IMAGE_TOPIC
 import numpy as np
 from vpr_ros.core.poses import planar
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import poses
-from vpr_ros.io.sources import Frame
-from vpr_ros.io.sources import Source
+from vpr_ros.io.frames import Frame
+from vpr_ros.io.frames import Source
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.street import drive

@@ -26,8 +26,8 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
-from vpr_ros.io.sources import Frame
+from vpr_ros.io.bag_writer import BagWriter
+from vpr_ros.io.frames import Frame
 from vpr_ros.io.sources import open_source
 from vpr_ros.offline.build_map import build_map
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from benchmarks.lib.node_run import NodeRun
     from benchmarks.lib.sets import ImageSet
     from numpy.typing import NDArray
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Source
 
     Truth = list[NDArray[np.float64] | None]
 

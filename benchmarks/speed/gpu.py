@@ -19,9 +19,9 @@ import onnxruntime
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.engine_cache import Request
 from vpr_ros.encoding.engines import open_engine
 from vpr_ros.encoding.engines import PROVIDERS
-from vpr_ros.encoding.engines import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Iterator
 
-    from vpr_ros.io.sources import Frame
+    from vpr_ros.io.frames import Frame
 
 WIDTH, HEIGHT = 320, 240
 SAMPLES = 100

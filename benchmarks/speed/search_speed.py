@@ -22,8 +22,8 @@ from benchmarks.lib.synthetic_map import CANDIDATES
 import faiss
 import numpy as np
 from scipy.spatial.distance import cosine
-from vpr_ros.maps.index import fit_index
 from vpr_ros.maps.index import search as our_search
+from vpr_ros.maps.index_choice import fit_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,9 +23,9 @@ from small_drive import write_folder
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
-from vpr_ros.core.poses import read_tum
+from vpr_ros.core.pose_files import read_tum
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.maps.place_map import PlaceMap
 
 COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'map-report', 'visualize',

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from vpr_ros.core import images
+from vpr_ros.core import raw_images
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 
@@ -22,7 +23,7 @@ YUV = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2')
 
 
 def test_every_encoding_is_tested() -> None:
-    assert sorted((*COLOURS, *GREYS, *BAYER, *YUV)) == list(images.ENCODINGS)
+    assert sorted((*COLOURS, *GREYS, *BAYER, *YUV)) == list(raw_images.ENCODINGS)
 
 
 @pytest.mark.parametrize('padding', [0, 5])
@@ -35,7 +36,7 @@ def test_colour_encodings_keep_every_pixel(encoding: str, padding: int) -> None:
               'bgr8': (blue, green, red), 'bgra8': (blue, green, red, opaque),
               '8UC3': (blue, green, red), '8UC4': (blue, green, red, opaque)}[encoding]
     data, step = _padded(np.stack(planes, axis=2), padding)
-    np.testing.assert_array_equal(images.from_raw(data, HEIGHT, WIDTH, encoding, step), rgb)
+    np.testing.assert_array_equal(raw_images.from_raw(data, HEIGHT, WIDTH, encoding, step), rgb)
 
 
 @pytest.mark.parametrize('padding', [0, 6])
@@ -50,7 +51,7 @@ def test_grey_encodings_give_three_equal_channels(
         pixels = deep.astype('>u2' if big_endian else '<u2').view(np.uint8).reshape(
             HEIGHT, WIDTH, 2)
     data, step = _padded(pixels, padding)
-    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step, big_endian=big_endian)
+    rgb = raw_images.from_raw(data, HEIGHT, WIDTH, encoding, step, big_endian=big_endian)
     np.testing.assert_array_equal(rgb, np.repeat(grey[..., None], 3, axis=2))
 
 
@@ -61,7 +62,7 @@ def test_bayer_patterns_give_the_colour_of_the_scene(encoding: str, padding: int
     for cell, letter in enumerate(encoding.removeprefix('bayer_')[:4]):
         mosaic[cell // 2::2, cell % 2::2] = COLOUR['rgb'.index(letter)]
     data, step = _padded(mosaic, padding)
-    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step)
+    rgb = raw_images.from_raw(data, HEIGHT, WIDTH, encoding, step)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 1
 
 
@@ -76,7 +77,7 @@ def test_yuv_pixel_pairs_give_their_colour(encoding: str, padding: int) -> None:
     pair = (y, u, y, v) if 'yuy' in encoding else (u, y, v, y)
     pixels = np.tile(np.array(pair, np.uint8), (HEIGHT, WIDTH // 2)).reshape(HEIGHT, WIDTH, 2)
     data, step = _padded(pixels, padding)
-    rgb = images.from_raw(data, HEIGHT, WIDTH, encoding, step)
+    rgb = raw_images.from_raw(data, HEIGHT, WIDTH, encoding, step)
     assert rgb.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
 
@@ -84,42 +85,42 @@ def test_yuv_pixel_pairs_give_their_colour(encoding: str, padding: int) -> None:
 @pytest.mark.parametrize('encoding', YUV)
 def test_yuv_of_an_odd_width_is_refused(encoding: str) -> None:
     with pytest.raises(ImageError, match='in pairs: its width cannot be 33'):
-        images.from_raw(bytes(HEIGHT * 66), HEIGHT, 33, encoding, 66)
+        raw_images.from_raw(bytes(HEIGHT * 66), HEIGHT, 33, encoding, 66)
 
 
 @pytest.mark.parametrize('encoding', [*COLOURS, *GREYS, *BAYER])
 def test_other_encodings_accept_an_odd_size(encoding: str) -> None:
-    assert images.from_raw(bytes(25 * 33 * 4), 25, 33, encoding, 33 * 4).shape == (25, 33, 3)
+    assert raw_images.from_raw(bytes(25 * 33 * 4), 25, 33, encoding, 33 * 4).shape == (25, 33, 3)
 
 
 def test_rgb8_is_not_copied() -> None:
     data = np.zeros(HEIGHT * (WIDTH * 3 + 2), np.uint8)
-    rgb = images.from_raw(data, HEIGHT, WIDTH, 'rgb8', WIDTH * 3 + 2)
+    rgb = raw_images.from_raw(data, HEIGHT, WIDTH, 'rgb8', WIDTH * 3 + 2)
     assert np.shares_memory(rgb, data)
 
 
 def test_an_unknown_encoding_is_refused_with_a_list_of_the_supported() -> None:
     with pytest.raises(ImageError, match=r"'nv21' is not supported; use one of .*bgr8"):
-        images.from_raw(bytes(10_000), HEIGHT, WIDTH, 'nv21', WIDTH)
+        raw_images.from_raw(bytes(10_000), HEIGHT, WIDTH, 'nv21', WIDTH)
 
 
 @pytest.mark.parametrize(('height', 'width'), [
     (0, 0), (1, 1), (HEIGHT, 0), (images.MIN_SIDE - 1, 640), (640, images.MIN_SIDE - 1)])
 def test_images_that_are_too_small_are_refused(height: int, width: int) -> None:
     with pytest.raises(ImageError, match=f'{width}x{height}: at least {images.MIN_SIDE}x'):
-        images.from_raw(bytes(height * width * 3), height, width, 'rgb8', width * 3)
+        raw_images.from_raw(bytes(height * width * 3), height, width, 'rgb8', width * 3)
 
 
 def test_a_header_of_a_hundred_megapixels_is_refused_before_its_data_are_read() -> None:
     with pytest.raises(ImageError, match='10000x10000: more than 50 megapixels'):
-        images.from_raw(b'', 10_000, 10_000, 'rgb8', 30_000)
+        raw_images.from_raw(b'', 10_000, 10_000, 'rgb8', 30_000)
 
 
 @pytest.mark.parametrize(('missing', 'step'), [
     (1, WIDTH * 3), (HEIGHT * WIDTH * 3, WIDTH * 3), (0, WIDTH * 3 - 1), (0, 0)])
 def test_too_few_bytes_for_the_size_are_refused(missing: int, step: int) -> None:
     with pytest.raises(ImageError, match='32x24 rgb8 needs 24 rows of at least 96 bytes; got'):
-        images.from_raw(bytes(HEIGHT * WIDTH * 3 - missing), HEIGHT, WIDTH, 'rgb8', step)
+        raw_images.from_raw(bytes(HEIGHT * WIDTH * 3 - missing), HEIGHT, WIDTH, 'rgb8', step)
 
 
 def test_a_compressed_image_is_decoded_to_rgb() -> None:

@@ -12,7 +12,10 @@ from hypothesis.extra.numpy import arrays
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from vpr_ros.core import pose_files
+from vpr_ros.core import pose_track
 from vpr_ros.core import poses
+from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import PoseError
 
 SECOND = 1_000_000_000
@@ -30,7 +33,7 @@ relaxed = settings(deadline=None, max_examples=50)
 
 def test_positions_are_interpolated_linearly_and_orientations_spherically() -> None:
     track = _track([0, SECOND], [[0, 0, 0, 0], [4, 2, 1, np.pi / 2]])
-    result, known = poses.interpolate(track, np.array([0, SECOND // 4, SECOND]))
+    result, known = pose_track.interpolate(track, np.array([0, SECOND // 4, SECOND]))
     assert known.all()
     np.testing.assert_allclose(result[:, :3], [[0, 0, 0], [1, 0.5, 0.25], [4, 2, 1]])
     np.testing.assert_allclose(poses.heading(result), [0, np.pi / 8, np.pi / 2])
@@ -41,14 +44,14 @@ def test_interpolation_takes_the_shorter_rotation() -> None:
     track = _track([0, SECOND], [[0, 0, 0, np.deg2rad(170)], [0, 0, 0, np.deg2rad(-170)]])
     for sign in (1, -1):
         track.poses[1, 3:] *= sign
-        result, _ = poses.interpolate(track, np.array([SECOND // 2]))
+        result, _ = pose_track.interpolate(track, np.array([SECOND // 2]))
         np.testing.assert_allclose(abs(poses.heading(result)), np.pi)
 
 
 def test_interpolation_never_extrapolates() -> None:
     track = _track([NOW, NOW + SECOND], [[0, 0, 0, 0], [1, 0, 0, 0]])
     outside = np.array([NOW - 1, NOW + SECOND + 1, 0, 2 * NOW])
-    result, known = poses.interpolate(track, outside)
+    result, known = pose_track.interpolate(track, outside)
     assert not known.any()
     assert np.isnan(result).all()
 
@@ -56,20 +59,20 @@ def test_interpolation_never_extrapolates() -> None:
 def test_interpolation_does_not_bridge_a_gap_but_keeps_its_ends() -> None:
     track = _track([0, SECOND, 3 * SECOND], [[0, 0, 0, 0], [1, 0, 0, 0], [3, 0, 0, 0]])
     stamps = np.array([SECOND // 2, SECOND, 2 * SECOND, 3 * SECOND])
-    result, known = poses.interpolate(track, stamps, max_gap=1.0)
+    result, known = pose_track.interpolate(track, stamps, max_gap=1.0)
     assert known.tolist() == [True, True, False, True]
     assert np.isnan(result[2]).all()
-    assert poses.interpolate(track, stamps, max_gap=2.0)[1].all()
+    assert pose_track.interpolate(track, stamps, max_gap=2.0)[1].all()
 
 
 def test_interpolation_resolves_single_nanoseconds() -> None:
     track = _track([NOW, NOW + 4], [[0, 0, 0, 0], [4, 0, 0, 0]])
-    result, _ = poses.interpolate(track, NOW + np.arange(5))
+    result, _ = pose_track.interpolate(track, NOW + np.arange(5))
     np.testing.assert_allclose(result[:, 0], [0, 1, 2, 3, 4])
 
 
 def test_an_empty_track_gives_no_pose() -> None:
-    _, known = poses.interpolate(_track([], np.empty((0, 4))), np.array([NOW]))
+    _, known = pose_track.interpolate(_track([], np.empty((0, 4))), np.array([NOW]))
     assert known.tolist() == [False]
 
 
@@ -79,7 +82,7 @@ def test_a_track_leaves_out_and_counts_unusable_poses() -> None:
     raw[1, 2] = np.nan
     raw[2, 3:] = 0
     stamps = np.array([10, 100, 90, 20, 20, 15])
-    track = poses.track(stamps, raw)
+    track = pose_track.track(stamps, raw)
     assert track.stamps.tolist() == [10, 20]
     assert track.poses[:, 0].tolist() == [0, 3]
     assert track.dropped == 4
@@ -153,10 +156,10 @@ def test_moving_keeps_height_and_slope() -> None:
 
 def test_the_pose_at_a_stamp_is_none_where_it_is_unknown() -> None:
     track = _track([0, SECOND], [[0, 0, 0, 0], [2, 0, 0, 0]])
-    assert poses.at(track, SECOND // 2)[0] == 1
-    assert poses.at(track, SECOND + 1) is None
-    assert poses.at(track, SECOND // 2, max_gap=0.5) is None
-    assert poses.at(None, 0) is None
+    assert pose_track.at(track, SECOND // 2)[0] == 1
+    assert pose_track.at(track, SECOND + 1) is None
+    assert pose_track.at(track, SECOND // 2, max_gap=0.5) is None
+    assert pose_track.at(None, 0) is None
 
 
 @given(pose=some_poses, count=strategies.integers(1, 6))
@@ -184,8 +187,8 @@ def test_q_and_minus_q_give_the_same_mean_and_covariance(sample, data) -> None:
     floor = np.full(6, 0.01)
     turned = poses.angle(sample, mean)
     assume((turned < np.pi - 1e-3).all())  # half a turn has two rotation vectors
-    np.testing.assert_allclose(poses.covariance(flipped, weights, mean, floor),
-                               poses.covariance(sample, weights, mean, floor), atol=1e-6)
+    np.testing.assert_allclose(uncertainty.covariance(flipped, weights, mean, floor),
+                               uncertainty.covariance(sample, weights, mean, floor), atol=1e-6)
 
 
 def test_the_mean_follows_the_weights() -> None:
@@ -200,7 +203,7 @@ def test_the_mean_follows_the_weights() -> None:
 @relaxed
 def test_covariance_is_symmetric_and_positive_definite(sample, centre) -> None:
     floor = np.array([0.01, 0.01, 0.01, 1e-3, 1e-3, 1e-3])
-    covariance = poses.covariance(sample, np.ones(len(sample)), centre, floor)
+    covariance = uncertainty.covariance(sample, np.ones(len(sample)), centre, floor)
     np.testing.assert_array_equal(covariance, covariance.T)
     np.linalg.cholesky(covariance)
     assert (np.diag(covariance) >= floor).all()
@@ -211,14 +214,15 @@ def test_covariance_is_symmetric_and_positive_definite(sample, centre) -> None:
 def test_the_rotation_vector_is_that_of_rodrigues(centre, turn) -> None:
     # q with R(q) = R(turn) R(centre), the rotation vector `turn` about the map's fixed axes
     moved = _quaternion(_rodrigues(turn) @ _matrix(centre))
-    covariance = poses.covariance(np.concatenate([np.zeros(3), moved])[None], np.ones(1),
+    covariance = uncertainty.covariance(np.concatenate([np.zeros(3), moved])[None], np.ones(1),
                                   np.concatenate([np.zeros(3), centre]), np.zeros(6))
     np.testing.assert_allclose(covariance[3:, 3:], np.outer(turn, turn), atol=1e-6)
 
 
 def test_covariance_is_the_weighted_spread() -> None:
     sample = poses.planar(np.array([-1.0, 1.0, 9.0]), np.zeros(3), np.array([-0.1, 0.1, 0]))
-    covariance = poses.covariance(sample, np.array([2.0, 2.0, 0.0]), poses.IDENTITY, np.zeros(6))
+    covariance = uncertainty.covariance(sample, np.array([2.0, 2.0, 0.0]), poses.IDENTITY,
+                                        np.zeros(6))
     expected = np.zeros((6, 6))
     expected[0, 0], expected[0, 5], expected[5, 0], expected[5, 5] = 1, 0.1, 0.1, 0.01
     np.testing.assert_allclose(covariance, expected, atol=1e-12)
@@ -228,8 +232,8 @@ def test_tum_round_trip_keeps_every_nanosecond(tmp_path: Path) -> None:
     stamps = np.array([-SECOND - 1, -1, 0, 7, NOW, NOW + 1])
     rng = np.random.default_rng(2)
     written = poses.checked(rng.normal(size=(len(stamps), 7)))
-    poses.write_tum(tmp_path / 'drive.tum', stamps, written)
-    track = poses.read_tum(tmp_path / 'drive.tum')
+    pose_files.write_tum(tmp_path / 'drive.tum', stamps, written)
+    track = pose_files.read_tum(tmp_path / 'drive.tum')
     assert track.stamps.tolist() == stamps.tolist()
     np.testing.assert_allclose(track.poses, written, atol=1e-8)
     assert (tmp_path / 'drive.tum').read_text().startswith('-1.000000001 ')
@@ -239,7 +243,7 @@ def test_tum_comments_blank_lines_and_bad_poses_are_left_out(tmp_path: Path) -> 
     path = tmp_path / 'drive.tum'
     path.write_text('# time x y z qx qy qz qw\n\n1.5 1 2 3 0 0 0 1\n2 nan 2 3 0 0 0 1\n'
                     '1 1 2 3 0 0 0 1\n3  4 5 6 0 0 0 1\n')
-    track = poses.read_tum(path)
+    track = pose_files.read_tum(path)
     assert track.stamps.tolist() == [1_500_000_000, 3 * SECOND]
     assert track.dropped == 2
 
@@ -256,7 +260,7 @@ def test_a_malformed_tum_file_is_named(tmp_path: Path, content: str | bytes, mes
                                        ) -> None:
     path = _write(tmp_path / 'drive.tum', content)
     with pytest.raises(PoseError, match=rf'drive\.tum.*{message}'):
-        poses.read_tum(path)
+        pose_files.read_tum(path)
 
 
 @pytest.mark.parametrize(('field', 'stamp'), [
@@ -264,21 +268,22 @@ def test_a_malformed_tum_file_is_named(tmp_path: Path, content: str | bytes, mes
     ('.25', 250_000_000), ('2.', 2 * SECOND), ('1.7e9', 1_700_000_000 * SECOND),
     ('3.0000000019', 3 * SECOND + 1)])
 def test_decimal_seconds_become_exact_nanoseconds(field: str, stamp: int) -> None:
-    assert poses.nanoseconds(field, 'drive.tum') == stamp
+    assert pose_files.nanoseconds(field, 'drive.tum') == stamp
 
 
 def test_csv_round_trip_is_exact(tmp_path: Path) -> None:
     names = ['b, with a comma.jpg', 'a.jpg']
     written = poses.checked(np.random.default_rng(3).normal(size=(2, 7)))
-    poses.write_csv(tmp_path / 'poses.csv', names, written)
-    names_read, result = poses.read_csv(tmp_path / 'poses.csv')
+    pose_files.write_csv(tmp_path / 'poses.csv', names, written)
+    names_read, result = pose_files.read_csv(tmp_path / 'poses.csv')
     assert names_read == names
     np.testing.assert_allclose(result, written, rtol=1e-15)
 
 
 def test_csv_writes_extra_columns(tmp_path: Path) -> None:
     path = tmp_path / 'poses.csv'
-    poses.write_csv(path, ['7'], poses.IDENTITY[None], header='stamp', extra={'confidence': [0.5]})
+    pose_files.write_csv(path, ['7'], poses.IDENTITY[None], header='stamp',
+                         extra={'confidence': [0.5]})
     assert path.read_text().split() == ['stamp,x,y,z,qx,qy,qz,qw,confidence',
                                         '7,0.0,0.0,0.0,0.0,0.0,0.0,1.0,0.5']
 
@@ -287,7 +292,7 @@ def test_csv_writes_extra_columns(tmp_path: Path) -> None:
     'image,x,y,yaw', 'Name,x_m,y_m,yaw_rad', '\ufefffile, x, Y, yaw'])
 def test_csv_accepts_planar_poses(tmp_path: Path, header: str) -> None:
     path = _write(tmp_path / 'poses.csv', f'# made by hand\n{header}\na.jpg,1,2,0.5\n')
-    names, result = poses.read_csv(path)
+    names, result = pose_files.read_csv(path)
     assert names == ['a.jpg']
     np.testing.assert_allclose(result, poses.planar(np.array([1.0]), np.array([2.0]),
                                                     np.array([0.5])))
@@ -305,21 +310,21 @@ def test_a_malformed_csv_file_is_named_with_its_line(
         tmp_path: Path, content: str | bytes, message: str) -> None:
     path = _write(tmp_path / 'poses.csv', content)
     with pytest.raises(PoseError, match=rf'poses\.csv.*{message}'):
-        poses.read_csv(path)
+        pose_files.read_csv(path)
 
 
-@pytest.mark.parametrize('read', [poses.read_tum, poses.read_csv])
+@pytest.mark.parametrize('read', [pose_files.read_tum, pose_files.read_csv])
 def test_a_missing_pose_file_is_named(tmp_path: Path, read) -> None:
     with pytest.raises(FileNotFoundError, match='missing does not exist'):
         read(tmp_path / 'missing')
 
 
-def _track(stamps, rows) -> poses.PoseTrack:
+def _track(stamps, rows) -> pose_track.PoseTrack:
     """Return a track of x, y, z, heading rows."""
     x, y, z, heading = np.reshape(rows, (-1, 4)).T
     made = poses.planar(x, y, heading)
     made[:, 2] = z
-    return poses.track(np.array(stamps, np.int64), made)
+    return pose_track.track(np.array(stamps, np.int64), made)
 
 
 def _write(path: Path, content: str | bytes) -> Path:
@@ -358,7 +363,7 @@ def _quaternion(matrix: np.ndarray) -> np.ndarray:
 def test_a_covariance_without_negative_entries_is_an_upper_bound(values):
     root = np.array(values).reshape(6, 6)
     covariance = root @ root.T + 0.01 * np.eye(6)
-    changed = poses.non_negative(covariance)
+    changed = uncertainty.non_negative(covariance)
     assert (changed >= 0).all()
     np.testing.assert_allclose(changed, changed.T)
     assert np.linalg.eigvalsh(changed - covariance).min() > -1e-9
@@ -369,10 +374,10 @@ def test_a_covariance_without_negative_entries_is_an_upper_bound(values):
 def test_a_flattened_pose_has_no_height_and_no_tilt():
     tilted = np.concatenate([[1, 2, 3], Rotation.from_euler('ZYX', [0.7, 0.1, 0.2]).as_quat()])
     covariance = np.diag([1.0, 2, 3, 4, 5, 6]) + 0.1
-    pose, flat = poses.flattened(tilted, covariance)
+    pose, flat = uncertainty.flattened(tilted, covariance)
     np.testing.assert_allclose(pose, poses.planar(1, 2, float(poses.heading(tilted))))
     assert flat[0, 1] == flat[0, 5] == 0.1
-    assert flat[2, 2] == flat[3, 3] == flat[4, 4] == poses.FLAT
+    assert flat[2, 2] == flat[3, 3] == flat[4, 4] == uncertainty.FLAT
     assert not flat[2, [0, 1, 3, 4, 5]].any()
 
 

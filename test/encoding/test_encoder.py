@@ -15,6 +15,7 @@ from thumbnail_model import HEIGHT
 from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import images
+from vpr_ros.core import raw_images
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.encoder import MAX_BATCH
@@ -74,7 +75,7 @@ def test_a_batch_larger_than_one_call_is_split(encoder: Encoder) -> None:
 def test_a_view_of_padded_rows_is_encoded_like_its_copy(encoder: Encoder) -> None:
     step = WIDTH * 3 + 7
     data = np.random.default_rng(0).integers(0, 256, HEIGHT * step, dtype=np.uint8)
-    view = images.from_raw(data, HEIGHT, WIDTH, 'rgb8', step)
+    view = raw_images.from_raw(data, HEIGHT, WIDTH, 'rgb8', step)
     np.testing.assert_array_equal(encoder.encode(view), encoder.encode(view.copy()))
 
 

@@ -20,11 +20,11 @@ from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.engine_cache import engine_folder
 from vpr_ros.encoding.engine_cache import engine_key
 from vpr_ros.encoding.engine_cache import read_manifest
+from vpr_ros.encoding.engine_cache import Request
 from vpr_ros.encoding.engine_cache import write_manifest
 from vpr_ros.encoding.engines import provider_names
 from vpr_ros.encoding.engines import provider_options
 from vpr_ros.encoding.engines import PROVIDERS
-from vpr_ros.encoding.engines import Request
 from vpr_ros.encoding.engines import variants
 from vpr_ros.encoding.model_file import check_model_file
 

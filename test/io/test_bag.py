@@ -22,8 +22,8 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import BagWriter
 from vpr_ros.io.bag import rosbags_types
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.street import camera_matrix
 from vpr_ros.street.record import record
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from vpr_ros.core import images
+from vpr_ros.core import raw_images
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import PoseError
 from vpr_ros.io import messages
@@ -86,7 +86,7 @@ def encoded(rgb):
 
 
 @pytest.mark.parametrize('padding', [0, 10])
-@pytest.mark.parametrize('encoding', images.ENCODINGS)
+@pytest.mark.parametrize('encoding', raw_images.ENCODINGS)
 def test_an_encoding_gives_the_colours_of_the_scene(rgb, encoding, padding, types):
     data, tolerance = encoded(rgb)[encoding]
     if '16' in encoding or encoding in ('mono8', '8UC1'):
@@ -143,7 +143,7 @@ def test_a_huge_declared_size_is_refused_before_memory_is_allocated(rgb, encodin
         messages.rgb(message)
 
 
-@pytest.mark.parametrize('encoding', images.ENCODINGS)
+@pytest.mark.parametrize('encoding', raw_images.ENCODINGS)
 def test_too_few_bytes_are_refused(rgb, encoding):
     message = raw(encoded(rgb)[encoding][0], encoding)
     message.data = message.data[:-1]

@@ -22,10 +22,10 @@ from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
 from vpr_ros.localization.running_mean import POSE_MAX_AGE_NS
 from vpr_ros.localization.running_mean import RunningMean
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import ConfidenceModel
-from vpr_ros.maps.calibration import DEFAULT_MODELS
-from vpr_ros.maps.calibration import log_odds
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import ConfidenceModel
+from vpr_ros.maps.confidence import DEFAULT_MODELS
+from vpr_ros.maps.confidence import log_odds
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session

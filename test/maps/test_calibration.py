@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import ConfidenceModel
-from vpr_ros.maps.calibration import DEFAULT_MODELS
-from vpr_ros.maps.calibration import fit_confidence
-from vpr_ros.maps.calibration import log_odds
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import ConfidenceModel
+from vpr_ros.maps.confidence import DEFAULT_MODELS
+from vpr_ros.maps.confidence import fit_confidence
+from vpr_ros.maps.confidence import log_odds
+from vpr_ros.maps.confidence import Mode
 import yaml
 
 scores = strategies.floats(-1e4, 1e4)

@@ -12,15 +12,15 @@ from vpr_ros.core.errors import MapError
 from vpr_ros.core.files import sha256
 from vpr_ros.core.files import spot_sha256
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.index import fit_index
 from vpr_ros.maps.index import make_index
-from vpr_ros.maps.index import other_views
-from vpr_ros.maps.index import RECALL
-from vpr_ros.maps.index import Reranked
+from vpr_ros.maps.index_choice import fit_index
+from vpr_ros.maps.index_choice import other_views
+from vpr_ros.maps.index_choice import RECALL
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.reranked import Reranked
 import yaml
 
 if TYPE_CHECKING:

@@ -26,10 +26,10 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.core.poses import planar
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
-from vpr_ros.io.sources import Frame
+from vpr_ros.io.bag_writer import BagWriter
+from vpr_ros.io.frames import Frame
+from vpr_ros.io.frames import Source
 from vpr_ros.io.sources import open_source
-from vpr_ros.io.sources import Source
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.descriptors import BATCH

@@ -13,8 +13,8 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import ConfidenceModel
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import ConfidenceModel
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import small_drive
 from vpr_ros.core.errors import SourceError
+from vpr_ros.io.frames import Source
 from vpr_ros.io.sources import open_source
-from vpr_ros.io.sources import Source
 from vpr_ros.offline.descriptors import describe_frames
 
 

@@ -7,8 +7,8 @@ import pytest
 import small_drive
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
+from vpr_ros.io.frames import Source
 from vpr_ros.io.sources import open_source
-from vpr_ros.io.sources import Source
 from vpr_ros.offline.embedding import centred_descriptors
 from vpr_ros.offline.embedding import cross_drive_recall
 from vpr_ros.offline.embedding import describe_drive

@@ -14,7 +14,7 @@ from small_drive import write_folder
 from vpr_ros.core import images
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
-from vpr_ros.io.sources import read_ground_truth
+from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.offline import evaluate_images
 from vpr_ros.offline.localise import EvaluationOptions
 from vpr_ros.offline.summary import summary

@@ -18,11 +18,11 @@ from small_drive import write_bag
 from small_drive import write_map
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
-from vpr_ros.core.poses import read_tum
+from vpr_ros.core.pose_files import read_tum
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap

@@ -23,7 +23,7 @@ from small_drive import picture
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
-from vpr_ros.core import images
+from vpr_ros.core import raw_images
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
@@ -169,7 +169,7 @@ def test_every_diagnostic_value_and_stage_is_documented(site):
 
 def test_every_encoding_is_documented():
     section = (DOCS / 'messages.md').read_text().split('**Images.**', 1)[1].split(';', 1)[0]
-    assert set(re.findall('`([^`]+)`', section)) == set(images.ENCODINGS)
+    assert set(re.findall('`([^`]+)`', section)) == set(raw_images.ENCODINGS)
 
 
 def test_the_arrays_of_a_map_are_documented(site):

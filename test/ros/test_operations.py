@@ -33,7 +33,7 @@ from thumbnail_model import DIMENSION
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.replay import replay

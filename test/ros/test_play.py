@@ -37,7 +37,7 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.play import play
 from vpr_ros.ros.play import PlayOptions

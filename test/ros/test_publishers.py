@@ -18,7 +18,7 @@ from small_drive import IMAGES
 from small_drive import stamp
 from std_srvs.srv import Trigger
 from vpr_ros.core import images
-from vpr_ros.core.poses import FLAT
+from vpr_ros.core.uncertainty import FLAT
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag

@@ -162,10 +162,10 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
 def _true_poses(path: str, topic: str | None) -> Any:
     from pathlib import Path
 
-    from vpr_ros.core import poses
+    from vpr_ros.core import pose_files
     from vpr_ros.io.bag import Bag
     if Path(path).suffix in ('.tum', '.txt'):
-        return poses.read_tum(path)
+        return pose_files.read_tum(path)
     with Bag(path) as bag:
         return bag.poses(bag.pose_topic(topic))
 

@@ -20,9 +20,9 @@ from vpr_ros.core.errors import ModelError
 from vpr_ros.core.files import packaged
 from vpr_ros.core.files import user_cache
 from vpr_ros.encoding import hardware
+from vpr_ros.encoding.engine_cache import Request
 from vpr_ros.encoding.engines import input_size
 from vpr_ros.encoding.engines import open_engine
-from vpr_ros.encoding.engines import Request
 from vpr_ros.encoding.model_file import check_model_file
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ An engine is used again only when its manifest matches; engines.py builds and ru
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import hashlib
 import json
 from pathlib import Path
@@ -17,12 +18,31 @@ from vpr_ros.core.files import sha256
 from vpr_ros.core.files import whole_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Mapping
-
-    from vpr_ros.encoding.engines import Request
 
 MANIFEST = 'engine.json'
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    The model to run, and how.
+
+    `digest` is the SHA-256 of the file; `threads` is the number of CPU threads, 0 for all cores;
+    `cache` is the folder of engines; `report` gets a line of text about each long step. With
+    `throughput` each call on the CPU uses one thread, for as many concurrent calls. `batch` is the
+    fixed batch size of a TensorRT engine.
+    """
+
+    path: Path
+    digest: str
+    threads: int
+    cache: Path
+    report: Callable[[str], None]
+    throughput: bool = False
+    batch: int = 1
 
 
 def engine_key(name: str, request: Request, options: Mapping[str, str], *, device: str,

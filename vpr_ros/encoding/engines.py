@@ -27,11 +27,11 @@ from vpr_ros.encoding.engine_cache import engine_folder
 from vpr_ros.encoding.engine_cache import engine_key
 from vpr_ros.encoding.engine_cache import MANIFEST
 from vpr_ros.encoding.engine_cache import read_manifest
+from vpr_ros.encoding.engine_cache import Request
 from vpr_ros.encoding.engine_cache import write_manifest
 from vpr_ros.encoding.model_file import damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Mapping
     from collections.abc import Sequence
     from pathlib import Path
@@ -51,26 +51,6 @@ Options = dict[str, str]
 
 class NotServingError(ModelError):
     """A provider that does not load on this machine, or is not used for this model."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """
-    The model to run, and how.
-
-    `digest` is the SHA-256 of the file; `threads` is the number of CPU threads, 0 for all cores;
-    `cache` is the folder of engines; `report` gets a line of text about each long step. With
-    `throughput` each call on the CPU uses one thread, for as many concurrent calls. `batch` is the
-    fixed batch size of a TensorRT engine.
-    """
-
-    path: Path
-    digest: str
-    threads: int
-    cache: Path
-    report: Callable[[str], None]
-    throughput: bool = False
-    batch: int = 1
 
 
 @dataclass(frozen=True)

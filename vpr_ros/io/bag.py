@@ -1,5 +1,5 @@
 """
-Rosbag2 recordings, read and written with the rosbags package, without ROS.
+Rosbag2 recordings, read with the rosbags package, without ROS; bag_writer.py writes them.
 
 Sqlite3 and mcap, plain or compressed. Messages are converted in messages.py and published in
 ros/play.py.
@@ -8,10 +8,8 @@ ros/play.py.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-import sqlite3
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -19,15 +17,11 @@ import numpy as np
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import Reader
-from rosbags.rosbag2 import StoragePlugin
-from rosbags.rosbag2 import Writer
-from rosbags.rosbag2 import WriterError
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
-from vpr_ros.core import poses
+from vpr_ros.core import pose_track
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
-from vpr_ros.core.files import whole_directory
 from vpr_ros.io import messages
 
 if TYPE_CHECKING:
@@ -48,7 +42,7 @@ POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/
 
 
 @lru_cache(maxsize=1)
-def _typestore() -> Typestore:
+def typestore() -> Typestore:
     """
     Return the message definitions of ROS 2 Humble, even for bags that contain their own.
 
@@ -64,7 +58,7 @@ def rosbags_types(name: str) -> Any:
 
     Raises KeyError for a type that ROS 2 Humble does not have.
     """
-    return _typestore().types[name]
+    return typestore().types[name]
 
 
 class Bag:
@@ -142,7 +136,7 @@ class Bag:
         candidates.sort(key=lambda name: self.count(name) < largest / 20)
         return self._select(topic, candidates, 'poses')
 
-    def odometry(self, topic: str | None = None) -> poses.PoseTrack | None:
+    def odometry(self, topic: str | None = None) -> pose_track.PoseTrack | None:
         """
         Read the odometry on `topic`, by default on the first odometry topic; None without one.
 
@@ -163,7 +157,7 @@ class Bag:
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
 
-    def poses(self, topic: str) -> poses.PoseTrack:
+    def poses(self, topic: str) -> pose_track.PoseTrack:
         """
         Read all poses on a topic, sorted by stamp; unusable ones are left out and counted.
 
@@ -181,9 +175,9 @@ class Bag:
                               f'{", ".join(sorted("->".join(pair) for pair in frames))}')
         order = np.argsort(np.array(stamps, np.int64), kind='stable')
         frame_id, child_frame_id = frames.pop() if frames else ('', '')
-        track = poses.track(np.array(stamps, np.int64)[order],
-                            np.array(values).reshape(-1, 7)[order],
-                            frame_id or 'map', child_frame_id or 'base_link')
+        track = pose_track.track(np.array(stamps, np.int64)[order],
+                                 np.array(values).reshape(-1, 7)[order],
+                                 frame_id or 'map', child_frame_id or 'base_link')
         if len(track.stamps) == 0:
             raise SourceError(f'{self.path}: not one of the {len(stamps)} poses on {topic} is '
                               'usable (finite, with a quaternion)')
@@ -206,7 +200,7 @@ class Bag:
     def _messages(self, topic: str) -> Iterator[tuple[int, Any]]:
         with _damage(self.path):
             for connection, time, data in self._reader.messages(self._connections(topic)):
-                yield time, _typestore().deserialize_cdr(data, connection.msgtype)
+                yield time, typestore().deserialize_cdr(data, connection.msgtype)
 
     def _connections(self, topic: str) -> list[Connection]:
         if topic not in self._by_topic:
@@ -228,59 +222,6 @@ class Bag:
             raise SourceError(f"{self.path} has no {content} on '{topic}'; choose "
                               f'{" or ".join(candidates)}')
         return topic
-
-
-class BagWriter:
-    """
-    A rosbag2 directory that is being written; it appears at its path once it is complete.
-
-    A context manager; an exception in it leaves nothing behind. A path that ends in .mcap is
-    written as mcap, any other as sqlite3. Raises VprError when the path exists and `overwrite` is
-    false, or when it cannot be written.
-    """
-
-    types = staticmethod(rosbags_types)
-    """Returns the class of a message to write, by the name of its type."""
-
-    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
-        self.path = Path(path)
-        self._overwrite = overwrite
-        self._stack = ExitStack()
-        self._connections: dict[str, Connection] = {}
-        self._writer: Writer | None = None
-
-    def __enter__(self) -> BagWriter:
-        with ExitStack() as stack, _unwritable(self.path):
-            part = stack.enter_context(whole_directory(
-                self.path, 'metadata.yaml', overwrite=self._overwrite))
-            # rosbags refuses a directory that exists.
-            part.rmdir()
-            plugin = (StoragePlugin.MCAP if self.path.suffix == '.mcap'
-                      else StoragePlugin.SQLITE3)
-            # Humble cannot read the quality-of-service settings of later versions.
-            self._writer = stack.enter_context(Writer(part, version=8, storage_plugin=plugin))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._writer = None
-        with _unwritable(self.path):
-            self._stack.__exit__(kind, error, trace)
-
-    def write(self, topic: str, message: Any, stamp: int) -> None:
-        """Write a message of `types` to a topic; `stamp` is its time of recording in ns."""
-        if self._writer is None:
-            raise ValueError('a BagWriter can only write inside its with block')
-        kind = message.__msgtype__
-        with _unwritable(self.path):
-            connection = self._connections.get(topic)
-            if connection is None:
-                connection = self._writer.add_connection(topic, kind, typestore=_typestore())
-                self._connections[topic] = connection
-            elif connection.msgtype != kind:
-                raise ValueError(f'topic {topic} holds {connection.msgtype}, not {kind}')
-            self._writer.write(connection, stamp, _typestore().serialize_cdr(message, kind))
 
 
 def _open(path: Path) -> Reader:
@@ -313,14 +254,6 @@ def _damage(path: Path) -> Iterator[None]:
         # A damaged bag raises errors of sqlite, zstd, lz4 and struct, IndexError, AssertionError.
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise SourceError(f'{path} is damaged or cut off: {reason}') from error
-
-
-@contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error, WriterError) as error:
-        raise VprError(f'{path} cannot be written: {error}') from error
 
 
 def _listed(topics: dict[str, str]) -> str:

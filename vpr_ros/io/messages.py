@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core import poses
+from vpr_ros.core import raw_images
 from vpr_ros.core.errors import ImageError
 
 if TYPE_CHECKING:
@@ -82,13 +83,13 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
     """
     Convert a sensor_msgs/Image to uint8 (H,W,3) RGB, which may be a view of its data.
 
-    Row padding is removed. images.ENCODINGS are converted here, others by cv_bridge where it is
-    installed. Raises ImageError for an unsupported encoding or size, or too few bytes.
+    Row padding is removed. raw_images.ENCODINGS are converted here, others by cv_bridge where it
+    is installed. Raises ImageError for an unsupported encoding or size, or too few bytes.
     """
-    if message.encoding not in images.ENCODINGS:
+    if message.encoding not in raw_images.ENCODINGS:
         return _rgb_by_cv_bridge(message)
-    return images.from_raw(message.data, message.height, message.width, message.encoding,
-                           message.step, big_endian=bool(message.is_bigendian))
+    return raw_images.from_raw(message.data, message.height, message.width, message.encoding,
+                               message.step, big_endian=bool(message.is_bigendian))
 
 
 def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
@@ -260,7 +261,7 @@ def _sequence(cls: Any, code: str, values: NDArray[Any]) -> Any:
 def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
     images.check_size(message.height, message.width)
     unsupported = (f"encoding '{message.encoding}' is not supported; use one of "
-                   f'{", ".join(images.ENCODINGS)}')
+                   f'{", ".join(raw_images.ENCODINGS)}')
     try:
         cv_bridge = importlib.import_module('cv_bridge')
     except ImportError as error:
@@ -282,8 +283,8 @@ def _rgb_by_cv_bridge(message: Any) -> NDArray[np.uint8]:
 def _unpadded(message: Any, dtype: np.dtype[Any], channels: int) -> SimpleNamespace:
     """Return the fields of an Image that cv_bridge reads, little-endian and without padding."""
     row_bytes = message.width * channels * dtype.itemsize
-    rows = images.unpadded(message.data, message.height, row_bytes, message.step,
-                           f'{message.width}x{message.height} {message.encoding}')
+    rows = raw_images.unpadded(message.data, message.height, row_bytes, message.step,
+                               f'{message.width}x{message.height} {message.encoding}')
     values = np.ascontiguousarray(rows).view(dtype.newbyteorder(
         '>' if message.is_bigendian else '<'))
     return SimpleNamespace(height=message.height, width=message.width, step=row_bytes,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
+from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import OutOfOrderError
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.drive import Drive
@@ -21,7 +22,7 @@ from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
 from vpr_ros.localization.running_mean import POSE_MAX_AGE_NS
 from vpr_ros.localization.running_mean import RunningMean
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.place_map import centre
 
 if TYPE_CHECKING:
@@ -317,7 +318,7 @@ class Localizer:
         """Return the mean (7,) and covariance (6,6) of places (m,) by their probability (m,)."""
         where = self.place_map.poses[near]
         pose = poses.mean(where, probability)
-        covariance = poses.covariance(where, probability, pose, np.zeros(6)) \
+        covariance = uncertainty.covariance(where, probability, pose, np.zeros(6)) \
             + self._deviation(pose)
         return poses.moved(pose, self._drive.motion), covariance
 

@@ -1,7 +1,7 @@
 """
-map.yaml: what a map says of itself, and the SHA-256 of the files beside it.
+map.yaml: what a map says of itself.
 
-What these files hold is in place_map.py.
+The digests of the files beside it are in inventory.py, what they hold in place_map.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING
 
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelMismatchError
-from vpr_ros.core.files import sha256
-from vpr_ros.core.files import spot_sha256
 from vpr_ros.maps.calibration import Calibration
+from vpr_ros.maps.inventory import Inventory
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vpr_ros.encoding.encoder import Encoder
 
 MANIFEST = 'map.yaml'
@@ -107,36 +104,6 @@ class Manifest:
                 f'--model {encoder.path} --output {directory or "MAP"} --overwrite`')
 
 
-@dataclass(frozen=True)
-class Inventory:
-    """
-    The number of places of a map, and the digests of the files beside map.yaml, by name.
-
-    `sha256` is of all bytes; `spots` of spots all over a file (files.spot_sha256), for those whose
-    gigabytes have to open at once.
-    """
-
-    places: int
-    sha256: Mapping[str, str]
-    spots: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, directory: Path, places: int, names: list[str], spotted: list[str]) -> Inventory:
-        """Return the inventory of files that were just written; `spotted` are read in spots."""
-        return cls(places, {name: sha256(directory / name) for name in (*names, *spotted)},
-                   {name: spot_sha256(directory / name) for name in spotted})
-
-    def check(self, directory: Path, names: list[str], spotted: list[str], *, verify: bool = False
-              ) -> None:
-        """Raise MapError unless the files are those; of `spotted` all bytes only on `verify`."""
-        for name in names:
-            _check_file(directory, name, self.sha256.get(name), sha256)
-        for name in spotted:
-            _check_file(directory, name, self.spots.get(name), spot_sha256)
-            if verify:
-                _check_file(directory, name, self.sha256.get(name), sha256)
-
-
 def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
     """
     Read the map.yaml of a map's directory.
@@ -170,15 +137,3 @@ def write_manifest(directory: Path, manifest: Manifest, inventory: Inventory) ->
     contents = {'format': FORMAT, **manifest.as_dict(), **asdict(inventory)}
     (directory / MANIFEST).write_text(yaml.safe_dump(contents, sort_keys=False,
                                                      allow_unicode=True), encoding='utf-8')
-
-
-def _check_file(directory: Path, name: str, digest: str | None, digest_of: Callable[[Path], str]
-                ) -> None:
-    file = directory / name
-    if not file.is_file():
-        raise MapError(f'{directory} is not whole: {name} is missing; build the map again')
-    if file.resolve().parent != directory.resolve():
-        raise MapError(f'{file} leads out of the map: a map holds its own files')
-    if digest_of(file) != digest:
-        raise MapError(f'{file} is truncated or was changed after the map was written: '
-                       'build the map again')

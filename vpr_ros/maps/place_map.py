@@ -23,15 +23,15 @@ from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.files import whole_directory
 from vpr_ros.core.poses import checked
-from vpr_ros.maps.index import fit_index
-from vpr_ros.maps.index import open_vectors
-from vpr_ros.maps.index import Reranked
-from vpr_ros.maps.index import save_vectors
 from vpr_ros.maps.index import search
-from vpr_ros.maps.manifest import Inventory
+from vpr_ros.maps.index_choice import fit_index
+from vpr_ros.maps.inventory import Inventory
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.manifest import read_manifest
 from vpr_ros.maps.manifest import write_manifest
+from vpr_ros.maps.reranked import open_vectors
+from vpr_ros.maps.reranked import Reranked
+from vpr_ros.maps.reranked import save_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

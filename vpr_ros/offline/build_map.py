@@ -20,10 +20,10 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io.frames import check_same_frames
+from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
-from vpr_ros.io.sources import check_same_frames
-from vpr_ros.io.sources import is_new_place
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from vpr_ros.io.sources import Frame
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Frame
+    from vpr_ros.io.frames import Source
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
-from vpr_ros.core import poses
+from vpr_ros.core import pose_track
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.metrics import BINS
@@ -22,8 +22,8 @@ from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
 from vpr_ros.io.bag import Bag
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import DEFAULT_MODELS
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import DEFAULT_MODELS
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.examples import Examples
 from vpr_ros.offline.examples import FEWEST
@@ -100,10 +100,10 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
             except ImageError:
                 continue
             stamps.append(stamp)
-            pose = poses.at(track, stamp)
+            pose = pose_track.at(track, stamp)
             odometry.append(np.full(7, np.nan) if pose is None else pose)
     times = np.array(stamps, np.int64)
-    true, known = poses.interpolate(truth, times)
+    true, known = pose_track.interpolate(truth, times)
     if known.sum() < FEWEST:
         raise SourceError(f'{path}: {known.sum()} frames have a true pose, at least {FEWEST} are '
                           'needed: name the topic with --truth-topic')

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-    from vpr_ros.io.sources import Frame
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Frame
+    from vpr_ros.io.frames import Source
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import pose_track
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 
@@ -37,14 +38,14 @@ class DriveScore:
 
 
 def score_drive(stamps: NDArray[np.int64], estimated: Floats, trusted: NDArray[np.bool_],
-                truth: poses.PoseTrack, correct_radius: float) -> DriveScore:
+                truth: pose_track.PoseTrack, correct_radius: float) -> DriveScore:
     """
     Compare a drive's estimated poses (N,7), of which those `trusted` (N,) count as published.
 
     stamps (N,) in ns; a pose is right within `correct_radius` metres of the truth. Raises
     SourceError when the truth covers none of the stamps.
     """
-    true, known = poses.interpolate(truth, stamps)
+    true, known = pose_track.interpolate(truth, stamps)
     if not known.any():
         raise SourceError('the ground truth covers none of the frames')
     errors = poses.distance(estimated, true)

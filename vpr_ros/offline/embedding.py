@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Source
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import metrics
+from vpr_ros.core import pose_track
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.offline.descriptors import describe_frames
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Source
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluation import Estimates
     from vpr_ros.offline.localise import EvaluationOptions
@@ -90,7 +91,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
                'compensate': str(options.compensate)})
 
 
-def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.PoseTrack, *,
+def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: pose_track.PoseTrack, *,
                     tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0,
                     min_confidence: float = defaults.MIN_CONFIDENCE) -> Evaluation:
     """
@@ -104,7 +105,7 @@ def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: poses.Pose
     if len(estimates) and estimates.candidates.max() >= len(place_map):
         raise SourceError(f'{replayed} names place {estimates.candidates.max()}, the map has '
                           f'{len(place_map)}: it was replayed on another map')
-    true_poses, known = poses.interpolate(truth, estimates.stamps)
+    true_poses, known = pose_track.interpolate(truth, estimates.stamps)
     if not known.any():
         raise SourceError(f'the ground truth covers none of the frames of {replayed}')
     estimates = estimates.take(np.flatnonzero(known))

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core import metrics
+from vpr_ros.core import pose_files
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
-from vpr_ros.io.sources import read_ground_truth
-from vpr_ros.io.sources import utm_of
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.io.ground_truth import read_ground_truth
+from vpr_ros.io.ground_truth import utm_of
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
@@ -211,7 +212,7 @@ def _described(files: list[Path], encoder: Encoder, *, cache: bool
 
 def _read_poses(path: Path, references: Sequence[Path]) -> Floats:
     """Return the poses (N,7) that a CSV file has for the references."""
-    names, listed = poses.read_csv(path)
+    names, listed = pose_files.read_csv(path)
     by_name = dict(zip(names, listed, strict=True))
     missing = next((file.name for file in references if file.name not in by_name), None)
     if missing is not None:

@@ -14,8 +14,8 @@ import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.calibration import fit_confidence
-from vpr_ros.maps.calibration import Mode
+from vpr_ros.maps.confidence import fit_confidence
+from vpr_ros.maps.confidence import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.maps.calibration import Calibration
-    from vpr_ros.maps.calibration import ConfidenceModel
+    from vpr_ros.maps.confidence import ConfidenceModel
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from vpr_ros.core import poses
+from vpr_ros.core import pose_files
+from vpr_ros.core import pose_track
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import OutOfOrderError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import whole_directory
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
 
@@ -87,7 +88,7 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
                                       unit='frame', disable=None):
             try:
                 estimates.append(localizer.locate(
-                    descriptor.result(), stamp, poses.at(track, stamp)))
+                    descriptor.result(), stamp, pose_track.at(track, stamp)))
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error
@@ -111,9 +112,9 @@ def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, over
     """
     estimates = drive.estimates
     with whole_directory(output, ESTIMATES, overwrite=overwrite) as part:
-        poses.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
+        pose_files.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
                         drive.poses[drive.trusted])
-        poses.write_csv(
+        pose_files.write_csv(
             part / ESTIMATES, [str(e.stamp) for e in estimates], drive.poses,
             header='stamp_ns', extra={
                 'confidence': [f'{e.confidence:.4f}' for e in estimates],

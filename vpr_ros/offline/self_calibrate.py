@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.maps.calibration import Calibration
-from vpr_ros.maps.calibration import DEFAULT_MODELS
-from vpr_ros.maps.calibration import Mode
 from vpr_ros.maps.calibration import SIMULATED
+from vpr_ros.maps.confidence import DEFAULT_MODELS
+from vpr_ros.maps.confidence import Mode
 from vpr_ros.offline.examples import FEWEST
 from vpr_ros.offline.examples import gather
 from vpr_ros.offline.examples import KnownDrive

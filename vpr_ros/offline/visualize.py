@@ -20,7 +20,7 @@ from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
 from vpr_ros.core.files import whole_directory
-from vpr_ros.io.sources import check_same_frames
+from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.sources import open_source
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.place_map import PlaceMap

@@ -10,7 +10,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.core import poses
+from vpr_ros.core import pose_track
 from vpr_ros.io import messages
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class OdometryBuffer:
         # The two messages around the stamp are enough to interpolate.
         after = bisect_left(stamps, stamp)
         around = slice(max(0, min(after, len(stamps) - 1) - 1), after + 1)
-        track = poses.track(stamps[around], np.array(recent[around]))
+        track = pose_track.track(stamps[around], np.array(recent[around]))
         if len(track.stamps) and 0 < stamp - track.stamps[-1] < MAX_ODOMETRY_AGE_NS:
             return track.poses[-1]
-        return poses.at(track, stamp)
+        return pose_track.at(track, stamp)

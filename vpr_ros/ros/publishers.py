@@ -14,6 +14,7 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from vpr_ros.core import images
 from vpr_ros.core import poses
+from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
@@ -37,9 +38,9 @@ class Publishers:
     The publishers of a configured node.
 
     `flat`: z, roll and pitch are zero, for ground robots; `non_negative`: no entry of the
-    covariance is below zero (poses.non_negative), as nav2 requires; `initialpose_topic`: also gets
-    the first trusted pose, '' for no such topic; `publish_tf`: map -> odom through tf2. Raises
-    VprError when `publish_tf` is set and tf2_ros is missing.
+    covariance is below zero (uncertainty.non_negative), as nav2 requires; `initialpose_topic`:
+    also gets the first trusted pose, '' for no such topic; `publish_tf`: map -> odom through tf2.
+    Raises VprError when `publish_tf` is set and tf2_ros is missing.
     """
 
     def __init__(self, node: LifecycleNode, *, flat: bool, non_negative: bool,
@@ -87,9 +88,9 @@ class Publishers:
         frame_id = localizer.place_map.manifest.frame_id
         pose, covariance = estimate.pose, estimate.covariance
         if self._flat:
-            pose, covariance = poses.flattened(pose, covariance)
+            pose, covariance = uncertainty.flattened(pose, covariance)
         if self._non_negative:
-            covariance = poses.non_negative(covariance)
+            covariance = uncertainty.non_negative(covariance)
         message = messages.pose_with_covariance(rclpy_types, estimate.stamp, frame_id, pose,
                                                 covariance)
         self._pose.publish(message)

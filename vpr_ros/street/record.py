@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
-from vpr_ros.io.bag import BagWriter
+from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.street import camera_matrix
 
 if TYPE_CHECKING:

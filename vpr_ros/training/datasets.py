@@ -25,11 +25,11 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
-from vpr_ros.io.sources import check_same_frames
-from vpr_ros.io.sources import is_new_place
+from vpr_ros.io.frames import check_same_frames
+from vpr_ros.io.frames import is_new_place
+from vpr_ros.io.frames import some_of
+from vpr_ros.io.ground_truth import utm_of
 from vpr_ros.io.sources import open_source
-from vpr_ros.io.sources import some_of
-from vpr_ros.io.sources import utm_of
 from vpr_ros.street import CONDITIONS
 from vpr_ros.training.street_drives import draw
 from vpr_ros.training.street_drives import JPEG_QUALITY
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
-    from vpr_ros.io.sources import Frame
-    from vpr_ros.io.sources import Source
+    from vpr_ros.io.frames import Frame
+    from vpr_ros.io.frames import Source
 
     Read = Callable[[], NDArray[np.uint8]]
 

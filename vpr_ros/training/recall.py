@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import images
 from vpr_ros.core.metrics import recall
-from vpr_ros.io.sources import read_ground_truth
+from vpr_ros.io.ground_truth import read_ground_truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

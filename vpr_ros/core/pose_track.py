@@ -1,0 +1,96 @@
+"""Poses over time: a track of stamped poses, and the pose between two of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core.poses import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+class PoseTrack(NamedTuple):
+    """
+    The poses of one drive over time.
+
+    stamps int64 (N,) ns, strictly increasing; poses float64 (N,7). `dropped` counts the poses that
+    were left out because they were not finite or out of order.
+    """
+
+    stamps: NDArray[np.int64]
+    poses: Floats
+    frame_id: str = 'map'
+    child_frame_id: str = 'base_link'
+    dropped: int = 0
+
+
+def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | Floats,
+          frame_id: str = 'map', child_frame_id: str = 'base_link') -> PoseTrack:
+    """Make a PoseTrack; poses that are not finite or go back in time are left out and counted."""
+    stamps = np.asarray(stamps, np.int64).reshape(-1)
+    raw = np.asarray(poses, np.float64).reshape(-1, 7)
+    norm = np.linalg.norm(raw[:, 3:], axis=1)
+    good = np.isfinite(raw).all(axis=1) & (norm > 1e-6)
+    latest = np.maximum.accumulate(np.where(good, stamps, np.iinfo(np.int64).min))
+    good[1:] &= stamps[1:] > latest[:-1]
+    return PoseTrack(stamps[good], checked(raw[good]), frame_id, child_frame_id,
+                     int((~good).sum()))
+
+
+def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float = 1.0
+                ) -> tuple[Floats, NDArray[np.bool_]]:
+    """
+    Return poses (N,7) at `stamps` (N,) ns, and flags (N,) of those that are known.
+
+    Positions are interpolated linearly, orientations spherically (slerp). Nothing is extrapolated:
+    for a stamp outside the track, or in a gap of more than `max_gap` seconds, the pose is NaN and
+    the flag False.
+    """
+    stamps = np.asarray(stamps, np.int64)
+    known = np.zeros(stamps.shape, np.bool_)
+    poses = np.full((len(stamps), 7), np.nan)
+    if len(reference.stamps) == 0:
+        return poses, known
+    after = np.searchsorted(reference.stamps, stamps)
+    exact = reference.stamps[np.minimum(after, len(reference.stamps) - 1)] == stamps
+    poses[exact] = reference.poses[after[exact]]
+    inside = ~exact & (after > 0) & (after < len(reference.stamps))
+    right = after[inside]
+    left = right - 1
+    gap = (reference.stamps[right] - reference.stamps[left]).astype(np.float64)
+    part = ((stamps[inside] - reference.stamps[left]) / gap)[:, None]
+    a, b = reference.poses[left], reference.poses[right]
+    blend = np.concatenate([a[:, :3] + part * (b[:, :3] - a[:, :3]),
+                            _slerp(a[:, 3:], b[:, 3:], part)], axis=1)
+    blend[gap > max_gap * 1e9] = np.nan
+    poses[inside] = blend
+    known[:] = np.isfinite(poses[:, 0])
+    return poses, known
+
+
+def at(reference: PoseTrack | None, stamp: int, max_gap: float = 1.0) -> Floats | None:
+    """Return the pose (7,) at one stamp, or None where `interpolate` gives none."""
+    if reference is None:
+        return None
+    pose, known = interpolate(reference, np.array([stamp]), max_gap)
+    return pose[0] if known[0] else None
+
+
+def _slerp(a: Floats, b: Floats, part: Floats) -> Floats:
+    """Return quaternions (N,4) at the fraction `part` (N,1) from a to b (Shoemake 1985)."""
+    dot = np.sum(a * b, axis=1, keepdims=True)
+    b = np.where(dot < 0, -b, b)
+    theta = np.arccos(np.clip(np.abs(dot), 0, 1))
+    near = theta < 1e-6
+    sine = np.where(near, 1.0, np.sin(theta))
+    weight_a = np.where(near, 1 - part, np.sin((1 - part) * theta) / sine)
+    weight_b = np.where(near, part, np.sin(part * theta) / sine)
+    blend = weight_a * a + weight_b * b
+    return np.asarray(blend / np.linalg.norm(blend, axis=1, keepdims=True))

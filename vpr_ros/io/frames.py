@@ -1,0 +1,74 @@
+"""Frames with poses, and the sources that give them in order; sources.py opens them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.core import poses
+from vpr_ros.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Collection
+    from collections.abc import Iterable
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+TURN = math.radians(15)
+"""A frame is also a new place when the robot has turned by this angle (rad) since the last."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """
+    A frame of a drive: its stamp in ns, its pose float64 (7,), and a function to load its image.
+
+    `load()` returns the image uint8 (H,W,3) RGB; `load(min_size)` may return it at half its size,
+    as images.decode does. `raw`: the frame holds the uncompressed image in memory.
+    """
+
+    stamp: int
+    pose: NDArray[np.float64]
+    load: Callable[..., NDArray[np.uint8]]
+    name: str
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """The frames of one drive in order, and the frame_id and child_frame_id of their poses."""
+
+    name: str
+    frames: Iterable[Frame]
+    count: int
+    frame_id: str = 'map'
+    child_frame_id: str = 'base_link'
+
+
+def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float
+                 ) -> bool:
+    """
+    Return whether a pose (7,) is `spacing` metres or the angle TURN away from the last place.
+
+    The first pose, with `last` None, is always a new place.
+    """
+    # The tolerance keeps rounding from halving the places of frames `spacing` apart.
+    return (last is None or bool(poses.distance(pose, last) >= spacing - 1e-6)
+            or bool(poses.angle(pose, last) >= TURN))
+
+
+def check_same_frames(frames: Collection[tuple[str, str]]) -> None:
+    """Raise SourceError when there is more than one pair of frame_id and child_frame_id."""
+    if len(frames) > 1:
+        raise SourceError('the sources have poses in different frames: ' + ', '.join(
+            f'{child} in {frame}' for frame, child in sorted(frames)))
+
+
+def some_of(names: Sequence[str], limit: int = 10) -> str:
+    """Return the first `limit` names as text for a message, and how many more there are."""
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more

@@ -1,0 +1,102 @@
+"""An index of two stages: codes in memory find a few hundred, vectors on disk order them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from typing import TYPE_CHECKING
+
+import faiss
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+RERANKED = 256
+"""Places that `rerank` compares exactly with each query: those whose codes are most similar."""
+
+CHUNK_ROWS = 1 << 14
+"""Vectors that are worked on at a time where all of them would take too much memory."""
+
+_ONE_CORE = 32 << 20  # bytes of codes that one core looks through soon enough
+_BY_LISTS = 15  # FAISS divides a batch among its threads; this divides a single query's lists, too
+
+
+class Reranked:
+    """
+    Codes in memory find the best few hundred; half-precision vectors on disk order them.
+
+    Has what a FAISS index has and PlaceMap uses: `d`, `ntotal`, `search`, `reconstruct_batch`.
+    `codes` is a FAISS index of N vectors, `vectors` float16 (N,D), in memory or mapped from a
+    file (Jegou et al. 2011, 'Searching in one billion vectors: re-rank with source coding', with
+    the vectors themselves for the second code).
+    """
+
+    def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
+        self.codes = codes
+        self.d, self.ntotal = int(codes.d), int(codes.ntotal)
+        self.large = is_large(codes)
+        lists: Any = faiss.downcast_index(faiss.downcast_index(codes.index))
+        if self.large and hasattr(lists, 'implem'):
+            lists.implem = _BY_LISTS
+        self.rows = vectors
+
+    def search(self, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
+        """
+        Return similarities float32 (Q,k) and numbers int64 (Q,k), best first.
+
+        Where fewer are found, the rest is -1 in both, as in FAISS.
+        """
+        found = self.codes.search(queries, min(max(k, RERANKED), self.ntotal))[1]
+        similarity = np.full((len(queries), k), -1, np.float32)
+        numbers = np.full((len(queries), k), -1, np.int64)
+        found.sort(axis=1)  # the order in which they lie on disk
+        for row, query in enumerate(queries):
+            some = found[row, np.searchsorted(found[row], 0):]
+            few = faiss.IndexScalarQuantizer(self.d, faiss.ScalarQuantizer.QT_fp16,
+                                             faiss.METRIC_INNER_PRODUCT)
+            few.add_sa_codes(self.rows[some].view(np.uint8))
+            (exact,), (order,) = few.search(query[None], max(1, len(some)))
+            # Who changes a file that was loaded gets wrong answers, but no others than numbers.
+            real = np.abs(exact) <= 1.01
+            best = order[real][:k]
+            similarity[row, :len(best)] = exact[real][:k]
+            numbers[row, :len(best)] = some[best]
+        return similarity, numbers
+
+    def reconstruct_batch(self, numbers: NDArray[np.int64]) -> Floats:
+        """Return the vectors float32 (M,D) with these numbers."""
+        return np.asarray(self.rows[numbers], np.float32)
+
+
+def is_large(index: Any) -> bool:
+    """Tell whether a single query is worth more than one core."""
+    return not hasattr(index, 'hnsw') and index.sa_code_size() * index.ntotal > _ONE_CORE
+
+
+def save_vectors(index: Reranked, path: Path) -> None:
+    """
+    Write the vectors of an index to a file from which they can be mapped.
+
+    In parts: numpy would take a mapped file for a small thing, and copy it whole.
+    """
+    with path.open('wb') as file:
+        np.lib.format.write_array_header_1_0(file, {
+            'descr': '<f2', 'fortran_order': False, 'shape': index.rows.shape})
+        for start in range(0, index.ntotal, CHUNK_ROWS):
+            file.write(np.ascontiguousarray(index.rows[start:start + CHUNK_ROWS], '<f2').tobytes())
+
+
+def open_vectors(codes: Any, path: Path) -> Reranked:
+    """
+    Return the index whose vectors are in a file, which stays on disk.
+
+    Raises ValueError when the file does not hold float16 (N,D).
+    """
+    rows = np.load(path, mmap_mode='r', allow_pickle=False)
+    if rows.shape != (codes.ntotal, codes.d) or rows.dtype != np.float16 \
+            or not rows.flags.c_contiguous:
+        raise ValueError(f'{path.name} holds {rows.dtype} {rows.shape}')
+    return Reranked(codes, rows)
