@@ -129,8 +129,8 @@ def _calibration(data: str | None, height: int, width: int) -> NDArray[np.uint8]
                                     0, STREET * APART, APART)]
     folders = [one.database for one in find_sets(data) if not one.has_queries] if data else []
     if folders:
-        from vpr_ros.training.export import read_pictures
-        pictures += list(read_pictures(folders, height, width, CALIBRATED_ON)[0])
+        from vpr_ros.training.export import sample_images
+        pictures += list(sample_images(folders, height, width, CALIBRATED_ON)[0])
     return np.random.default_rng(0).permutation(np.stack(pictures))
 
 
@@ -139,6 +139,7 @@ def _encoders(network: PlaceNetwork, pictures: NDArray[np.uint8], folder: Path, 
     """Return an encoder for each provider and precision; accuracy is not looked at."""
     import onnx
     from onnx import helper
+    from vpr_ros.training.export import ExportOptions
     from vpr_ros.training.export import PRECISIONS
     from vpr_ros.training.export import to_precision
     height, width = pictures.shape[1:3]
@@ -147,7 +148,7 @@ def _encoders(network: PlaceNetwork, pictures: NDArray[np.uint8], folder: Path, 
     encoders = {}
     for name in PRECISIONS:
         path = folder / f'{name}-{width}x{height}.onnx'
-        model = to_precision(network, name, height=height, width=width, pictures=pictures)
+        model = to_precision(network, ExportOptions(height, width, name), pictures)
         helper.set_model_props(model, {'precision': name})
         onnx.save(model, path)
         for provider in providers:

@@ -7,7 +7,6 @@ Nothing here needs torch. What descriptors of whole pictures look like is in off
 from __future__ import annotations
 
 from dataclasses import dataclass
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,12 +103,7 @@ def first_filters(encoder: Encoder) -> NDArray[np.float32] | None:
     else:  # kept in fewer bits, and converted in the graph
         blank = np.zeros((1, encoder.height, encoder.width, 3), np.uint8)
         weights = _opened(model, [first]).run([first], {'image': blank})[0]
-    count, channels, height, width = weights.shape
-    block = math.isqrt(channels // 3)  # of pixels that are channels to it: stem.py
-    if 3 * block ** 2 != channels:
-        return None
-    weights = weights.reshape(count, block, block, 3, height, width).transpose(0, 3, 4, 1, 5, 2)
-    return np.asarray(weights.reshape(count, 3, height * block, width * block), np.float32)
+    return np.asarray(weights, np.float32) if weights.shape[1] == 3 else None
 
 
 def _opened(model: onnx.ModelProto, wanted: Sequence[str]) -> onnxruntime.InferenceSession:
