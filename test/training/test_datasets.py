@@ -100,7 +100,7 @@ def test_select_takes_indices_or_a_mask():
 
 def test_positives_are_near_and_negatives_are_far_and_the_rest_is_neither():
     images = table([0, 0, 0, 0, 1], position=[[0, 0], [3, 4], [0, 9], [0, 21], [0, 0]],
-                     session=[0, 1, 0, 0, 0])
+                   session=[0, 1, 0, 0, 0])
     positive, negative = images.relations(range(5), 5.0, 20.0)
     assert positive[0].tolist() == [False, True, False, False, False]
     assert negative[0].tolist() == [False, False, False, True, True]
@@ -233,7 +233,7 @@ def test_positions_are_read_from_file_names(tmp_path):
              for n in (1, 2, 3)]
     images = images.select(order)
     assert images.position.tolist() == [[585001.5, 4477000], [585003, 4477001.25],
-                                          [585003, 4477001.25]]
+                                        [585003, 4477001.25]]
     assert images.heading[0] == pytest.approx(0.0), 'a compass heading of 90 degrees is east'
     assert np.isnan(images.heading[1])
     assert images.heading[2] == pytest.approx(math.pi / 2)

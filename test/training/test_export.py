@@ -149,7 +149,7 @@ def validation(tmp_path_factory):
         (folder / part).mkdir()
         for i, place in enumerate(places):
             image = cv2.resize(place + np.uint8(light), (WIDTH, HEIGHT),
-                                 interpolation=cv2.INTER_NEAREST)
+                               interpolation=cv2.INTER_NEAREST)
             cv2.imwrite(str(folder / part / f'{i:02}.png'), image)
             if light:
                 rows.append(f'{i:02}.png,{i:02}.png')

@@ -236,7 +236,7 @@ def test_an_empty_folder_is_named(tmp_path: Path):
 def test_part_takes_a_stretch_of_every_session(places: Path):
     whole = read_image_table({'p': {'kind': 'places', 'folder': str(places)}}, 'data')
     half = read_image_table({'p': {'kind': 'places', 'folder': str(places), 'part': [0.5, 1.0]}},
-                         'data')
+                            'data')
     assert half.names == whole.names[16:]
 
 

@@ -169,8 +169,9 @@ def test_weights_in_a_file_that_is_missing(tmp_path):
     published = tmp_path / 'published.onnx'
     weights = {'w': np.ones((4, 3, 1, 1), np.float32)}
     write(published, [helper.make_node('Conv', ['x', 'w'], ['c']),
-                  helper.make_node('GlobalAveragePool', ['c'], ['mean']),
-                  helper.make_node('Flatten', ['mean'], ['y'])], ['n', 3, 24, 32], weights=weights)
+                      helper.make_node('GlobalAveragePool', ['c'], ['mean']),
+                      helper.make_node('Flatten', ['mean'], ['y'])], ['n', 3, 24, 32],
+          weights=weights)
     onnx.save(onnx.load(published), published, save_as_external_data=True, location='weights.bin',
               size_threshold=0)
     wrap(published, tmp_path)

@@ -53,7 +53,7 @@ COMPARED_ON = 16
 PROJECTED_FROM = 2000
 CALIBRATED_ON = 256
 """Most images to which a projection is fitted, and on which int8 is calibrated."""
-MIN_SIDE = 32
+MIN_INPUT_SIDE = 32
 """Least width and height of an input, in pixels."""
 
 
@@ -66,7 +66,7 @@ class ExportOptions:
     the softmax and the rest of the aggregation are always float32. `half_weights` stores weights
     that compute in float32 as float16: half the size, at a cosine of about 0.999998. With
     `dynamic_size` the graph takes any height and width, and the Encoder resizes to those given.
-    Raises ValueError for an unknown precision or a size below MIN_SIDE.
+    Raises ValueError for an unknown precision or a size below MIN_INPUT_SIDE.
     """
 
     height: int = 240
@@ -79,9 +79,9 @@ class ExportOptions:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision '{self.precision}' is not known; use one of "
                              f'{", ".join(PRECISIONS)}')
-        if min(self.height, self.width) < MIN_SIDE:
+        if min(self.height, self.width) < MIN_INPUT_SIDE:
             raise ValueError(f'an input of {self.width}x{self.height} is too small: at least '
-                             f'{MIN_SIDE}x{MIN_SIDE}')
+                             f'{MIN_INPUT_SIDE}x{MIN_INPUT_SIDE}')
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,8 @@ def _to_onnx(network: PlaceNetwork, options: ExportOptions
     example = torch.zeros(2, options.height, options.width, 3, dtype=torch.uint8)
     dynamic = {0: torch.export.Dim('batch')}
     if options.dynamic_size:
-        dynamic |= {1: torch.export.Dim('height', min=MIN_SIDE),
-                    2: torch.export.Dim('width', min=MIN_SIDE)}
+        dynamic |= {1: torch.export.Dim('height', min=MIN_INPUT_SIDE),
+                    2: torch.export.Dim('width', min=MIN_INPUT_SIDE)}
     # The exporter warns about its own internals, which users cannot change.
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     try:
