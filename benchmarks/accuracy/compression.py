@@ -27,6 +27,7 @@ from vpr_ros.maps.place_map import centre
 from vpr_ros.street import CONDITIONS
 from vpr_ros.street import drive
 from vpr_ros.street import Town
+from vpr_ros.training.whitening import SHRINKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 TOWNS = (100, 101, 102)
 """Training towns: the projections are fitted here."""
 DIMENSIONS = (512, 256, 128, 64)
-SHRINKAGE = 0.1
 
 
 def compression(data: str, model: str | None = None, plot: str | None = None) -> dict[str, Any]:

@@ -131,8 +131,8 @@ def _calibration(data: str | None, height: int, width: int) -> NDArray[np.uint8]
     folders = [image_set.database for image_set in find_sets(data)
                if not image_set.has_queries] if data else []
     if folders:
-        from vpr_ros.training.export import read_pictures
-        frames += list(read_pictures(folders, height, width, CALIBRATED_ON)[0])
+        from vpr_ros.training.export import sample_images
+        frames += list(sample_images(folders, height, width, CALIBRATED_ON)[0])
     return np.random.default_rng(0).permutation(np.stack(frames))
 
 
@@ -141,6 +141,7 @@ def _encoders(network: PlaceNetwork, calibration: NDArray[np.uint8], folder: Pat
     """Return an encoder for each provider and precision; their accuracy is not checked."""
     import onnx
     from onnx import helper
+    from vpr_ros.training.export import ExportOptions
     from vpr_ros.training.export import PRECISIONS
     from vpr_ros.training.export import to_precision
     height, width = calibration.shape[1:3]
@@ -149,7 +150,7 @@ def _encoders(network: PlaceNetwork, calibration: NDArray[np.uint8], folder: Pat
     encoders = {}
     for name in PRECISIONS:
         path = folder / f'{name}-{width}x{height}.onnx'
-        model = to_precision(network, name, height=height, width=width, pictures=calibration)
+        model = to_precision(network, ExportOptions(height, width, name), calibration)
         helper.set_model_props(model, {'precision': name})
         onnx.save(model, path)
         for provider in providers:

@@ -12,7 +12,7 @@ torch = pytest.importorskip('torch')
 
 from torchvision.transforms import v2  # noqa: E402
 from vpr_ros.training.augment import augmentation  # noqa: E402
-from vpr_ros.training.augment import Colour  # noqa: E402
+from vpr_ros.training.augment import ColourJitter  # noqa: E402
 from vpr_ros.training.augment import Compression  # noqa: E402
 from vpr_ros.training.augment import Dusk  # noqa: E402
 from vpr_ros.training.augment import Occlusion  # noqa: E402
@@ -22,7 +22,7 @@ from vpr_ros.training.augment import Warp  # noqa: E402
 
 OWN_STEPS = {
     'warp': Warp(),
-    'colour': Colour(),
+    'colour': ColourJitter(),
     'dusk': Dusk(),
     'occlusion': Occlusion(p=1.0, scale=(0.02, 0.2), ratio=(0.3, 3.0), value=0),
     'sensor noise': SensorNoise(),
@@ -31,7 +31,7 @@ OWN_STEPS = {
 }
 
 
-def picture(height: int = 48, width: int = 64, channels: int = 3) -> torch.Tensor:
+def sample_image(height: int = 48, width: int = 64, channels: int = 3) -> torch.Tensor:
     """Return smooth random shapes, the same at every call: uint8 (3,H,W)."""
     noise = np.random.default_rng(5).uniform(0, 255, (height, width, channels))
     smooth = cv2.GaussianBlur(noise, (0, 0), 2.0).reshape(height, width, channels)
@@ -40,8 +40,8 @@ def picture(height: int = 48, width: int = 64, channels: int = 3) -> torch.Tenso
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
 
 
-def grey_picture() -> torch.Tensor:
-    return picture(channels=1)
+def grey_image() -> torch.Tensor:
+    return sample_image(channels=1)
 
 
 def colourfulness(image: torch.Tensor) -> float:
@@ -51,21 +51,21 @@ def colourfulness(image: torch.Tensor) -> float:
 
 @pytest.mark.parametrize('strength', ['mild', 'strong'])
 @pytest.mark.parametrize(('height', 'width'), [(8, 8), (48, 64), (64, 48), (37, 91)])
-def test_any_picture_keeps_its_shape_and_type(strength, height, width):
+def test_any_image_keeps_its_shape_and_type(strength, height, width):
     torch.manual_seed(0)
     change = augmentation(strength)
-    image = picture(height, width)
+    image = sample_image(height, width)
     original = image.clone()
     for _ in range(40):
         result = change(image)
         assert result.shape == (3, height, width)
         assert result.dtype == torch.uint8
-    assert torch.equal(image, original)  # the caller's picture is not written to
+    assert torch.equal(image, original)  # the caller's image is not written to
 
 
-def test_a_picture_laid_out_as_opencv_does_gives_the_same():
+def test_an_image_laid_out_as_opencv_does_gives_the_same():
     change = augmentation('strong')
-    planes = picture()
+    planes = sample_image()
     interleaved = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -79,15 +79,15 @@ def test_the_seed_of_torch_decides_everything():
     runs = []
     for seed in (3, 3, 4):
         torch.manual_seed(seed)
-        runs.append(torch.stack([change(picture()) for _ in range(20)]))
+        runs.append(torch.stack([change(sample_image()) for _ in range(20)]))
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
 
 
-def test_two_views_of_one_picture_differ():
+def test_two_views_of_one_image_differ():
     torch.manual_seed(0)
     change = augmentation('strong')
-    views = [change(picture()) for _ in range(10)]
+    views = [change(sample_image()) for _ in range(10)]
     assert all(not torch.equal(a, b) for a, b in pairwise(views))
 
 
@@ -96,7 +96,7 @@ def test_strong_changes_more_than_mild():
     for strength in ('mild', 'strong'):
         torch.manual_seed(0)
         change = augmentation(strength)
-        changes = [(change(picture()).float() - picture().float()).abs().mean()
+        changes = [(change(sample_image()).float() - sample_image().float()).abs().mean()
                    for _ in range(60)]
         means[strength] = float(torch.stack(changes).mean())
     assert means['strong'] > 1.5 * means['mild'] > 0.0
@@ -112,9 +112,9 @@ def test_an_unknown_strength_names_those_there_are():
 
 
 @pytest.mark.parametrize('name', OWN_STEPS)
-def test_each_step_changes_the_picture(name):
+def test_each_step_changes_the_image(name):
     torch.manual_seed(0)
-    changed = [not torch.equal(OWN_STEPS[name](picture()), picture()) for _ in range(10)]
+    changed = [not torch.equal(OWN_STEPS[name](sample_image()), sample_image()) for _ in range(10)]
     assert all(changed)
 
 
@@ -122,19 +122,19 @@ def test_each_step_changes_the_picture(name):
 def test_grey_stays_grey_where_no_colour_is_touched(name):
     torch.manual_seed(0)
     for _ in range(10):
-        assert colourfulness(OWN_STEPS[name](grey_picture())) == 0.0
+        assert colourfulness(OWN_STEPS[name](grey_image())) == 0.0
 
 
 def test_hue_and_saturation_leave_grey_things_grey():
     torch.manual_seed(0)
-    change = Colour(cast=1.0)
-    assert max(colourfulness(change(grey_picture())) for _ in range(20)) <= 1.0
+    change = ColourJitter(cast=1.0)
+    assert max(colourfulness(change(grey_image())) for _ in range(20)) <= 1.0
 
 
-def test_no_saturation_makes_a_picture_grey_of_the_same_luma():
+def test_no_saturation_makes_an_image_grey_of_the_same_luma():
     torch.manual_seed(0)
-    change = Colour(brightness=1.0, contrast=1.0, saturation=(0.0, 0.0), hue=0.0, cast=1.0)
-    image = picture()
+    change = ColourJitter(brightness=1.0, contrast=1.0, saturation=(0.0, 0.0), hue=0.0, cast=1.0)
+    image = sample_image()
     result = change(image)
     luma = (image.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=0)
     assert colourfulness(result) == 0.0
@@ -142,15 +142,15 @@ def test_no_saturation_makes_a_picture_grey_of_the_same_luma():
 
 
 def test_colour_without_ranges_changes_nothing():
-    still = Colour(brightness=1.0, contrast=1.0, saturation=(1.0, 1.0), hue=0.0, cast=1.0)
-    assert torch.equal(still(picture()), picture())
+    still = ColourJitter(brightness=1.0, contrast=1.0, saturation=(1.0, 1.0), hue=0.0, cast=1.0)
+    assert torch.equal(still(sample_image()), sample_image())
 
 
-@pytest.mark.parametrize('change', [Colour(1.6, 1.0, (1.0, 1.0), 0.0, 1.0),
-                                    Colour(1.0, 1.6, (1.0, 1.0), 0.0, 1.0)])
+@pytest.mark.parametrize('change', [ColourJitter(1.6, 1.0, (1.0, 1.0), 0.0, 1.0),
+                                    ColourJitter(1.0, 1.6, (1.0, 1.0), 0.0, 1.0)])
 def test_brightness_and_contrast_go_both_ways(change):
     torch.manual_seed(0)
-    image = picture().div(2, rounding_mode='floor')
+    image = sample_image().div(2, rounding_mode='floor')
     ratios = [float(change(image).float().std() / image.float().std()) for _ in range(30)]
     assert min(ratios) < 0.8
     assert max(ratios) > 1.25
@@ -159,7 +159,7 @@ def test_brightness_and_contrast_go_both_ways(change):
 def test_a_turn_of_hue_makes_red_green_or_blue():
     red = torch.zeros(3, 8, 8, dtype=torch.uint8)
     red[0] = 200
-    turn = Colour(brightness=1.0, contrast=1.0, saturation=(1.0, 1.0), hue=120.0, cast=1.0)
+    turn = ColourJitter(brightness=1.0, contrast=1.0, saturation=(1.0, 1.0), hue=120.0, cast=1.0)
     torch.manual_seed(0)
     strongest = {int(turn(red)[:, 0, 0].int().argmax()) for _ in range(30)}
     assert strongest == {0, 1, 2}
@@ -167,38 +167,38 @@ def test_a_turn_of_hue_makes_red_green_or_blue():
 
 def test_a_still_warp_changes_nothing():
     still = Warp(area=(1.0, 1.0), stretch=1.0, shift=0.0, rotation=0.0, perspective=0.0)
-    assert torch.equal(still(picture()), picture())
+    assert torch.equal(still(sample_image()), sample_image())
 
 
 def test_a_pure_shift_moves_every_pixel_alike():
     torch.manual_seed(0)
     shift = Warp(area=(1.0, 1.0), stretch=1.0, shift=0.2, rotation=0.0, perspective=0.0)
-    params = shift.make_params([picture()])
+    params = shift.make_params([sample_image()])
     params['corners'] = np.round(params['corners'] - 0.5) + np.float32(0.5)  # whole pixels
     right, down = (params['corners'][0] + 0.5).astype(int)
-    result = shift.transform(picture(), params)
-    expected = np.roll(picture().numpy(), (-down, -right), axis=(1, 2))
+    result = shift.transform(sample_image(), params)
+    expected = np.roll(sample_image().numpy(), (-down, -right), axis=(1, 2))
     inner = np.s_[:, 12:-12, 16:-16]
     np.testing.assert_array_equal(result.numpy()[inner], expected[inner])
 
 
-def test_a_warp_keeps_most_of_the_picture_in_view():
+def test_a_warp_keeps_most_of_the_image_in_view():
     torch.manual_seed(0)
     warp = Warp()
     for height, width in ((48, 64), (8, 8), (120, 30)):
         frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
         for _ in range(200):
-            corners = warp.make_params([picture(height, width)])['corners']
+            corners = warp.make_params([sample_image(height, width)])['corners']
             assert cv2.isContourConvex(corners)
             shared, _ = cv2.intersectConvexConvex(frame, corners)
-            assert shared >= 0.4 * height * width  # of the picture, still to be seen
-            assert shared >= 0.65 * cv2.contourArea(corners)  # of the view, picture and no border
+            assert shared >= 0.4 * height * width  # of the image, still to be seen
+            assert shared >= 0.65 * cv2.contourArea(corners)  # of the view, image and no border
 
 
 def test_a_warp_never_mirrors():
     torch.manual_seed(0)
     for _ in range(200):
-        corners = Warp().make_params([picture()])['corners']
+        corners = Warp().make_params([sample_image()])['corners']
         assert cv2.contourArea(corners, oriented=True) > 0.0
 
 
@@ -219,15 +219,15 @@ def test_dusk_darkens_and_keeps_the_order_of_levels():
 
 def test_dusk_leaves_a_night_as_it_is():
     torch.manual_seed(0)
-    night = picture().div(20, rounding_mode='floor')
+    night = sample_image().div(20, rounding_mode='floor')
     assert all(torch.equal(Dusk(gamma=(1.5, 2.5))(night), night) for _ in range(10))
 
 
 def test_an_occlusion_is_one_rectangle_of_one_colour():
     torch.manual_seed(0)
     for _ in range(20):
-        result = OWN_STEPS['occlusion'](picture())
-        rows, columns = torch.nonzero((result != picture()).any(dim=0), as_tuple=True)
+        result = OWN_STEPS['occlusion'](sample_image())
+        rows, columns = torch.nonzero((result != sample_image()).any(dim=0), as_tuple=True)
         block = result[:, rows.min():rows.max() + 1, columns.min():columns.max() + 1]
         assert block[0].numel() <= 0.22 * 48 * 64
         assert all(len(channel.unique()) == 1 for channel in block)
@@ -257,8 +257,8 @@ def test_specks_are_few_and_white_or_black():
 def test_compression_loses_more_at_a_lower_quality():
     losses = []
     for quality in (10, 50, 95):
-        result = Compression(quality=(quality, quality))(picture())
-        losses.append(float((result.float() - picture().float()).abs().mean()))
+        result = Compression(quality=(quality, quality))(sample_image())
+        losses.append(float((result.float() - sample_image().float()).abs().mean()))
     assert losses[0] > losses[1] > losses[2]
     assert losses[2] < 6.0
 
@@ -267,5 +267,5 @@ def test_all_of_the_strong_steps_take_part():
     steps = augmentation('strong').transforms
     inner = [step.transforms[0] if isinstance(step, v2.RandomApply) else step for step in steps]
     kinds = {type(step) for step in inner}
-    assert kinds == {Warp, Colour, Dusk, Occlusion, v2.GaussianBlur, SensorNoise, Specks,
+    assert kinds == {Warp, ColourJitter, Dusk, Occlusion, v2.GaussianBlur, SensorNoise, Specks,
                      Compression}

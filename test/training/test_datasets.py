@@ -1,4 +1,4 @@
-"""Training pictures: every kind of source, what is positive of what, and bad input."""
+"""Training images: every kind of source, positives and negatives, and invalid input."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ torch = pytest.importorskip('torch')
 
 from vpr_ros.core.errors import SourceError  # noqa: E402
 from vpr_ros.core.poses import write_csv  # noqa: E402
-from vpr_ros.training.datasets import check_readable  # noqa: E402
 from vpr_ros.training.datasets import folders_of_places  # noqa: E402
-from vpr_ros.training.datasets import Pictures  # noqa: E402
-from vpr_ros.training.datasets import PictureSet  # noqa: E402
-from vpr_ros.training.datasets import single_pictures  # noqa: E402
-from vpr_ros.training.datasets import street  # noqa: E402
+from vpr_ros.training.datasets import single_images  # noqa: E402
+from vpr_ros.training.datasets import street_images  # noqa: E402
 from vpr_ros.training.datasets import traverses  # noqa: E402
 from vpr_ros.training.datasets import utm_folder  # noqa: E402
+from vpr_ros.training.image_table import check_readable  # noqa: E402
+from vpr_ros.training.image_table import ImageDataset  # noqa: E402
+from vpr_ros.training.image_table import ImageTable  # noqa: E402
+from vpr_ros.training.street_drives import StreetDrives  # noqa: E402
 
 SHORT = {'seed': 3, 'length': 9.0, 'size': (40, 30), 'drawn': (80, 60)}
 
@@ -40,12 +41,16 @@ def write(path, place=0):
     return path
 
 
+def street(towns, conditions, **options):
+    return street_images(StreetDrives(towns=towns, conditions=conditions, **SHORT | options))
+
+
 def table(world, *, position=None, heading=None, session=None):
-    """Return pictures of one colour each: that of their index."""
+    """Return images of one colour each: that of their index."""
     N = len(world)
-    return Pictures(
+    return ImageTable(
         tuple(lambda i=i: np.full((9, 12, 3), i, np.uint8) for i in range(N)),
-        tuple(f'picture {i}' for i in range(N)), np.array(world, np.int64),
+        tuple(f'image {i}' for i in range(N)), np.array(world, np.int64),
         np.zeros((N, 2)) if position is None else np.array(position, np.float64),
         np.full(N, np.nan) if heading is None else np.array(heading, np.float64),
         np.zeros(N, np.int64) if session is None else np.array(session, np.int64),
@@ -54,8 +59,8 @@ def table(world, *, position=None, heading=None, session=None):
 
 # The table
 
-def test_a_table_of_uneven_columns_is_refused():
-    with pytest.raises(ValueError, match='a table of 2 pictures'):
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match='a table of 2 images'):
         table([0, 1], heading=[0.0])
 
 
@@ -63,10 +68,10 @@ numbers = st.lists(st.integers(-2, 3), max_size=6)
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4))
-def test_joining_keeps_apart_what_was_apart_and_together_what_was_together(columns):
+def test_joining_keeps_worlds_and_sessions_of_different_tables_distinct(columns):
     tables = [table(world[:n], session=session[:n]) for world, session in columns
               for n in [min(len(world), len(session))]]
-    joined = Pictures.join(tables)
+    joined = ImageTable.join(tables)
     owner = np.repeat(np.arange(len(tables)), [len(one) for one in tables])
     assert len(joined) == len(owner)
     for name in ('world', 'session'):
@@ -78,38 +83,38 @@ def test_joining_keeps_apart_what_was_apart_and_together_what_was_together(colum
 
 def test_joining_nothing_is_refused():
     with pytest.raises(ValueError, match='no tables'):
-        Pictures.join([])
+        ImageTable.join([])
 
 
 def test_select_takes_indices_or_a_mask():
-    pictures = table([4, 5, 6])
-    chosen = pictures.select([2, 0])
-    assert chosen.names == ('picture 2', 'picture 0')
+    images = table([4, 5, 6])
+    chosen = images.select([2, 0])
+    assert chosen.names == ('image 2', 'image 0')
     assert chosen.world.tolist() == [6, 4]
     assert chosen.read(0)[0, 0, 0] == 2
-    assert pictures.select(np.array([False, True, False])).names == ('picture 1',)
-    assert len(pictures.select([])) == 0
+    assert images.select(np.array([False, True, False])).names == ('image 1',)
+    assert len(images.select([])) == 0
 
 
 # Positives and negatives
 
 def test_positives_are_near_and_negatives_are_far_and_the_rest_is_neither():
-    pictures = table([0, 0, 0, 0, 1], position=[[0, 0], [3, 4], [0, 9], [0, 21], [0, 0]],
-                     session=[0, 1, 0, 0, 0])
-    positive, negative = pictures.relations(range(5), 5.0, 20.0)
+    images = table([0, 0, 0, 0, 1], position=[[0, 0], [3, 4], [0, 9], [0, 21], [0, 0]],
+                   session=[0, 1, 0, 0, 0])
+    positive, negative = images.relations(range(5), 5.0, 20.0)
     assert positive[0].tolist() == [False, True, False, False, False]
     assert negative[0].tolist() == [False, False, False, True, True]
 
 
 def test_positives_look_the_same_way():
-    pictures = table([0] * 4, heading=[math.pi - 0.1, -math.pi + 0.1, 0.0, math.nan])
-    positive, negative = pictures.relations(range(4), 1.0, 2.0)
+    images = table([0] * 4, heading=[math.pi - 0.1, -math.pi + 0.1, 0.0, math.nan])
+    positive, negative = images.relations(range(4), 1.0, 2.0)
     assert positive[0].tolist() == [False, True, False, True]
     assert positive[2].tolist() == [False, False, False, True]
     assert not negative.any()
 
 
-def test_two_views_of_one_picture_are_positives_but_none_is_its_own():
+def test_two_views_of_one_image_are_positives_but_none_is_its_own():
     positive, negative = table([0, 1]).relations([1, 0, 1], 0.0, 0.0)
     assert positive.tolist() == [[False, False, True], [False, False, False],
                                  [True, False, False]]
@@ -121,8 +126,8 @@ def test_two_views_of_one_picture_are_positives_but_none_is_its_own():
        st.floats(0, 30), st.floats(0, 30))
 def test_relations_are_mutual_and_exclude_each_other(rows, within, more):
     world, x, y, heading = zip(*rows, strict=True)
-    pictures = table(world, position=np.stack([x, y], axis=1), heading=heading)
-    positive, negative = pictures.relations(range(len(rows)), within, within + more)
+    images = table(world, position=np.stack([x, y], axis=1), heading=heading)
+    positive, negative = images.relations(range(len(rows)), within, within + more)
     assert (positive == positive.T).all()
     assert (negative == negative.T).all()
     assert not (positive & negative).any()
@@ -141,23 +146,23 @@ def test_each_folder_is_a_place(tmp_path):
     for name in ('a/1.png', 'a/2.jpg', 'b/1.png', 'b/2.png'):
         write(tmp_path / name)
     (tmp_path / '.hidden').mkdir()
-    pictures = folders_of_places(tmp_path)
-    assert len(pictures) == 4
-    positive, negative = pictures.relations(range(4), 5.0, 20.0)
+    images = folders_of_places(tmp_path)
+    assert len(images) == 4
+    positive, negative = images.relations(range(4), 5.0, 20.0)
     assert positive[0].tolist() == [False, True, False, False]
     assert negative[0].tolist() == [False, False, True, True]
-    assert pictures.read(0).shape == (60, 80, 3)
+    assert images.read(0).shape == (60, 80, 3)
 
 
-def test_a_place_with_one_picture_takes_part_and_is_named(tmp_path, caplog):
+def test_a_place_with_one_image_is_used_and_named(tmp_path, caplog):
     for name in ('a/1.png', 'a/2.png', 'lonely/1.png'):
         write(tmp_path / name)
     assert len(folders_of_places(tmp_path)) == 3
-    assert '1 of 2 places have one picture' in caplog.text
+    assert '1 of 2 places have one image' in caplog.text
     assert 'lonely' in caplog.text
 
 
-def test_a_place_without_pictures_is_named(tmp_path):
+def test_a_place_without_images_is_named(tmp_path):
     write(tmp_path / 'a' / '1.png')
     (tmp_path / 'nothing').mkdir()
     with pytest.raises(SourceError, match='nothing has no images'):
@@ -176,31 +181,31 @@ def test_a_folder_without_places_is_refused(tmp_path, name):
 def test_bags_and_folders_are_sessions_of_one_world(tmp_path, compressed):
     bag = write_bag(tmp_path / 'bag', range(10), noise=1, compressed=compressed)
     folder = write_folder(tmp_path / 'folder', range(5, 15), pose_file='poses.csv')
-    pictures = traverses([bag, folder], spacing=2.0)
-    assert set(pictures.world) == {0}
-    assert pictures.position[:, 0].tolist() == [0, 2, 4, 6, 8, 5, 7, 9, 11, 13]
-    assert pictures.session.tolist() == [0] * 5 + [1] * 5
-    assert pictures.heading.tolist() == [0.0] * 10
-    assert not pictures.alone.any()
+    images = traverses([bag, folder], spacing=2.0)
+    assert set(images.world) == {0}
+    assert images.position[:, 0].tolist() == [0, 2, 4, 6, 8, 5, 7, 9, 11, 13]
+    assert images.session.tolist() == [0] * 5 + [1] * 5
+    assert images.heading.tolist() == [0.0] * 10
+    assert not images.alone.any()
     # What was recorded raw is kept as JPEG, which changes it a little.
-    difference = pictures.read(2).astype(int) - picture(4, noise=1)
+    difference = images.read(2).astype(int) - picture(4, noise=1)
     assert np.abs(difference).mean() < 10
-    assert max(len(pickle.dumps(read)) for read in pictures.reads) < picture(0).nbytes
-    positive, _ = pictures.relations(range(10), 1.0, 5.0)
+    assert max(len(pickle.dumps(read)) for read in images.reads) < picture(0).nbytes
+    positive, _ = images.relations(range(10), 1.0, 5.0)
     assert positive[2].nonzero()[0].tolist() == [5], 'place 4 of the bag, place 5 of the folder'
 
 
-def test_pictures_without_poses_may_be_taken_in_order(tmp_path):
+def test_images_without_poses_may_be_taken_in_order(tmp_path):
     sources = [write_folder(tmp_path / name, range(4)) for name in ('winter', 'summer')]
-    pictures = traverses(sources, in_order=True)
-    assert pictures.position[:, 0].tolist() == [0, 1, 2, 3] * 2
+    images = traverses(sources, in_order=True)
+    assert images.position[:, 0].tolist() == [0, 1, 2, 3] * 2
 
 
-def test_pictures_that_a_pose_file_misses_are_named_and_left_out(tmp_path, caplog):
+def test_images_that_a_pose_file_misses_are_named_and_left_out(tmp_path, caplog):
     folder = write_folder(tmp_path / 'drive', range(4))
     write_csv(folder / 'poses.csv', ['000.png', '002.png'], np.array([pose(0), pose(2)]))
-    pictures = traverses([folder])
-    assert len(pictures) == 2
+    images = traverses([folder])
+    assert len(images) == 2
     assert 'no pose for 2 of 4 images' in caplog.text
     assert '001.png, 003.png' in caplog.text
 
@@ -216,65 +221,65 @@ def test_no_source_is_refused():
         traverses([])
 
 
-# Names that say where
+# UTM file names
 
-def test_file_names_say_where(tmp_path):
+def test_positions_are_read_from_file_names(tmp_path):
     name = '@{}@{}@10@{}@@@id{}@@{}@@@@2014@@.jpg'
     write(tmp_path / 'database' / name.format('585001.5', 4477000, 'T', 1, 90))
     write(tmp_path / 'queries' / name.format(585003, '4477001.25', 'T', 2, ''))
     write(tmp_path / 'queries' / name.format(585003, '4477001.25', 'H', 3, 0))
-    pictures = utm_folder(tmp_path)
-    order = [next(i for i, name in enumerate(pictures.names) if f'id{n}@' in name)
+    images = utm_folder(tmp_path)
+    order = [next(i for i, name in enumerate(images.names) if f'id{n}@' in name)
              for n in (1, 2, 3)]
-    pictures = pictures.select(order)
-    assert pictures.position.tolist() == [[585001.5, 4477000], [585003, 4477001.25],
-                                          [585003, 4477001.25]]
-    assert pictures.heading[0] == pytest.approx(0.0), 'a compass heading of 90 degrees is east'
-    assert np.isnan(pictures.heading[1])
-    assert pictures.heading[2] == pytest.approx(math.pi / 2)
-    assert pictures.world[0] == pictures.world[1] != pictures.world[2], 'the other hemisphere'
-    assert pictures.session[0] != pictures.session[1] == pictures.session[2]
+    images = images.select(order)
+    assert images.position.tolist() == [[585001.5, 4477000], [585003, 4477001.25],
+                                        [585003, 4477001.25]]
+    assert images.heading[0] == pytest.approx(0.0), 'a compass heading of 90 degrees is east'
+    assert np.isnan(images.heading[1])
+    assert images.heading[2] == pytest.approx(math.pi / 2)
+    assert images.world[0] == images.world[1] != images.world[2], 'the other hemisphere'
+    assert images.session[0] != images.session[1] == images.session[2]
 
 
 def test_names_of_another_form_are_named_and_left_out(tmp_path, caplog):
     for name in ('@1.5@2@.jpg', 'plain.jpg', '@east@2@.jpg', '@nan@2@.jpg', '@3.jpg'):
         write(tmp_path / name)
-    pictures = utm_folder(tmp_path)
-    assert pictures.position.tolist() == [[1.5, 2]]
-    assert '4 of 5 pictures' in caplog.text
+    images = utm_folder(tmp_path)
+    assert images.position.tolist() == [[1.5, 2]]
+    assert '4 of 5 images' in caplog.text
     assert 'plain.jpg' in caplog.text
 
 
-def test_no_name_of_that_form_is_an_error(tmp_path):
+def test_a_folder_without_such_names_is_an_error(tmp_path):
     write(tmp_path / 'plain.jpg')
     with pytest.raises(SourceError, match='@utm_east@utm_north'):
         utm_folder(tmp_path)
 
 
-# Single pictures
+# Single images
 
-def test_every_picture_below_a_folder_is_a_place_of_its_own(tmp_path):
+def test_every_image_below_a_folder_is_a_place_of_its_own(tmp_path):
     for name in ('1.png', 'a/1.png', 'a/b/1.jpg'):
         write(tmp_path / name)
-    (tmp_path / 'a' / 'notes.txt').write_text('not a picture')
-    pictures = single_pictures(tmp_path)
-    assert len(pictures) == 3
-    assert pictures.alone.all()
-    positive, negative = pictures.relations([0, 1, 0], 5.0, 20.0)
+    (tmp_path / 'a' / 'notes.txt').write_text('not an image')
+    images = single_images(tmp_path)
+    assert len(images) == 3
+    assert images.alone.all()
+    positive, negative = images.relations([0, 1, 0], 5.0, 20.0)
     assert positive[0].tolist() == [False, False, True]
     assert negative[0].tolist() == [False, True, False]
 
 
-def test_a_folder_without_any_picture_is_refused(tmp_path):
-    with pytest.raises(SourceError, match='have no pictures'):
-        single_pictures(tmp_path)
+def test_a_folder_without_any_image_is_refused(tmp_path):
+    with pytest.raises(SourceError, match='have no images'):
+        single_images(tmp_path)
 
 
 # The street
 
 @pytest.fixture(scope='module')
 def two_towns():
-    return street([101, 100], ['spring'], drives=2, jobs=2, **SHORT)
+    return street([101, 100], ['spring'], drives=2, jobs=2)
 
 
 def test_a_town_is_a_world_and_a_drive_a_session(two_towns):
@@ -291,8 +296,8 @@ def test_a_town_is_a_world_and_a_drive_a_session(two_towns):
     assert positive[0, len(drives[0])], 'both drives start at one place'
 
 
-def test_a_drive_is_the_same_whoever_draws_it_and_whatever_else_is_drawn(two_towns):
-    alone = street([100], ['spring'], jobs=1, **SHORT)
+def test_a_drive_does_not_depend_on_the_processes_or_on_other_drives(two_towns):
+    alone = street([100], ['spring'], jobs=1)
     there = two_towns.select([two_towns.names.index(name) for name in alone.names])
     assert (there.position == alone.position).all()
     assert all((there.read(i) == alone.read(i)).all() for i in range(len(alone)))
@@ -305,29 +310,29 @@ def test_drives_of_one_town_differ(two_towns):
 
 
 def test_the_condition_is_the_light(two_towns):
-    night = street([100], ['night'], jobs=1, **SHORT)
+    night = street([100], ['night'], jobs=1)
     assert night.read(0).mean() < two_towns.read(0).mean() / 2
 
 
-def test_drives_are_kept_for_the_next_time(tmp_path):
-    drawn = street([100], ['spring'], drives=2, jobs=1, cache=tmp_path, **SHORT)
+def test_drives_are_cached(tmp_path):
+    drawn = street([100], ['spring'], drives=2, jobs=1, cache=tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(files) == 2
-    again = street([100], ['spring'], drives=2, jobs=1, cache=tmp_path, **SHORT)
+    again = street([100], ['spring'], drives=2, jobs=1, cache=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
     assert again.names == drawn.names
     assert (again.position == drawn.position).all()
     assert all((again.read(i) == drawn.read(i)).all() for i in range(len(drawn)))
-    street([100], ['spring'], jobs=1, cache=tmp_path, **SHORT | {'seed': 4})
+    street([100], ['spring'], jobs=1, cache=tmp_path, seed=4)
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_damaged_file_of_the_cache_is_named(tmp_path):
-    street([100], ['spring'], jobs=1, cache=tmp_path, **SHORT)
+    street([100], ['spring'], jobs=1, cache=tmp_path)
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SourceError, match=rf'{path.name} is damaged .*delete it'):
-        street([100], ['spring'], jobs=1, cache=tmp_path, **SHORT)
+        street([100], ['spring'], jobs=1, cache=tmp_path)
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -340,78 +345,78 @@ def test_a_damaged_file_of_the_cache_is_named(tmp_path):
     ({'jobs': 0}, 'at least one'),
     ({'routes': ['nowhere']}, "unknown route 'nowhere'"),
 ])
-def test_wrong_wishes_for_the_street_are_refused(change, message):
-    arguments = {'towns': [100], 'conditions': ['spring'], 'jobs': 1, **SHORT, **change}
+def test_invalid_options_of_the_street_are_refused(change, message):
+    arguments = {'towns': [100], 'conditions': ['spring'], 'jobs': 1, **change}
     with pytest.raises(ValueError, match=message):
         street(**arguments)
 
 
-# Unreadable pictures
+# Unreadable images
 
-def test_unreadable_pictures_are_named_once_counted_and_left_out(tmp_path, caplog):
+def test_unreadable_images_are_named_once_counted_and_left_out(tmp_path, caplog):
     for number in range(3):
         write(tmp_path / f'good{number}.png')
     for number in range(12):
         write_damaged(tmp_path / f'bad{number:02d}.jpg')
     caplog.set_level(logging.WARNING)
-    pictures = check_readable(single_pictures(tmp_path))
-    assert len(pictures) == 3
-    assert '12 of 15 pictures cannot be read' in caplog.text
+    images = check_readable(single_images(tmp_path))
+    assert len(images) == 3
+    assert '12 of 15 images cannot be read' in caplog.text
     assert [caplog.text.count(f'bad{number:02d}.jpg') for number in range(12)] \
         == [1] * 10 + [0] * 2
 
 
-def test_pictures_none_of_which_can_be_read_are_an_error(tmp_path):
+def test_images_none_of_which_can_be_read_are_an_error(tmp_path):
     write_damaged(tmp_path / 'bad.jpg')
-    with pytest.raises(SourceError, match='not one of the 1 pictures'):
-        check_readable(single_pictures(tmp_path))
+    with pytest.raises(SourceError, match='not one of the 1 images'):
+        check_readable(single_images(tmp_path))
 
 
-# What torch reads
+# The torch dataset
 
 def test_items_are_scaled_tensors_and_their_index():
-    item, index = PictureSet(table([0, 1, 2]), 8, 16)[2]
+    item, index = ImageDataset(table([0, 1, 2]), 8, 16)[2]
     assert (item.dtype, tuple(item.shape), index) == (torch.uint8, (3, 8, 16), 2)
     assert (item == 2).all()
 
 
-def test_the_augmentation_is_applied_to_what_was_scaled():
+def test_the_augmentation_is_applied_to_scaled_images():
     seen = []
 
     def invert(tensor):
         seen.append(tuple(tensor.shape))
         return 255 - tensor
 
-    item, _ = PictureSet(table([0, 1]), 8, 16, invert)[1]
+    item, _ = ImageDataset(table([0, 1]), 8, 16, invert)[1]
     assert (item == 254).all()
     assert seen == [(3, 8, 16)]
 
 
 def test_items_own_their_memory(tmp_path):
-    pictures = traverses([write_bag(tmp_path / 'bag', range(2))])
-    item, _ = PictureSet(pictures, 60, 80)[0]
-    before = pictures.read(0).copy()
+    images = traverses([write_bag(tmp_path / 'bag', range(2))])
+    item, _ = ImageDataset(images, 60, 80)[0]
+    before = images.read(0).copy()
     item += 1
-    assert (pictures.read(0) == before).all()
+    assert (images.read(0) == before).all()
 
 
-def test_pictures_of_every_kind_can_be_sent_to_a_worker(tmp_path):
+def test_images_of_every_kind_can_be_sent_to_a_worker(tmp_path):
     write(tmp_path / 'single' / '1.png')
-    pictures = Pictures.join([
-        single_pictures(tmp_path / 'single'),
+    images = ImageTable.join([
+        single_images(tmp_path / 'single'),
         traverses([write_bag(tmp_path / 'bag', range(2), compressed=True)]),
         traverses([write_bag(tmp_path / 'raw', range(2))]),
-        street([100], ['spring'], jobs=1, **SHORT)])
-    sent = pickle.loads(pickle.dumps(PictureSet(pictures, 8, 16)))
+        street([100], ['spring'], jobs=1)])
+    sent = pickle.loads(pickle.dumps(ImageDataset(images, 8, 16)))
     index = [index for item, index in sent if tuple(item.shape) == (3, 8, 16)]
-    assert index == list(range(len(pictures)))
+    assert index == list(range(len(images)))
 
 
 @pytest.mark.parametrize('name', ['bad.jpg', 'gone.jpg'])
 def test_an_unreadable_item_is_named(tmp_path, name):
     path = write_damaged(tmp_path / name)
-    pictures = PictureSet(single_pictures(tmp_path), 8, 16)
+    images = ImageDataset(single_images(tmp_path), 8, 16)
     if name == 'gone.jpg':
         path.unlink()
-    with pytest.raises(SourceError, match=rf'{name}.*mend or remove'):
-        pictures[0]
+    with pytest.raises(SourceError, match=rf'{name}.*repair or remove'):
+        images[0]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from vpr_ros.core.errors import TrainingError
 
-pytest.importorskip('omegaconf')
+omegaconf = pytest.importorskip('omegaconf')
 
-from vpr_ros.training.experiment import make_experiment
-from vpr_ros.training.experiment import read_experiment
+from vpr_ros.training.experiment import make_experiment  # noqa: E402
+from vpr_ros.training.experiment import read_experiment  # noqa: E402
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / 'experiments').glob('*.yaml'))
 

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.offline.visual_words import first_filters
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
-import cv2  # noqa: E402
-import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
-from vpr_ros.core.errors import ModelError  # noqa: E402
-from vpr_ros.encoding.encoder import Encoder  # noqa: E402
 from vpr_ros.training.experiment import Experiment  # noqa: E402
 from vpr_ros.training.export import export  # noqa: E402
+from vpr_ros.training.export import ExportOptions  # noqa: E402
 from vpr_ros.training.export import fold_batch_norm  # noqa: E402
 from vpr_ros.training.export import metadata_of  # noqa: E402
-from vpr_ros.training.export import read_pictures  # noqa: E402
+from vpr_ros.training.export import sample_images  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
 from vpr_ros.training.recall import ValidationSet  # noqa: E402
 
 HEIGHT, WIDTH = 48, 64
+FP32, FP16, INT8 = (ExportOptions(HEIGHT, WIDTH, name) for name in ('fp32', 'fp16', 'int8'))
 METADATA = {'backbone': 'resnet18', 'aggregation': 'netvlad-4', 'training': 'none',
             'license': 'Apache-2.0'}
 
 
-def pictures(count: int) -> np.ndarray:
+def noise_images(count: int) -> np.ndarray:
     random = np.random.default_rng(1)
     return random.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
@@ -40,7 +43,7 @@ def network():
 @pytest.fixture(scope='module')
 def path(network, tmp_path_factory):
     path = tmp_path_factory.mktemp('export') / 'model.onnx'
-    report = export(network, path, height=HEIGHT, width=WIDTH, metadata=METADATA)
+    report = export(network, path, FP32, metadata=METADATA)
     assert report.worst > 0.99999
     assert report.mean >= report.worst
     assert report.size_bytes == path.stat().st_size
@@ -62,7 +65,7 @@ def test_input_and_output_are_those_of_the_contract(session):
 
 @pytest.mark.parametrize('count', [1, 3])
 def test_any_batch_gives_what_torch_gives(network, session, count):
-    batch = pictures(count)
+    batch = noise_images(count)
     with torch.no_grad():
         expected = network(torch.from_numpy(batch)).numpy()
     result = session.run(['descriptor'], {'image': batch})[0]
@@ -70,7 +73,7 @@ def test_any_batch_gives_what_torch_gives(network, session, count):
     assert np.sum(result * expected, axis=1).min() > 0.9999
 
 
-def test_a_black_picture_gets_a_finite_unit_vector(session):
+def test_a_black_image_gets_a_finite_unit_vector(session):
     black = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
     result = session.run(['descriptor'], {'image': black})[0]
     assert np.linalg.norm(result) == pytest.approx(1.0, abs=1e-5)
@@ -95,7 +98,7 @@ def test_the_file_says_nothing_of_the_machine_that_made_it(path):
 
 
 def test_folding_batch_norm_changes_no_descriptor(network):
-    batch = torch.from_numpy(pictures(2))
+    batch = torch.from_numpy(noise_images(2))
     folded = fold_batch_norm(network)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     with torch.no_grad():
@@ -107,7 +110,7 @@ def test_a_network_that_float16_cannot_hold_leaves_no_file(tmp_path):
     with torch.no_grad():
         network.whitening.weight[0, 0] = 1e6
     with pytest.raises(ModelError, match='float16'):
-        export(network, tmp_path / 'model.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA)
+        export(network, tmp_path / 'model.onnx', FP32, metadata=METADATA)
     assert not list(tmp_path.iterdir())
 
 
@@ -118,16 +121,16 @@ def test_descriptors_that_differ_leave_no_file(tmp_path):
         network.whitening.weight.mul_(1e-12)
         network.whitening.bias.mul_(1e-13)
     with pytest.raises(ModelError, match='not written'):
-        export(network, tmp_path / 'model.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA)
+        export(network, tmp_path / 'model.onnx', FP32, metadata=METADATA)
     assert not list(tmp_path.iterdir())
 
 
 def test_sizes_that_do_not_fit_are_refused(network, tmp_path):
     with pytest.raises(ValueError, match='too small'):
-        export(network, tmp_path / 'model.onnx', height=16, width=64, metadata=METADATA)
+        ExportOptions(height=16, width=64)
     with pytest.raises(ValueError, match='do not fit'):
-        export(network, tmp_path / 'model.onnx', height=64, width=64, metadata=METADATA,
-               pictures=pictures(1))
+        export(network, tmp_path / 'model.onnx', ExportOptions(64, 64), metadata=METADATA,
+               images=noise_images(1))
 
 
 def small_network(aggregation: str = 'avg') -> PlaceNetwork:
@@ -145,9 +148,9 @@ def validation(tmp_path_factory):
     for part, light in (('database', 0), ('queries', 20)):
         (folder / part).mkdir()
         for i, place in enumerate(places):
-            picture = cv2.resize(place + np.uint8(light), (WIDTH, HEIGHT),
-                                 interpolation=cv2.INTER_NEAREST)
-            cv2.imwrite(str(folder / part / f'{i:02}.png'), picture)
+            image = cv2.resize(place + np.uint8(light), (WIDTH, HEIGHT),
+                               interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(folder / part / f'{i:02}.png'), image)
             if light:
                 rows.append(f'{i:02}.png,{i:02}.png')
     (folder / 'ground_truth.csv').write_text('\n'.join(rows) + '\n')
@@ -156,8 +159,7 @@ def validation(tmp_path_factory):
 
 @pytest.mark.parametrize('aggregation', ['netvlad', 'gem', 'spp'])
 def test_half_precision_is_within_a_thousandth(tmp_path, aggregation):
-    report = export(small_network(aggregation), tmp_path / 'half.onnx', height=HEIGHT, width=WIDTH,
-                    metadata=METADATA, precision='fp16')
+    report = export(small_network(aggregation), tmp_path / 'half.onnx', FP16, metadata=METADATA)
     assert report.worst > 0.999
     model = onnx.load(tmp_path / 'half.onnx')
     types = {value.name: value.type.tensor_type.elem_type for value in
@@ -169,17 +171,20 @@ def test_half_precision_is_within_a_thousandth(tmp_path, aggregation):
 
 
 def test_eight_bits_are_accepted_when_the_recall_stays(tmp_path, validation):
-    fitting, drives = read_pictures([validation / 'database', validation / 'queries'], HEIGHT,
+    fitting, drives = sample_images([validation / 'database', validation / 'queries'], HEIGHT,
                                     WIDTH, most=16)
     assert (drives.sum(), len(fitting)) == (8, 16)
-    report = export(small_network(), tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH,
-                    metadata=METADATA, precision='int8', pictures=fitting,
-                    validation=ValidationSet.read(validation))
+    report = export(small_network(), tmp_path / 'int8.onnx', INT8, metadata=METADATA,
+                    images=fitting, validation=ValidationSet.read(validation))
     assert report.recall_before == report.recall_after == 1.0
     assert 'Recall@1: 1.0000 in torch, 1.0000 in the file' in str(report)
     encoder = Encoder(tmp_path / 'int8.onnx', provider='cpu')
     assert encoder.metadata['precision'] == 'int8'
     assert [path.name for path in tmp_path.iterdir()] == ['int8.onnx']
+    # The first filters of an int8 model can still be drawn.
+    filters, expected = first_filters(encoder), small_network().backbone[0].weight.detach().numpy()
+    assert filters.shape == (64, 3, 3, 3)
+    np.testing.assert_allclose(filters, expected, atol=np.abs(expected).max() / 50)
 
 
 def test_eight_bits_that_cost_recall_leave_no_file(tmp_path, validation):
@@ -190,24 +195,24 @@ def test_eight_bits_that_cost_recall_leave_no_file(tmp_path, validation):
         for convolution in (fire.expand1x1, fire.expand3x3):
             convolution.weight.mul_(1e-4)
             convolution.bias.fill_(1.0)
-    fitting, _ = read_pictures([validation / 'database'], HEIGHT, WIDTH, most=16)
+    fitting, _ = sample_images([validation / 'database'], HEIGHT, WIDTH, most=16)
     with pytest.raises(ModelError, match=r'int8 takes Recall@1 from 1.0000 to 0'):
-        export(network, tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA,
-               precision='int8', pictures=fitting, validation=ValidationSet.read(validation))
+        export(network, tmp_path / 'int8.onnx', INT8, metadata=METADATA, images=fitting,
+               validation=ValidationSet.read(validation))
     assert not list(tmp_path.iterdir())
 
 
-def test_eight_bits_need_pictures_and_a_validation_set(tmp_path):
-    with pytest.raises(ValueError, match='int8 needs pictures'):
-        export(small_network(), tmp_path / 'int8.onnx', height=HEIGHT, width=WIDTH,
-               metadata=METADATA, precision='int8', pictures=pictures(2))
+def test_eight_bits_need_images_and_a_validation_set(tmp_path):
+    with pytest.raises(ValueError, match='int8 needs images'):
+        export(small_network(), tmp_path / 'int8.onnx', INT8, metadata=METADATA,
+               images=noise_images(2))
 
 
 @pytest.mark.parametrize('aggregation', ['gem', 'spp'])
-def test_a_free_size_takes_pictures_of_any_size(tmp_path, aggregation):
+def test_a_dynamic_size_takes_images_of_any_size(tmp_path, aggregation):
     network = small_network(aggregation)
-    export(network, tmp_path / 'free.onnx', height=HEIGHT, width=WIDTH, metadata=METADATA,
-           dynamic_size=True)
+    export(network, tmp_path / 'free.onnx', ExportOptions(HEIGHT, WIDTH, dynamic_size=True),
+           metadata=METADATA)
     encoder = Encoder(tmp_path / 'free.onnx', provider='cpu')
     assert (encoder.height, encoder.width) == (HEIGHT, WIDTH)
     session = onnxruntime.InferenceSession(str(tmp_path / 'free.onnx'),
@@ -219,10 +224,11 @@ def test_a_free_size_takes_pictures_of_any_size(tmp_path, aggregation):
     assert np.sum(result * expected) > 0.9999
 
 
-def test_weights_stay_whole_when_asked_for(tmp_path):
+def test_weights_are_stored_as_float32_on_request(tmp_path):
     network = small_network()
-    sizes = [export(network, tmp_path / 'model.onnx', height=HEIGHT, width=WIDTH,
-                    metadata=METADATA, half_weights=half).size_bytes for half in (True, False)]
+    sizes = [export(network, tmp_path / 'model.onnx',
+                    ExportOptions(HEIGHT, WIDTH, half_weights=half),
+                    metadata=METADATA).size_bytes for half in (True, False)]
     assert sizes[1] > 1.4 * sizes[0]
 
 

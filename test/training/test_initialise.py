@@ -1,4 +1,4 @@
-"""Statistics, centring and whitening that are fitted to pictures."""
+"""Statistics and layers that are initialised from images."""
 
 from __future__ import annotations
 
@@ -8,55 +8,8 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from vpr_ros.training.initialise import calibrate_batch_norm  # noqa: E402
-from vpr_ros.training.initialise import centre_per_drive  # noqa: E402
-from vpr_ros.training.initialise import pca_whitening  # noqa: E402
 from vpr_ros.training.initialise import set_whitening  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
-
-
-def correlated(count: int, dimension: int) -> np.ndarray:
-    random = np.random.default_rng(0)
-    mixed = random.normal(size=(count, dimension)) @ random.normal(size=(dimension, dimension))
-    return (mixed - mixed.mean(axis=0)).astype(np.float32)
-
-
-def test_whitening_gives_unit_covariance_on_its_fitting_data():
-    centred = correlated(count=60, dimension=100)
-    white = centred @ pca_whitening(centred, 10).T
-    np.testing.assert_allclose(white.T @ white / 60, np.eye(10), atol=1e-3)
-
-
-def test_whitening_keeps_the_strongest_directions():
-    centred = correlated(count=200, dimension=30)
-    white = centred @ pca_whitening(centred, 5).T
-    _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
-    expected = centred @ (directions[:5].T / strengths[:5]) * np.sqrt(200)
-    np.testing.assert_allclose(np.abs(white), np.abs(expected), atol=1e-2)
-
-
-def test_shrinkage_gives_weak_directions_less_weight():
-    centred = correlated(count=200, dimension=30)
-    variances = [(centred @ pca_whitening(centred, 20, shrinkage=s).T).var(axis=0)
-                 for s in (0.0, 0.5)]
-    np.testing.assert_allclose(variances[0], 1.0, atol=1e-3)
-    assert variances[1][-1] < 0.8
-    assert np.all(np.diff(variances[1]) <= 1e-6)
-
-
-def test_whitening_to_more_directions_than_the_pictures_span_is_refused():
-    with pytest.raises(ValueError, match='needs more pictures: 8 of them span 7 directions'):
-        pca_whitening(correlated(count=8, dimension=30), 10)
-    with pytest.raises(ValueError, match='needs more pictures'):
-        pca_whitening(correlated(count=8, dimension=30), 8)
-
-
-def test_each_drive_is_centred_on_its_own_mean():
-    random = np.random.default_rng(0)
-    drives = np.repeat([0, 1, 2], 10)
-    vectors = random.normal(size=(30, 4)).astype(np.float32) + 5.0 * drives[:, None]
-    centred = centre_per_drive(vectors.astype(np.float32), drives)
-    for drive in range(3):
-        np.testing.assert_allclose(centred[drives == drive].mean(axis=0), 0.0, atol=1e-5)
 
 
 def test_the_whitening_layer_subtracts_the_mean_first():
@@ -75,13 +28,13 @@ def test_a_whitening_of_another_size_is_refused():
                       np.zeros(512, np.float32))
 
 
-def test_calibration_normalises_each_channel_over_the_pictures_and_ends_in_eval_mode():
+def test_calibration_normalises_each_channel_over_the_images_and_ends_in_eval_mode():
     network = PlaceNetwork(clusters=2, dimension=3)
-    pictures = np.random.default_rng(0).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
-    calibrate_batch_norm(network, pictures)
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 64, 3), dtype=np.uint8)
+    calibrate_batch_norm(network, images)
     assert not any(module.training for module in network.modules())
     with torch.no_grad():
-        first = network.backbone[:2](network.normalise(torch.from_numpy(pictures)))
+        first = network.backbone[:2](network.normalise(torch.from_numpy(images)))
     mean = first.mean(dim=(0, 2, 3))
     torch.testing.assert_close(mean, network.backbone[1].bias, atol=1e-3, rtol=0.0)
     torch.testing.assert_close(first.std(dim=(0, 2, 3)), torch.ones(64), atol=1e-2, rtol=0.0)

@@ -25,7 +25,7 @@ from vpr_ros.training.losses import TripletLoss  # noqa: E402
 
 
 def descriptors(count=12, dimension=6, seed=0, spread=0.5, dtype=torch.float64):
-    """Return descriptors of places of three pictures each, `spread` around their own centre."""
+    """Return descriptors of places of three images each, `spread` around their own centre."""
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(-(-count // 3), dimension)), 3, axis=0)[:count]
     x = centres + spread * random.normal(size=centres.shape)
@@ -33,7 +33,7 @@ def descriptors(count=12, dimension=6, seed=0, spread=0.5, dtype=torch.float64):
 
 
 def masks(count=12):
-    """Return masks of places of three pictures, the diagonal in them, the next place neither."""
+    """Return masks of places of three images, the diagonal in them, the next place neither."""
     place = torch.arange(count) // 3
     apart = (place[:, None] - place[None]).abs()
     return apart == 0, apart > 1

@@ -1,4 +1,4 @@
-"""The network: its VLAD against the formula, its shapes, and what it makes of a black picture."""
+"""The network: its VLAD against the formula, its shapes, and what it makes of a black image."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_kmeans_refuses_fewer_descriptors_than_centres():
 
 
 @pytest.mark.parametrize('value', [0, 255])
-def test_a_picture_of_one_colour_gets_a_finite_unit_vector(value):
+def test_an_image_of_one_colour_gets_a_finite_unit_vector(value):
     network = PlaceNetwork(clusters=4, dimension=8).eval()
     with torch.no_grad():
         descriptor = network(torch.full((1, 64, 96, 3), value, dtype=torch.uint8))
@@ -152,11 +152,11 @@ def test_a_cut_is_the_network_up_to_its_layer():
     whole = torchvision.models.resnet18(weights=None).eval()
     cut = cut_backbone('resnet18', 'layer2').eval()
     load_backbone(cut, whole.state_dict(), 'whole')
-    picture = torch.randn(1, 3, 64, 64)
-    x = picture
+    image = torch.randn(1, 3, 64, 64)
+    x = image
     for name in ('conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2'):
         x = getattr(whole, name)(x)
-    torch.testing.assert_close(cut(picture), x)
+    torch.testing.assert_close(cut(image), x)
 
 
 @pytest.mark.parametrize('arguments, message', [

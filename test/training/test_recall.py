@@ -78,7 +78,7 @@ def test_a_validation_set_is_read_and_measured(tmp_path):
     assert [path.name for path in validation.database] == ['a.png', 'b.png', 'c.png']
     assert [right.tolist() for right in validation.truth] == [[0, 2], []]
     assert validate(validation, lambda batch: np.stack(
-        [picture.mean(axis=(0, 1)) for picture in batch]).astype(np.float32), (3,)) == {3: 1.0}
+        [image.mean(axis=(0, 1)) for image in batch]).astype(np.float32), (3,)) == {3: 1.0}
 
 
 @pytest.mark.parametrize(('rows', 'message'), [

@@ -14,28 +14,28 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from vpr_ros.training.sampler import AreaBatchSampler  # noqa: E402
+from vpr_ros.training.sampler import BatchShape  # noqa: E402
 from vpr_ros.training.sampler import group_areas  # noqa: E402
 from vpr_ros.training.sampler import group_places  # noqa: E402
 
 
-def town(places=24, pictures=5, sizes=(6, 6, 6, 6)):
-    """Return places of so many pictures, areas of `sizes` places, and the pictures' sessions."""
-    numbers = np.arange(places * pictures).reshape(places, pictures)
+def town(places=24, images=5, sizes=(6, 6, 6, 6)):
+    """Return places of so many images, areas of `sizes` places, and the images' sessions."""
+    numbers = np.arange(places * images).reshape(places, images)
     return list(numbers), np.repeat(np.arange(len(sizes)), sizes), np.arange(numbers.size) % 3
 
 
 def sampler(given_town=None, *, n=2, m=3, l=2, **options):  # noqa: E741
-    return AreaBatchSampler(*(given_town or town()), areas_per_batch=n, places_per_area=m,
-                            pictures_per_place=l, **options)
+    return AreaBatchSampler(*(given_town or town()), BatchShape(n, m, l), **options)
 
 
-def places_of(batch, pictures=5):
-    return [index // pictures for index in batch]
+def places_of(batch, images=5):
+    return [index // images for index in batch]
 
 
 @settings(max_examples=30, deadline=None)
 @given(strategies.integers(0, 2**32 - 1), strategies.integers(0, 60), strategies.booleans())
-def test_places_are_of_one_world_within_the_radius_and_every_picture_is_in_one(seed, count, turn):
+def test_places_are_of_one_world_within_the_radius_and_every_image_is_in_one(seed, count, turn):
     random = np.random.default_rng(seed)
     world = random.integers(0, 3, count)
     position = 7e5 + random.uniform(-20, 20, (count, 2))
@@ -61,7 +61,7 @@ def test_a_folder_per_place_stays_one_place():
     assert [list(place) for place in places] == [[0, 1], [2, 3, 4]]
 
 
-def test_a_picture_that_is_alone_is_its_own_place_with_as_many_views():
+def test_an_image_that_is_alone_is_its_own_place_with_as_many_views():
     alone = np.array([False, True, False, True])
     places = group_places(np.zeros(4, np.int64), np.zeros((4, 2)), 5.0, alone=alone, views=3)
     assert [list(place) for place in places] == [[0, 2], [1, 1, 1], [3, 3, 3]]
@@ -98,7 +98,7 @@ def test_worlds_of_few_places_share_areas():
     assert len(group_areas(np.arange(0), np.zeros((0, 2)), 4)) == 0
 
 
-def test_a_batch_is_areas_of_places_of_pictures():
+def test_a_batch_is_areas_of_places_of_images():
     given_town = town()
     _, area, session = given_town
     for batch in sampler(given_town):
@@ -133,7 +133,7 @@ def test_any_town_gives_whole_batches_as_long_as_promised(seed, n, m, l, replica
     groups = sum(-(-count // m) for count in Counter(area[fit]).values())
     batches = []
     if groups < n * replicas:
-        with pytest.raises(ValueError, match='too few pictures'):
+        with pytest.raises(ValueError, match='too few images'):
             sampler((places, area, session), n=n, m=m, l=l, replicas=replicas)
         return
     for rank in range(replicas):
@@ -142,7 +142,7 @@ def test_any_town_gives_whole_batches_as_long_as_promised(seed, n, m, l, replica
         assert len(list(one)) == len(one) == groups // n // replicas
         batches += one
     assert one.left_out.places == 60 - len(fit)
-    assert one.left_out.pictures == lengths.sum() - lengths[fit].sum()
+    assert one.left_out.images == lengths.sum() - lengths[fit].sum()
     for batch in batches:
         by_place = np.array([home[index] for index in batch]).reshape(n, m, l)
         assert (by_place == by_place[..., :1]).all()
@@ -175,7 +175,7 @@ def test_epochs_differ_and_come_again():
     assert list(other) != first
 
 
-def test_what_the_last_batch_lacks_is_left_out_of_another_place_each_epoch():
+def test_the_dropped_last_batch_has_other_places_in_each_epoch():
     one = sampler(n=3)
     missing = set()
     for epoch in range(12):
@@ -192,7 +192,7 @@ def test_replicas_share_an_epoch():
     assert [batch for pair in zip(*shares, strict=True) for batch in pair] == whole
 
 
-def test_what_takes_no_part_is_counted():
+def test_what_is_left_out_is_counted():
     places, area, session = town()
     places[0] = places[0][:1]
     places[6:10] = [place[:1] for place in places[6:10]]
@@ -202,19 +202,19 @@ def test_what_takes_no_part_is_counted():
     assert taken == set(range(24)) - {0, *range(6, 12)}
 
 
-def test_a_picture_on_its_own_is_given_once_for_each_view():
+def test_an_image_on_its_own_is_given_once_for_each_view():
     places = group_places(np.zeros(8, np.int64), np.zeros((8, 2)), 1.0, alone=np.ones(8, bool))
     for batch in sampler((places, np.zeros(8), np.zeros(8)), n=1, m=4):
         assert batch[::2] == batch[1::2]
         assert len(set(batch)) == 4
 
 
-def test_one_picture_per_place_is_refused_with_what_is_missing():
-    with pytest.raises(ValueError, match='0 of 24 places have 2 pictures or more'):
-        sampler(town(pictures=1))
+def test_one_image_per_place_is_refused_with_what_is_missing():
+    with pytest.raises(ValueError, match='0 of 24 places have 2 images or more'):
+        sampler(town(images=1))
     with pytest.raises(ValueError, match='0 of 4 areas have 7 such places'):
         sampler(m=7)
-    with pytest.raises(ValueError, match='too few pictures'):
+    with pytest.raises(ValueError, match='too few images'):
         sampler(n=9)
     with pytest.raises(ValueError, match='24 places need as many areas'):
         sampler((town()[0], np.zeros(3), np.zeros(120)))
@@ -227,6 +227,7 @@ def test_lightning_sets_the_epoch(tmp_path):
     seen = []
 
     class Module(lightning.LightningModule):
+
         def __init__(self):
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(1))

@@ -1,4 +1,4 @@
-"""Training, for real but tiny: what learns, what must not, and what happens when it goes wrong."""
+"""Real but tiny trainings: what learns, what must not, and what happens when it goes wrong."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ torch = pytest.importorskip('torch')
 lightning = pytest.importorskip('lightning')
 
 from vpr_ros.training.checkpoint import load_network  # noqa: E402
+from vpr_ros.training.data import PlaceData  # noqa: E402
+from vpr_ros.training.data import read_image_table  # noqa: E402
 from vpr_ros.training.experiment import Experiment  # noqa: E402
 from vpr_ros.training.experiment import make_experiment  # noqa: E402
+from vpr_ros.training.train import initialise_network  # noqa: E402
 from vpr_ros.training.train import PlaceTraining  # noqa: E402
-from vpr_ros.training.train import read_pictures  # noqa: E402
-from vpr_ros.training.train import start  # noqa: E402
 from vpr_ros.training.train import train  # noqa: E402
 
 QUIET = {'enable_progress_bar': False, 'accelerator': 'cpu'}
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 
 @pytest.fixture(scope='module')
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of 8 places with 4 pictures each: a pattern of its own, and noise."""
+    """Return a folder of 8 places with 4 images each: a pattern of its own, and noise."""
     folder = tmp_path_factory.mktemp('places')
     random = np.random.default_rng(0)
     for place in range(8):
@@ -68,14 +69,14 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def test_all_layers_learn_and_frozen_batch_norm_does_not(places: Path, tmp_path: Path):
     described = experiment(places, loss__kind='multi-similarity')
-    pictures = read_pictures(described.data, 'data')
-    module = PlaceTraining(described, pictures)
-    start(module.network, described, pictures)
+    data = PlaceData.read(described)
+    module = PlaceTraining(described, data)
+    initialise_network(module.network, described, data.table)
     before = {name: value.clone() for name, value in module.network.state_dict().items()}
     trainer = lightning.Trainer(max_epochs=1, limit_train_batches=2, logger=False,
                                 enable_checkpointing=False, use_distributed_sampler=False,
                                 **QUIET)
-    trainer.fit(module)
+    trainer.fit(module, datamodule=data)
     norms = {name for name, part in module.network.named_modules()
              if isinstance(part, torch.nn.BatchNorm2d)}
     assert norms
@@ -88,6 +89,7 @@ def test_batch_norm_learns_where_it_is_asked_to(places: Path, tmp_path: Path):
     seen = []
 
     class Watch(lightning.Callback):
+
         def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
             seen.append(module.network.backbone.bn1.running_mean.clone())
 
@@ -114,9 +116,9 @@ def test_validation_logs_recall_and_the_best_epoch_is_kept(places: Path, tmp_pat
         (folder / session).mkdir(parents=True)
         lines = ['name,x,y,z,qx,qy,qz,qw']
         for i in range(6):
-            picture = np.full((36, 48, 3), 40 * i, np.uint8) + random.integers(
+            image = np.full((36, 48, 3), 40 * i, np.uint8) + random.integers(
                 0, 9, (36, 48, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / session / f'{i}.png'), picture)
+            cv2.imwrite(str(folder / session / f'{i}.png'), image)
             lines.append(f'{i}.png,{10 * i},0,0,0,0,0,1')
         (folder / session / 'poses.csv').write_text('\n'.join(lines) + '\n')
     described = make_experiment({
@@ -134,6 +136,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(places: Path, tmp_pa
     described = experiment(places, training__epochs=3, loss__kind='contrastive')
 
     class Interrupt(lightning.Callback):
+
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
             if trainer.current_epoch == 2:
                 raise RuntimeError('the power failed')
@@ -151,6 +154,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(places: Path, tmp_pa
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
         places: Path, tmp_path: Path):
     class Break(lightning.Callback):
+
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
             if trainer.current_epoch == 1:
                 module.network.whitening.bias.data.fill_(float('nan'))
@@ -205,34 +209,34 @@ def test_an_experiment_that_cannot_be_run_is_refused(places: Path, tmp_path: Pat
         train(experiment(places, **changes), tmp_path / 'run', trainer_options=QUIET)
 
 
-def test_one_picture_a_place_is_too_few_to_learn_from(tmp_path: Path):
+def test_one_image_a_place_is_too_few_to_learn_from(tmp_path: Path):
     for place in 'abcd':
         (tmp_path / 'places' / place).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / 'places' / place / '1.png'), np.zeros((32, 32, 3), np.uint8))
-    with pytest.raises(ValueError, match='too few pictures'):
+    with pytest.raises(ValueError, match='too few images'):
         train(experiment(tmp_path / 'places', network__dimension=0, network__aggregation='avg'),
               tmp_path / 'run', trainer_options=QUIET)
 
 
-def test_an_unreadable_picture_is_named_and_left_out(places: Path, tmp_path: Path, caplog):
+def test_an_unreadable_image_is_named_and_left_out(places: Path, tmp_path: Path, caplog):
     folder = tmp_path / 'places' / 'broken'
     folder.mkdir(parents=True)
-    (folder / '1.png').write_bytes(b'no picture')
+    (folder / '1.png').write_bytes(b'no image')
     (folder / '2.png').write_bytes((places / 'place0' / '0.png').read_bytes())
-    table = read_pictures({'p': {'kind': 'places', 'folder': str(folder.parent)}}, 'data')
+    table = read_image_table({'p': {'kind': 'places', 'folder': str(folder.parent)}}, 'data')
     assert len(table) == 1
     assert '1.png' in caplog.text
 
 
 def test_an_empty_folder_is_named(tmp_path: Path):
     with pytest.raises(SourceError, match=str(tmp_path)):
-        read_pictures({'p': {'kind': 'single', 'folder': str(tmp_path)}}, 'data')
+        read_image_table({'p': {'kind': 'single', 'folder': str(tmp_path)}}, 'data')
 
 
 def test_part_takes_a_stretch_of_every_session(places: Path):
-    whole = read_pictures({'p': {'kind': 'places', 'folder': str(places)}}, 'data')
-    half = read_pictures({'p': {'kind': 'places', 'folder': str(places), 'part': [0.5, 1.0]}},
-                         'data')
+    whole = read_image_table({'p': {'kind': 'places', 'folder': str(places)}}, 'data')
+    half = read_image_table({'p': {'kind': 'places', 'folder': str(places), 'part': [0.5, 1.0]}},
+                            'data')
     assert half.names == whole.names[16:]
 
 

@@ -82,9 +82,10 @@ def _run_export(options: argparse.Namespace) -> None:
     from vpr_ros.training.checkpoint import load_network
     from vpr_ros.training.export import CALIBRATED_ON
     from vpr_ros.training.export import export
+    from vpr_ros.training.export import ExportOptions
     from vpr_ros.training.export import metadata_of
     from vpr_ros.training.export import PROJECTED_FROM
-    from vpr_ros.training.export import read_pictures
+    from vpr_ros.training.export import sample_images
     from vpr_ros.training.projection import fold_projection
     from vpr_ros.training.recall import ValidationSet
     network, experiment = load_network(options.checkpoint)
@@ -95,15 +96,16 @@ def _run_export(options: argparse.Namespace) -> None:
         raise ValueError('--dimension and --precision int8 need --pictures to fit to')
     if options.dimension:
         network = fold_projection(
-            network, *read_pictures(options.pictures, height, width, PROJECTED_FROM),
+            network, *sample_images(options.pictures, height, width, PROJECTED_FROM),
             options.dimension)
-    pictures = None
+    images = None
     if options.pictures:
-        pictures, _ = read_pictures(options.pictures, height, width, CALIBRATED_ON)
-    report = export(network, options.output, height=height, width=width,
+        images, _ = sample_images(options.pictures, height, width, CALIBRATED_ON)
+    report = export(network, options.output,
+                    ExportOptions(height, width, options.precision, options.dynamic_size,
+                                  options.half_weights),
                     metadata=metadata_of(experiment, options.checkpoint, options.license),
-                    precision=options.precision, dynamic_size=options.dynamic_size,
-                    half_weights=options.half_weights, pictures=pictures, validation=validation)
+                    images=images, validation=validation)
     print(f'{options.output}: {report}')
 
 
@@ -139,12 +141,13 @@ def add_wrap_model(commands: Commands) -> None:
 
 
 def _run_wrap_model(options: argparse.Namespace) -> None:
+    from vpr_ros.training.wrap import InputFormat
     from vpr_ros.training.wrap import wrap_model
-    report = wrap_model(options.source, options.output, mean=options.mean, std=options.std,
-                        size=size(options.size) if options.size else None,
-                        layout=options.layout, colour=options.colour, scale=options.scale,
-                        output_name=options.output_name, name=options.name,
-                        license_name=options.license)
+    expected = InputFormat(options.mean, options.std,
+                           size(options.size) if options.size else None, options.layout,
+                           options.colour, options.scale)
+    report = wrap_model(options.source, options.output, expected, output_name=options.output_name,
+                        name=options.name, license_name=options.license)
     print(f'{options.output}: {report}')
 
 

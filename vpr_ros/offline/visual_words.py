@@ -7,7 +7,6 @@ Descriptors of whole images are drawn by embedding.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,12 +115,7 @@ def first_filters(encoder: Encoder) -> NDArray[np.float32] | None:
     else:  # stored in fewer bits, and converted in the graph
         blank = np.zeros((1, encoder.height, encoder.width, 3), np.uint8)
         weights = _open_with_outputs(model, [first]).run([first], {'image': blank})[0]
-    count, channels, height, width = weights.shape
-    block = math.isqrt(channels // 3)  # pixels folded into channels: training/stem.py
-    if 3 * block ** 2 != channels:
-        return None
-    weights = weights.reshape(count, block, block, 3, height, width).transpose(0, 3, 4, 1, 5, 2)
-    return np.asarray(weights.reshape(count, 3, height * block, width * block), np.float32)
+    return np.asarray(weights, np.float32) if weights.shape[1] == 3 else None
 
 
 def _open_with_outputs(model: onnx.ModelProto, tensors: Sequence[str]

@@ -1,5 +1,6 @@
 """
-Learning of models: the only room that imports torch, and that nothing on the robot imports.
+Training of place-recognition models: the only package that imports torch.
 
-The network, its data-dependent start, and its export to the ONNX file that the robot runs.
+The network, its initialisation, the training loop, and the export to the ONNX file that the robot
+runs. Nothing that runs on the robot imports from here.
 """

@@ -1,8 +1,8 @@
 """
-Random changes of a training picture: viewpoint, light, things in the way, optics, sensor, JPEG.
+Image augmentation: viewpoint, light, occlusion, lens blur, sensor noise, JPEG.
 
-One picture goes in and one of the same shape comes out. Which pictures are augmented, and whether
-two views of one picture make a pair, is not decided here.
+Each transform takes one image and returns one of the same shape. Which images are augmented, and
+whether two views of an image are a positive pair, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ YIQ = (LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 
 def augmentation(strength: str = 'strong') -> v2.Transform | None:
     """
-    Return what changes one picture, a uint8 tensor (3,H,W) RGB, into another of that shape.
+    Return a random transform of one image, a uint8 tensor (3,H,W) RGB, that keeps its shape.
 
     `strength` is 'none' (None is returned), 'mild' (the same drive on another day) or 'strong'
-    (another lane, season or hour). The steps follow the light: viewpoint, colour, dusk, things in
-    the way, lens, sensor, compression. Nothing is mirrored: a mirrored street is another street.
-    All chance is torch's global generator, which a DataLoader seeds in each of its workers.
-    Raises ValueError for another strength.
+    (another lane, season or time of day). The steps are in the order in which they affect light on
+    its way to a file: viewpoint, colour, dusk, occlusion, lens, sensor, compression. Images are
+    never mirrored: a mirrored street is another street. Random numbers come from torch's global
+    generator, which a DataLoader seeds in each of its workers. Raises ValueError for an unknown
+    strength.
     """
     if strength == 'none':
         return None
@@ -40,8 +41,8 @@ def augmentation(strength: str = 'strong') -> v2.Transform | None:
         return v2.Compose([
             v2.RandomApply([Warp(area=(0.85, 1.0), stretch=1.05, shift=0.03, rotation=3.0,
                                  perspective=0.03)], 0.8),
-            v2.RandomApply([Colour(brightness=1.3, contrast=1.2, saturation=(0.7, 1.3), hue=8.0,
-                                   cast=1.05)], 0.8),
+            v2.RandomApply([ColourJitter(brightness=1.3, contrast=1.2, saturation=(0.7, 1.3),
+                                         hue=8.0, cast=1.05)], 0.8),
             v2.RandomApply([Dusk(gamma=(0.8, 1.5), gain=(0.7, 1.0))], 0.2),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.0))], 0.1),
             v2.RandomApply([SensorNoise(read=(1.0, 5.0), shot=(0.0, 0.2))], 0.3),
@@ -50,8 +51,8 @@ def augmentation(strength: str = 'strong') -> v2.Transform | None:
     if strength == 'strong':
         return v2.Compose([
             v2.RandomApply([Warp()], 0.9),
-            v2.RandomApply([Colour()], 0.8),
-            v2.RandomApply([Colour(saturation=(0.0, 0.0), hue=0.0, cast=1.0)], 0.1),
+            v2.RandomApply([ColourJitter()], 0.8),
+            v2.RandomApply([ColourJitter(saturation=(0.0, 0.0), hue=0.0, cast=1.0)], 0.1),
             v2.RandomApply([Dusk()], 0.3),
             Occlusion(p=0.4, scale=(0.02, 0.2), ratio=(0.3, 3.0), value=0),
             v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], 0.2),
@@ -66,14 +67,14 @@ class Warp(v2.Transform):
     """
     Crop, scale, shift, rotation and perspective as one homography, hence one resampling.
 
-    A quadrilateral of the picture is spread over the whole of it; what lies outside is reflected,
-    since a black wedge would tell a network which pictures belong together.
+    A quadrilateral of the image is stretched over the whole image. Beyond the border the image is
+    reflected: from black wedges a network could learn which images were augmented alike.
 
-    area        share of the picture that the quadrilateral takes, at least and at most
-    stretch     greatest change of its aspect ratio, either way
-    shift       greatest move beyond the crop's own, in widths and heights
-    rotation    greatest angle, in degrees
-    perspective greatest move of each corner, in widths and heights
+    area        share of the image that the quadrilateral covers, smallest and largest
+    stretch     largest factor on its aspect ratio, in both directions
+    shift       largest shift beyond the crop's own, relative to width and height
+    rotation    largest angle, in degrees
+    perspective largest shift of each corner, relative to width and height
     """
 
     def __init__(self, area: tuple[float, float] = (0.6, 1.0), stretch: float = 1.15,
@@ -100,28 +101,29 @@ class Warp(v2.Transform):
         return {'corners': (corners @ turn + centre + jitter).astype(np.float32)}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Spread the quadrilateral over the picture."""
+        """Warp the quadrilateral to the full image."""
         height, width = inpt.shape[-2:]
         frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
         homography = cv2.getPerspectiveTransform(frame, params['corners'])
-        picture = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        image = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
         # OpenCV: torchvision's own perspective takes four times as long and fills with one colour.
-        warped = cv2.warpPerspective(picture, homography, (width, height),
+        warped = cv2.warpPerspective(image, homography, (width, height),
                                      flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
                                      borderMode=cv2.BORDER_REFLECT)
         return torch.from_numpy(warped).permute(2, 0, 1).contiguous()
 
 
-class Colour(v2.Transform):
+class ColourJitter(v2.Transform):
     """
     Brightness, contrast, saturation, hue and white balance as one matrix on RGB.
 
-    `v2.ColorJitter` goes through HSV and alone takes more than all the rest together.
+    Used in place of `v2.ColorJitter`, which goes through HSV and takes longer than all other steps
+    together.
 
-    brightness, contrast  greatest factor, either way; contrast turns about the mean luma
-    saturation  least and greatest factor; 0 is a grey picture
-    hue         greatest turn, in degrees
-    cast        greatest factor on each of R, G and B, either way: 1 leaves grey things grey
+    brightness, contrast  largest factor, in both directions; contrast is about the mean luma
+    saturation  smallest and largest factor; 0 gives a grey image
+    hue         largest rotation, in degrees
+    cast        largest factor on each of R, G and B, in both directions; with 1, grey stays grey
     """
 
     def __init__(self, brightness: float = 1.5, contrast: float = 1.5,
@@ -159,8 +161,8 @@ class Dusk(v2.Transform):
     """
     Less light: 255 * gain * (x / 255) ** gamma, with both drawn log-uniformly.
 
-    A picture whose mean would fall below `darkest` grey levels stays as it is: a night needs no
-    dusk, and black teaches nothing.
+    An image whose mean would fall below `darkest` grey levels stays unchanged: night images are
+    dark enough, and nothing can be learned from a black one.
     """
 
     def __init__(self, gamma: tuple[float, float] = (0.8, 2.5),
@@ -175,10 +177,10 @@ class Dusk(v2.Transform):
         return {'gamma': _log_uniform(*self.gamma), 'gain': _log_uniform(*self.gain)}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Look every level up in a table of 256."""
+        """Map every grey level through a table of 256."""
         levels = torch.arange(256, dtype=torch.float32) / 255.0
         table = _levels(255.0 * params['gain'] * levels ** params['gamma'])
-        # torch would index with int64, eight times the picture: cv2.LUT takes a tenth of the time.
+        # torch would index with int64, eight times the image: cv2.LUT takes a tenth of the time.
         darker = cv2.LUT(inpt.reshape(3, -1).numpy(), table.numpy())
         if darker.mean() < self.darkest:
             return inpt
@@ -186,22 +188,22 @@ class Dusk(v2.Transform):
 
 
 class Occlusion(v2.RandomErasing):
-    """A rectangle of one random colour, as a vehicle that stands in the way."""
+    """A rectangle of one random colour, like a vehicle that blocks the view."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the rectangle as torchvision does, and its colour."""
         params = super().make_params(flat_inputs)
-        if params['v'] is not None:  # None: the picture is too small for a rectangle
+        if params['v'] is not None:  # None: the image is too small for a rectangle
             params['v'] = torch.randint(256, (3, 1, 1), dtype=torch.uint8)
         return params
 
 
 class SensorNoise(v2.Transform):
     """
-    Gaussian noise of variance read**2 + shot * x, each channel and pixel for itself.
+    Gaussian noise of variance read**2 + shot * x, independent for each channel and pixel.
 
-    read  standard deviation in the dark, least and greatest, in grey levels; drawn log-uniformly
-    shot  variance per grey level, least and greatest: the photons' own noise
+    read  standard deviation in the dark, smallest and largest, in grey levels; log-uniform
+    shot  variance per grey level, smallest and largest: photon noise
     """
 
     def __init__(self, read: tuple[float, float] = (1.0, 12.0),
@@ -211,7 +213,7 @@ class SensorNoise(v2.Transform):
         self.shot = shot
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw both strengths."""
+        """Draw both parameters."""
         return {'read': _log_uniform(*self.read), 'shot': _uniform(*self.shot)}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
@@ -222,7 +224,7 @@ class SensorNoise(v2.Transform):
 
 
 class Specks(v2.Transform):
-    """Salt and pepper: up to a share of the pixels turn white or black."""
+    """Salt-and-pepper noise: up to `share` of the pixels turn white or black."""
 
     def __init__(self, share: float = 0.03) -> None:
         super().__init__()
@@ -240,9 +242,9 @@ class Specks(v2.Transform):
 
 class Compression(v2.Transform):
     """
-    JPEG there and back, at a quality between the two given (of 100).
+    JPEG compression artefacts: encode and decode at a random quality, smallest and largest of 100.
 
-    OpenCV's, as on the camera's compressed topic; torchvision has announced the end of its own.
+    By OpenCV, as on a camera's compressed topic; torchvision has deprecated its own.
     """
 
     def __init__(self, quality: tuple[int, int] = (15, 80)) -> None:
@@ -269,9 +271,9 @@ def _log_uniform(low: float, high: float) -> float:
     return math.exp(_uniform(math.log(low), math.log(high)))
 
 
-def _factor(greatest: float) -> float:
-    """Draw a factor between 1 / `greatest` and `greatest`, as often below 1 as above."""
-    return _log_uniform(1.0 / greatest, greatest)
+def _factor(largest: float) -> float:
+    """Draw a factor between 1 / `largest` and `largest`, as often below 1 as above."""
+    return _log_uniform(1.0 / largest, largest)
 
 
 def _levels(values: Tensor) -> Tensor:

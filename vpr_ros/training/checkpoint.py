@@ -1,7 +1,7 @@
 """
-Checkpoints: a trained network together with the experiment that it comes from.
+Reading of checkpoints: a trained network together with its experiment.
 
-They are written by train.py, through Lightning; only what is needed to use them is here.
+train.py writes them, through Lightning.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from vpr_ros.training.experiment import make_experiment
 from vpr_ros.training.model import PlaceNetwork
 
 EXPERIMENT = 'experiment'
-PREFIX = 'network.'
+NETWORK_PREFIX = 'network.'
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experiment]:
     """
     Return the weights of a checkpoint's network, by name, and its experiment.
 
-    Nothing in the file is executed. Raises FileNotFoundError, or ModelError for another file.
+    No code in the file is executed. Raises FileNotFoundError, or ModelError for another file.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,8 +36,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experime
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, IndexError,
             pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ModelError(f'{path} is not a checkpoint of `vpr train`') from error
-    weights = {name.removeprefix(PREFIX): value for name, value in state.items()
-               if name.startswith(PREFIX)}
+    weights = {name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()
+               if name.startswith(NETWORK_PREFIX)}
     return weights, make_experiment(described, source=str(path))
 
 
@@ -45,8 +45,8 @@ def load_network(path: str | Path) -> tuple[PlaceNetwork, Experiment]:
     """
     Return a checkpoint's network, in eval mode, and its experiment.
 
-    Raises FileNotFoundError, or ModelError for a file that is no checkpoint or does not hold
-    the network that its experiment describes.
+    Raises FileNotFoundError, or ModelError for a file that is not a checkpoint or whose weights do
+    not fit the network that its experiment describes.
     """
     weights, experiment = read_checkpoint(path)
     described = experiment.network

@@ -1,7 +1,7 @@
 """
-The description of an experiment: a YAML file in, checked dataclasses out.
+The configuration of an experiment: from a YAML file to checked dataclasses.
 
-What the parts mean is in docs/training.md. Nothing is read or trained here.
+docs/training.md explains every value. No data is read here, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained. `weights` is 'imagenet', 'random', a weights file or a checkpoint."""
+    """The network to train. `weights` is 'imagenet', 'random', a weights file or a checkpoint."""
 
     backbone: str = 'resnet18'
     layer: str = ''
@@ -39,7 +39,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch is `areas` x `places` x `pictures` pictures."""
+    """Size of a batch: `areas` x `places` x `pictures` images."""
 
     areas: int = 4
     places: int = 4
@@ -49,9 +49,9 @@ class Batch:
 @dataclass(frozen=True)
 class Relations:
     """
-    Pictures within `within` metres show one place, those beyond `beyond` metres do not.
+    Images at most `within` metres apart are positives, those more than `beyond` metres negatives.
 
-    A query of the validation is right within `tolerance` metres.
+    A query of the validation is correct within `tolerance` metres.
     """
 
     within: float = 5.0
@@ -61,7 +61,7 @@ class Relations:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss on descriptors: 'triplet', 'contrastive', 'multi-similarity', or 'none'."""
+    """Loss on the descriptors: 'triplet', 'contrastive', 'multi-similarity', or 'none'."""
 
     kind: str = 'triplet'
     weight: float = 1.0
@@ -69,12 +69,12 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TeacherOptions:
     """
-    Whose outputs are learned: a checkpoint, an ONNX model, or a weights file; '' for nobody.
+    The network to distil: a checkpoint, an ONNX model, or a weights file; '' for none.
 
-    `match` weighs what is to agree: 'descriptor', 'similarity', 'local', 'stages'; 'similarity'
-    alone where it is left out.
+    `match` has the weight of each output to match: 'descriptor', 'similarity', 'local', 'stages';
+    'similarity' alone if empty.
     """
 
     network: str = ''
@@ -83,7 +83,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast. `batches` bounds the batches of an epoch, 0 for whole epochs."""
+    """The optimisation. `batches` limits the batches of an epoch, 0 for whole epochs."""
 
     epochs: int = 20
     batches: int = 0
@@ -99,7 +99,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment, whole: what a checkpoint carries with it."""
+    """A whole experiment, as stored in every checkpoint."""
 
     network: Network = field(default_factory=Network)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -108,11 +108,11 @@ class Experiment:
     batch: Batch = field(default_factory=Batch)
     augmentation: str = 'strong'
     loss: Loss = field(default_factory=Loss)
-    teacher: Teacher = field(default_factory=Teacher)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
     training: Training = field(default_factory=Training)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, as a checkpoint keeps it."""
+        """Return the experiment as plain values, as a checkpoint stores it."""
         return asdict(self)
 
 
@@ -120,8 +120,8 @@ def read_experiment(path: str | Path, changes: Sequence[str] = ()) -> Experiment
     """
     Read an experiment; `changes` are 'part.name=value', as from the command line.
 
-    Raises FileNotFoundError, or TrainingError for what is not YAML, a name that an experiment
-    does not have, or a value of the wrong kind.
+    Raises FileNotFoundError, or TrainingError for a file that is not YAML, an unknown name, or a
+    value of the wrong type.
     """
     path = Path(path)
     if not path.is_file():
@@ -135,16 +135,16 @@ def read_experiment(path: str | Path, changes: Sequence[str] = ()) -> Experiment
 
 def make_experiment(values: dict[str, Any], changes: Sequence[str] = (), source: str = 'experiment'
                     ) -> Experiment:
-    """Return the experiment of plain values, as `read_experiment` does for a file's."""
+    """Return the experiment of plain values, checked as by `read_experiment`."""
     try:
-        given = OmegaConf.create(values)
+        config = OmegaConf.create(values)
         for change in changes:
             name, equals, value = change.partition('=')
             if not equals:
                 raise TrainingError(f"'{change}' is not of the form part.name=value")
-            OmegaConf.update(given, name, yaml.safe_load(value), merge=False)
+            OmegaConf.update(config, name, yaml.safe_load(value), merge=False)
         experiment = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Experiment), given))
+            OmegaConf.merge(OmegaConf.structured(Experiment), config))
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise TrainingError(f'{source}: {first_line(error)}') from error
     assert isinstance(experiment, Experiment)

@@ -1,8 +1,8 @@
 """
-Losses over the descriptors of one batch, and the mining of the pairs and triplets they take.
+Losses over the descriptors of one batch, and the mining of pairs and triplets for them.
 
-Which pictures are positives or negatives of each other is given as masks, from places, positions
-and headings: nothing here knows labels. How batches are put together is in sampler.py.
+Masks say which images are positives and negatives of each other (image_table.py makes them from
+places, positions and headings). How batches are composed is in sampler.py.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ def semi_hard_triplets(distances: Tensor, positive: Tensor, negative: Tensor, ma
     """
     Return anchors, positives and negatives, each int64 (T,): the semi-hard triplets of a batch.
 
-    Semi-hard (Schroff et al., CVPR 2015) is a negative that is farther than the positive by less
-    than `margin`: d(a,p) < d(a,n) < d(a,p) + margin. Every pair of an anchor and a positive that
-    has such negatives takes part once, with one of them at random. `distances` (B,B) in any unit;
-    `positive` and `negative` bool (B,B), rows are anchors; a picture is never its own positive.
-    The order is by anchor, then by positive.
+    A negative is semi-hard (Schroff et al., CVPR 2015) when it is farther than the positive by
+    less than `margin`: d(a,p) < d(a,n) < d(a,p) + margin. Each pair of anchor and positive that
+    has such negatives gives one triplet, with one of them at random. `distances` (B,B) in any
+    unit; `positive` and `negative` bool (B,B), rows are anchors; an image is never its own
+    positive. Ordered by anchor, then by positive.
     """
-    anchor, other = _without_itself(positive).nonzero(as_tuple=True)
+    anchor, other = _without_diagonal(positive).nonzero(as_tuple=True)
     near = distances[anchor, other]
-    # Sorted once per anchor, the negatives of every pair are a range: the cost hardly depends on
-    # the number of pairs, where a mask over pairs x negatives grows with it.
+    # With the negatives of each anchor sorted once, those of every pair are a range, so the cost
+    # hardly depends on the number of pairs; a mask over pairs x negatives would grow with it.
     ascending, order = _sort(distances.masked_fill(~negative, torch.inf))
-    # The pairs are as many as they are, (P,); searchsorted wants rows of one length, (B,most).
+    # The number of pairs varies by anchor; searchsorted wants rows of one length: (P,) ->
+    # (B,most).
     count = torch.bincount(anchor, minlength=len(distances))
     start = count.cumsum(0) - count
     slot = torch.arange(len(anchor), device=anchor.device) - start[anchor]
@@ -57,7 +58,7 @@ def semi_hard_triplets(distances: Tensor, positive: Tensor, negative: Tensor, ma
     rows[anchor, slot] = near
     first = torch.searchsorted(ascending, rows, right=True)[anchor, slot]
     end = torch.searchsorted(ascending, rows + margin)[anchor, slot]
-    # On the generator's own device: one seed gives the same triplets on every device.
+    # Drawn on the generator's device, so that a seed gives the same triplets on every device.
     device = generator.device if generator is not None else distances.device
     chance = torch.rand(len(anchor), generator=generator, device=device, dtype=torch.float64)
     choice = first + (chance.to(first.device) * (end - first)).long()
@@ -76,7 +77,7 @@ def hard_pairs(similarities: Tensor, positive: Tensor, negative: Tensor, epsilon
     the anchor's most similar negative plus `epsilon`, and a negative that is more similar than its
     least similar positive minus `epsilon`. `similarities` (B,B) and the masks bool (B,B).
     """
-    positive = _without_itself(positive)
+    positive = _without_diagonal(positive)
     nearest_negative = similarities.masked_fill(~negative, -torch.inf).amax(dim=1, keepdim=True)
     farthest_positive = similarities.masked_fill(~positive, torch.inf).amin(dim=1, keepdim=True)
     hard_positive = positive & (similarities - epsilon < nearest_negative)
@@ -86,23 +87,23 @@ def hard_pairs(similarities: Tensor, positive: Tensor, negative: Tensor, epsilon
 
 class PairLoss(nn.Module, ABC):
     """
-    What the losses share: descriptors (B,D) of unit norm and masks bool (B,B) -> a scalar.
+    Base class of the losses: descriptors (B,D) of unit norm and masks bool (B,B) -> a scalar.
 
-    Computed in float32 or better, under autocast too: with bfloat16 distances would have two
-    digits. A batch without pairs gives a zero that still has a graph, and a descriptor that is not
-    finite gives NaN, whether or not it was mined. Raises ValueError when shapes do not fit, or
-    when two pictures are marked as positives and as negatives.
+    Computed in float32 or better even under autocast: bfloat16 would leave distances two digits. A
+    batch without pairs gives zero, with a graph to differentiate; a descriptor that is not finite
+    gives NaN, whether or not it was mined. Raises ValueError when shapes do not fit, or when two
+    images are marked both as positives and as negatives.
     """
 
     def forward(self, embeddings: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """Return the loss of a batch; rows of the masks are anchors, the diagonal is left out."""
+        """Return the loss of a batch; rows of the masks are anchors, the diagonal is ignored."""
         square = (len(embeddings), len(embeddings))
         if positive.shape != square or negative.shape != square:
             raise ValueError(f'{len(embeddings)} descriptors need masks of shape {square}; got '
                              f'{tuple(positive.shape)} and {tuple(negative.shape)}')
-        positive = _without_itself(positive)
+        positive = _without_diagonal(positive)
         if bool((positive & negative).any()):
-            raise ValueError('a pair of pictures is marked as positive and as negative')
+            raise ValueError('a pair of images is marked as positive and as negative')
         with torch.autocast(embeddings.device.type, enabled=False):
             x = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
             return self.of_batch(x, positive, negative) + 0.0 * x.sum()
@@ -116,8 +117,7 @@ class TripletLoss(PairLoss):
     """
     Mean of d(a,p) - d(a,n) + margin over semi-hard triplets, on squared distances.
 
-    Schroff et al., CVPR 2015. `generator` decides which negatives are taken; torch's own if left
-    out.
+    Schroff et al., CVPR 2015. `generator` draws the negatives; None: torch's global generator.
     """
 
     def __init__(self, margin: float = 0.1, generator: torch.Generator | None = None) -> None:
@@ -136,10 +136,10 @@ class TripletLoss(PairLoss):
 
 class ContrastiveLoss(PairLoss):
     """
-    Positives together, negatives at least `margin` apart, on squared distances d in [0,4].
+    Pull positives together and negatives at least `margin` apart, in squared distance [0,4].
 
-    d/2 on average over the positives, plus max(0, margin - d)/2 on average over the negatives that
-    are closer than `margin`; after Hadsell et al., CVPR 2006, without its square roots.
+    Mean of d/2 over the positives plus mean of max(0, margin - d)/2 over the negatives closer than
+    `margin`; after Hadsell et al., CVPR 2006, without the square roots.
     """
 
     def __init__(self, margin: float = 1.0) -> None:
@@ -156,7 +156,7 @@ class ContrastiveLoss(PairLoss):
 
 class MultiSimilarityLoss(PairLoss):
     """
-    Soft weights by how similar a pair is, over hard pairs: Wang et al., CVPR 2019, equation 15.
+    Multi-similarity loss over hard pairs: Wang et al., CVPR 2019, equation 15.
 
     Mean over anchors of 1/alpha log(1 + sum_p exp(-alpha (s_p - base))) + 1/beta log(1 + sum_n
     exp(beta (s_n - base))), with cosines s; `epsilon` is the margin of the mining.
@@ -178,16 +178,16 @@ LOSSES: dict[str, Callable[..., PairLoss]] = {
     'contrastive': ContrastiveLoss,
     'multi-similarity': MultiSimilarityLoss,
 }
-"""Losses by the names they have in an experiment file; the arguments are their own."""
+"""Losses by their names in an experiment file; `loss.options` are their arguments."""
 
 
-def _without_itself(mask: Tensor) -> Tensor:
+def _without_diagonal(mask: Tensor) -> Tensor:
     return mask & ~torch.eye(len(mask), dtype=torch.bool, device=mask.device)
 
 
 def _sort(x: Tensor) -> tuple[Tensor, Tensor]:
     """Sort the rows of x (R,C); return the values and their columns."""
-    if x.device.type == 'cpu':  # where numpy's vectorised sort takes a seventh of torch's time
+    if x.device.type == 'cpu':  # numpy's vectorised sort takes a seventh of torch's time
         order = torch.from_numpy(np.argsort(x.numpy(), axis=1))
         return x.gather(1, order), order
     ascending, order = x.sort(dim=1)

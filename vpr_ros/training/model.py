@@ -1,7 +1,7 @@
 """
-The network: picture -> backbone -> aggregation -> whitening -> descriptor, all differentiable.
+The network: image -> backbone -> aggregation -> whitening -> descriptor, all differentiable.
 
-How its parameters get their first values is in initialise.py; how it becomes a file, in export.py.
+Its initialisation from data is in initialise.py, its export to a file in export.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BACKBONES = {
     'squeezenet1_1': '12',
     'densenet121': 'denseblock3',
 }
-"""torchvision's networks, and the layer after which each is cut unless another is named."""
+"""torchvision's networks, and the default layer after which each is cut."""
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
@@ -40,19 +40,19 @@ def unit(x: Tensor, dim: int) -> Tensor:
 
 
 class Normalise(nn.Module):
-    """Pixels to network input: uint8 (N,H,W,3) RGB -> float32 (N,3,H,W), minus mean, over std."""
+    """Input normalisation: uint8 (N,H,W,3) RGB -> float32 (N,3,H,W), (x - mean) / std."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # (3) -> (3,1,1), in units of uint8 so that one subtraction and one division do it all
+        # (3) -> (3,1,1), in grey levels, so that pixels need no division by 255
         self.register_buffer('mean', 255.0 * torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
         self.register_buffer('std', 255.0 * torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Normalise a batch of pictures."""
+        """Normalise a batch of images."""
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (N,H,W,3) -> (N,3,H,W)
         return (pixels - self.mean) / self.std
 
@@ -62,8 +62,8 @@ class NetVLAD(nn.Module):
     Sums of residuals to soft-assigned centres, after Arandjelovic et al., CVPR 2016.
 
     a_k(x) = softmax_k(W_k x + b_k) and V(j,k) = sum_i a_k(x_i) (x_i(j) - c_k(j)), of local
-    descriptors x_i with unit norm. W, b and c learn independently of one another; they start from
-    centres with W = 2 alpha c and b = -alpha ||c||^2 (see `start`).
+    descriptors x_i with unit norm. W, b and c are learned independently; they are initialised from
+    centres, with W = 2 alpha c and b = -alpha ||c||^2 (see `start`).
     """
 
     def __init__(self, channels: int, clusters: int = 64) -> None:
@@ -112,7 +112,7 @@ class GeM(nn.Module):
 
 
 class Average(nn.Module):
-    """Mean over the picture (SPoC, Babenko and Lempitsky, ICCV 2015)."""
+    """Mean over the image (SPoC, Babenko and Lempitsky, ICCV 2015)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Average(nn.Module):
 
 
 class Maximum(nn.Module):
-    """Maximum over the picture (MAC, Tolias et al., ICLR 2016)."""
+    """Maximum over the image (MAC, Tolias et al., ICLR 2016)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -154,8 +154,8 @@ class Pyramid(nn.Module):
 
 
 def _cells(length: int, count: int) -> list[tuple[int, int]]:
-    """Return where `count` cells that cover `length` begin and end, overlapping if need be."""
-    # No -(-a // b): of a free size it becomes a division in ONNX, which rounds towards zero.
+    """Return the begin and end of `count` cells that cover `length`, overlapping if necessary."""
+    # No -(-a // b): for a dynamic size this exports as ONNX's division, which rounds towards zero.
     return [(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
 
 
@@ -164,12 +164,12 @@ AGGREGATIONS = {'netvlad': NetVLAD, 'gem': GeM, 'avg': Average, 'max': Maximum, 
 
 class PlaceNetwork(nn.Module):
     """
-    Pictures uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm.
+    Images uint8 (N,H,W,3) RGB -> descriptors float32 (N,D) of unit norm.
 
-    `backbone` is one of BACKBONES, cut after `layer` ('' for its usual one), with random weights;
-    `aggregation` one of AGGREGATIONS, with `clusters` centres where it has any; `dimension` is D,
-    or 0 for no whitening: the aggregated vector is then the descriptor. Any input size that the
-    backbone does not shrink to nothing. Raises ValueError, with the choices, for unknown names.
+    `backbone` is one of BACKBONES, cut after `layer` ('' for its default), with random weights;
+    `aggregation` is one of AGGREGATIONS, with `clusters` centres if it is NetVLAD; `dimension` is
+    D, or 0 for no whitening: the aggregated vector is then the descriptor. Takes any input size
+    large enough for the backbone. Raises ValueError, with the choices, for unknown names.
     """
 
     def __init__(self, backbone: str = 'resnet18', layer: str = '', aggregation: str = 'netvlad',
@@ -202,16 +202,16 @@ class PlaceNetwork(nn.Module):
         return unit(self.whitening(vector), dim=1) if whiten else vector
 
     def forward(self, image: Tensor) -> Tensor:
-        """Describe a batch of pictures."""
+        """Describe a batch of images."""
         return self.finish(self.features(image))
 
 
 def cut_backbone(name: str, layer: str = '') -> nn.Sequential:
     """
-    Return torchvision's network `name` up to and with `layer`, as a list of its parts.
+    Return torchvision's network `name` up to and including `layer`, with random weights.
 
-    The parts keep torchvision's names, so its weights fit. Raises ValueError, with the choices,
-    for a name or a layer that is not there.
+    The parts keep torchvision's names, so that its weights fit. Raises ValueError, with the
+    choices, for an unknown name or layer.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone '{name}' is not known; use one of {', '.join(BACKBONES)}")
@@ -235,8 +235,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     Read weights by name from a torch state dict, or from the same arrays as .npz.
 
-    Nothing in the file is executed. Raises FileNotFoundError, or ModelError for a file that holds
-    anything else than arrays by name.
+    No code in the file is executed. Raises FileNotFoundError, or ModelError for a file that holds
+    anything but arrays by name.
     """
     path = Path(path)
     if not path.is_file():
@@ -257,22 +257,22 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """
-    Load the weights that `backbone` has, under torchvision's names; others are left aside.
+    Load the weights of `backbone` from `weights`, under torchvision's names; ignore all others.
 
-    Raises ModelError, naming what `source` misses or what has another shape.
+    Raises ModelError that names `source` and the weights that it misses or that do not fit.
     """
     weights = {name.removeprefix('features.'): value for name, value in weights.items()}
-    own = {name: value for name, value in backbone.state_dict().items()
-           if not name.endswith('num_batches_tracked')}
-    missing = [name for name in own if name not in weights]
+    shapes = {name: tuple(value.shape) for name, value in backbone.state_dict().items()
+              if not name.endswith('num_batches_tracked')}
+    missing = [name for name in shapes if name not in weights]
     if missing:
-        raise ModelError(f'{source} misses {len(missing)} of the {len(own)} weights of the '
+        raise ModelError(f'{source} misses {len(missing)} of the {len(shapes)} weights of the '
                          f'backbone: {", ".join(missing[:3])}{" ..." if missing[3:] else ""}')
-    wrong = [name for name, value in own.items() if weights[name].shape != value.shape]
-    if wrong:
-        raise ModelError(f'{source} is of another network: its {wrong[0]} is '
-                         f'{tuple(weights[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}')
-    backbone.load_state_dict({name: weights[name] for name in own}, strict=False)
+    for name, shape in shapes.items():
+        if tuple(weights[name].shape) != shape:
+            raise ModelError(f'{source} is of another network: its {name} is '
+                             f'{tuple(weights[name].shape)}, not {shape}')
+    backbone.load_state_dict({name: weights[name] for name in shapes}, strict=False)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """
-Shorter descriptors: PCA-whitening that becomes part of the network's last layer.
+Shorter descriptors: PCA-whitening that is folded into the network's last layer.
 
-What the map may do on top of that, such as product quantisation, is the index's affair.
+Compression within a map, such as product quantisation, belongs to its index.
 """
 
 from __future__ import annotations
@@ -13,34 +13,33 @@ import numpy as np
 import torch
 from torch import nn
 from vpr_ros.training.initialise import aggregated
-from vpr_ros.training.initialise import centre_per_drive
-from vpr_ros.training.initialise import pca_whitening
+from vpr_ros.training.whitening import centre_per_drive
+from vpr_ros.training.whitening import pca_whitening
+from vpr_ros.training.whitening import SHRINKAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.training.model import PlaceNetwork
 
-SHRINKAGE = 0.1
-"""How far the kept variances are drawn to their mean: see pca_whitening."""
-
 
 @torch.no_grad()
-def fold_projection(network: PlaceNetwork, pictures: NDArray[np.uint8],
+def fold_projection(network: PlaceNetwork, images: NDArray[np.uint8],
                     drives: NDArray[np.integer], dimension: int, *, shrinkage: float = SHRINKAGE
                     ) -> PlaceNetwork:
     """
     Return a copy of `network`, in eval mode, whose descriptors have `dimension` values.
 
-    The projection P (dimension,D) is fitted to what the network says of `pictures` (N,H,W,3)
-    before its last normalisation, y = W x + b, centred on the mean of each of `drives` (N,), and
-    is folded in: W becomes P W, b becomes P (b - mean of y). A network without a last layer gets
-    one. Raises ValueError when `dimension` is not below D, or the pictures are too few for it.
+    The projection P (dimension,D) is fitted to the network's output for `images` (N,H,W,3) before
+    the last normalisation, y = W x + b, centred on the mean of each of `drives` (N,). It is folded
+    into the last layer: W becomes P W, b becomes P (b - mean of y). A network without whitening
+    gets such a layer. Raises ValueError when `dimension` is not below D, or the images are too few
+    for it.
     """
     projected = copy.deepcopy(network).cpu().eval()
     if not 0 < dimension < projected.dimension:
         raise ValueError(f'a projection makes descriptors shorter: from {projected.dimension} '
                          f'values to fewer, not to {dimension}')
-    vectors = aggregated(projected, pictures)
+    vectors = aggregated(projected, images)
     last = projected.whitening
     if isinstance(last, nn.Linear):
         vectors = last(torch.from_numpy(vectors)).numpy()

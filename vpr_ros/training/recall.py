@@ -1,8 +1,8 @@
 """
-Recall on a validation set, of whatever turns pictures into descriptors.
+Recall on a validation set, for any function from images to descriptors.
 
-What decides over checkpoints and over exports. The Localizer's own recall, frame by frame, is
-measured in offline/evaluate_images.py.
+It selects checkpoints and accepts exports. The recall of the whole Localizer is measured in
+offline/evaluate_images.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUERIES_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Picture files of P places and Q queries; truth[q] (any number of int64) are q's places."""
+    """Image files of P places and Q queries; truth[q] (any number of int64) are q's places."""
 
     name: str
     database: tuple[Path, ...]
@@ -40,10 +40,10 @@ class ValidationSet:
     @classmethod
     def read(cls, folder: str | Path) -> ValidationSet:
         """
-        Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate`.
+        Read a folder of `database/`, `queries/` and `ground_truth.csv`, as `vpr evaluate` does.
 
-        The CSV has the columns query,reference: file names, a row for each right answer. Raises
-        FileNotFoundError or SourceError for what is missing, or named but not there.
+        The CSV has the columns query,reference: file names, one row per correct pair. Raises
+        FileNotFoundError or SourceError for a missing part or file.
         """
         folder = Path(folder)
         database = images.list_folder(folder / 'database')
@@ -57,9 +57,9 @@ def validate(validation: ValidationSet,
              describe: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
              ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
     """
-    Return Recall@n of `describe`: N pictures uint8 (H,W,3) of any sizes -> descriptors (N,D).
+    Return Recall@n of `describe`: N images uint8 (H,W,3) of any sizes -> descriptors (N,D).
 
-    Raises ImageError for a picture that cannot be read, ValueError for descriptors not finite.
+    Raises ImageError for an image that cannot be read, ValueError for descriptors not finite.
     """
     described = []
     for files in (validation.database, validation.queries):
@@ -74,20 +74,19 @@ def validate(validation: ValidationSet,
 def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
               truth: Sequence[ArrayLike], ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
     """
-    Return the share of queries with a right place among the n most similar, for each of `ns`.
+    Return the share of queries with a correct place among the n most similar, for each of `ns`.
 
     `database` (P,D) and `queries` (Q,D) are each centred on their own mean, as the map and the
-    Localizer do, and compared by cosine. truth[q] are the right places of q; a query without any
-    takes no part. A wrong place that is as similar as the right one comes before it, so that
-    descriptors all alike find nothing. Raises ValueError for descriptors that are not finite, or
-    when no query has a right place.
+    Localizer do, and compared by cosine. truth[q] are the correct places of q; queries without any
+    are skipped. Ties count as mistakes, so that identical descriptors have a recall of zero.
+    Raises ValueError for descriptors that are not finite, or when no query has a correct place.
     """
     if len(truth) != len(queries):
         raise ValueError(f'{len(queries)} queries need as many entries of truth, not {len(truth)}')
-    places, found = _centred(database), _centred(queries)
+    places, centred = _centred(database), _centred(queries)
     ranks = []
-    for start in range(0, len(found), QUERIES_AT_ONCE):
-        similar = found[start:start + QUERIES_AT_ONCE] @ places.T  # (q,P)
+    for start in range(0, len(centred), QUERIES_AT_ONCE):
+        similar = centred[start:start + QUERIES_AT_ONCE] @ places.T  # (q,P)
         for row, answers in zip(similar, truth[start:start + QUERIES_AT_ONCE], strict=True):
             right = np.asarray(answers, np.int64)
             if right.size:
@@ -100,7 +99,7 @@ def _centred(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Subtract the mean of (N,D) and scale each row to unit norm; a zero row stays zero."""
     if not np.isfinite(descriptors).all():
         raise ValueError('descriptors are not finite: there is no recall')
-    # A single one is its own mean, and nothing would be left of it.
+    # Minus its own mean, a single descriptor would be zero.
     mean = descriptors.mean(axis=0) if len(descriptors) > 1 else 0.0
     rest = np.asarray(descriptors - mean, np.float32)
     norms = np.linalg.norm(rest, axis=1, keepdims=True)

@@ -1,8 +1,8 @@
 """
-Which pictures make a batch: pictures into places, places into areas, areas into batches.
+Composition of batches: images are grouped into places, places into areas, areas into batches.
 
-Numbers only: the pictures themselves are read in pictures.py, and what a batch costs is in
-losses.py.
+This module works on indices; the images are read in image_table.py, and losses.py computes the
+loss of a batch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Sampler
+from vpr_ros.training.image_table import SAME_VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,19 +23,27 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from numpy.typing import NDArray
 
-SAME_VIEW = math.radians(60.0)
-"""Pictures of one place look the same way: their headings differ by no more than this, rad."""
+
+class BatchShape(NamedTuple):
+    """Areas in a batch, places per area, images per place."""
+
+    areas: int
+    places: int
+    images: int
+
+    def __str__(self) -> str:
+        return f'{self.areas} areas x {self.places} places x {self.images} images'
 
 
 class LeftOut(NamedTuple):
-    """What takes no part in any batch."""
+    """How much of the data is in no batch."""
 
-    pictures: int
-    """Pictures of the places below."""
+    images: int
+    """Images of the places below."""
     places: int
-    """Places with too few pictures, and places of the areas below."""
+    """Places with too few images, and places of the areas below."""
     areas: int
-    """Areas with too few places that have enough pictures."""
+    """Areas with too few places that have enough images."""
 
 
 def group_places(world: NDArray[np.int64], position: NDArray[np.float64], radius: float, *,
@@ -42,14 +51,14 @@ def group_places(world: NDArray[np.int64], position: NDArray[np.float64], radius
                  alone: NDArray[np.bool_] | None = None, views: int = 2
                  ) -> list[NDArray[np.int64]]:
     """
-    Group pictures into places, each the int64 indices of its pictures, ascending.
+    Group images into places, each the int64 indices of its images, ascending.
 
-    A place is a cell of a square grid over a world whose diagonal is `radius` metres: any two of
-    its pictures are closer than that. Where `heading` (N,) in radians is given, they also differ
-    by 60 degrees at most; unknown headings (NaN) stay together. A picture that is `alone` (N,) is
-    its own place, with its index `views` times, once for each augmented view. `world` int64 (N,);
-    `position` (N,2) in metres. The order is by world, x and y, then the pictures that are alone.
-    Raises ValueError for a radius that is not positive or positions that are not finite.
+    A place is a cell of a square grid over a world; its diagonal is `radius` metres, so no two of
+    its images are farther apart. With `heading` (N,) in radians, they also differ by at most
+    SAME_VIEW; unknown headings (NaN) stay together. An image that is `alone` (N,) is its own
+    place, with its index `views` times, once for each augmented view. `world` int64 (N,);
+    `position` (N,2) in metres. Ordered by world, x and y; images that are alone come last. Raises
+    ValueError for a radius that is not positive or positions that are not finite.
     """
     if not radius > 0.0:
         raise ValueError(f'the radius of a place must be positive; got {radius}')
@@ -72,19 +81,19 @@ def group_places(world: NDArray[np.int64], position: NDArray[np.float64], radius
 def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest: int
                 ) -> NDArray[np.int64]:
     """
-    Group places that are close into areas; return the area (P,) of each place.
+    Group neighbouring places into areas; return the area (P,) of each place.
 
     A world is halved across its longer side until its areas have `smallest` to 2 * smallest - 1
-    places. The places of worlds that have fewer than `smallest` go into areas of the same size
-    with those of the next such worlds. `world` int64 (P,) and `centre` (P,2) in metres are those
-    of the places. Raises ValueError for a `smallest` below 1.
+    places. Worlds with fewer than `smallest` places share areas of that size with each other.
+    `world` int64 (P,) and `centre` (P,2) in metres are those of the places. Raises ValueError for
+    a `smallest` below 1.
     """
     if smallest < 1:
         raise ValueError(f'an area needs a place or more; got {smallest}')
     _, which, count = np.unique(world, return_inverse=True, return_counts=True)
     small = count[which] < smallest
     centre = np.asarray(centre, np.float64).copy()
-    # Distances between worlds mean nothing: their order stands in for them.
+    # Distances between worlds have no meaning; their order is used instead.
     centre[small] = np.column_stack([which[small], np.zeros(small.sum())])
     region = np.where(small, -1, which)
     area = np.empty(len(world), np.int64)
@@ -106,108 +115,111 @@ def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest:
 
 class AreaBatchSampler(Sampler[list[int]]):
     """
-    Batches of n areas x m places x l pictures, for `DataLoader(data, batch_sampler=...)`.
+    Batches of n areas x m places x l images, for `DataLoader(data, batch_sampler=...)`.
 
-    In a batch, pictures of one place stand next to each other, and places of one area do. An epoch
-    goes through every place that can take part; an area whose places don't divide by m is filled
-    up with some of its own a second time, so areas of several m are better than ones just above m.
-    The areas of a batch differ, unless one has more to give than there are batches. The last
-    incomplete batch is dropped: other places in each epoch. The pictures of a place come from as
-    many sessions as it has.
+    In a batch, images of a place are adjacent, and so are places of an area. An epoch visits every
+    place except those counted in `left_out`. If m does not divide the number of an area's places,
+    some are visited twice to fill its last group, so areas of several times m places are better
+    than areas of just above m. The areas of a batch differ, unless one has more groups than there
+    are batches. The last incomplete batch is dropped: other places in each epoch. The images of a
+    place come from as many sessions as possible.
 
-    The batches of an epoch are decided by `seed` and the epoch alone, so that a training that was
-    interrupted goes on with the same ones. With `replicas` processes each makes the same epoch
-    and keeps every `replicas`-th batch from `rank` on: as many for each, none twice. Lightning
-    needs `Trainer(use_distributed_sampler=False)` then; it looks for `set_epoch` only at
-    `batch_sampler.sampler`, and finds it because that is the sampler itself.
+    The batches of an epoch depend on `seed` and the epoch alone, so that a resumed training
+    continues with the same ones. With `replicas` processes, each computes the same epoch and
+    yields every `replicas`-th batch from `rank` on: equally many for each, none twice. Lightning
+    needs `Trainer(use_distributed_sampler=False)` for this. It calls `set_epoch` only on
+    `batch_sampler.sampler`, which is why that property returns the sampler itself.
 
-    `places` are the pictures' indices of each of P places, `area` (P,) the area of each place,
-    `session` (N,) the session of each picture. Raises ValueError when too little can take part for
-    one batch per replica, and says what is missing.
+    `places` are the image indices of each of P places, `area` (P,) the area of each place,
+    `session` (N,) the session of each image. Raises ValueError, with what is missing, when there
+    is not one batch per replica.
     """
 
-    def __init__(self, places: Sequence[NDArray[np.int64]], area: ArrayLike, session: ArrayLike, *,
-                 areas_per_batch: int, places_per_area: int, pictures_per_place: int,
-                 seed: int = 0, rank: int = 0, replicas: int = 1) -> None:
-        n, m, l = areas_per_batch, places_per_area, pictures_per_place  # noqa: E741
-        if min(n, m, l, replicas) < 1 or not 0 <= rank < replicas or seed < 0:
-            raise ValueError(f'there are no batches of {n} x {m} x {l} with seed {seed} for rank '
-                             f'{rank} of {replicas}')
+    def __init__(self, places: Sequence[NDArray[np.int64]], area: ArrayLike, session: ArrayLike,
+                 shape: BatchShape, *, seed: int = 0, rank: int = 0, replicas: int = 1) -> None:
+        if min(*shape, replicas) < 1 or not 0 <= rank < replicas or seed < 0:
+            raise ValueError(f'there are no batches of {shape} with seed {seed} for rank {rank} '
+                             f'of {replicas}')
         area = np.asarray(area)
         if len(area) != len(places):
             raise ValueError(f'{len(places)} places need as many areas; got {len(area)}')
-        self.areas_per_batch = n
-        self.places_per_area = m
-        self.pictures_per_place = l
+        self.shape = shape
         self.seed = seed
         self.rank = rank
         self.replicas = replicas
         self.epoch = 0
         self._places = places
         self._session = np.asarray(session)
-        enough = np.array([i for i, place in enumerate(places) if len(place) >= l], np.int64)
-        self._members = [enough[ours] for ours in _by_value(area[enough]) if len(ours) >= m]
-        inside = sum(len(places[place]) for ours in self._members for place in ours)
-        self.left_out = LeftOut(pictures=sum(map(len, places)) - inside,
-                                places=len(places) - sum(map(len, self._members)),
-                                areas=len(np.unique(area)) - len(self._members))
-        groups = sum(-(-len(ours) // m) for ours in self._members)
-        self._batches = groups // n // replicas * replicas
+        usable = np.array([i for i, place in enumerate(places) if len(place) >= shape.images],
+                          np.int64)
+        # The usable places of each area that has enough of them.
+        self._members = [usable[inside] for inside in _by_value(area[usable])
+                         if len(inside) >= shape.places]
+        self.left_out = self._count_left_out(area)
+        groups = sum(-(-len(members) // shape.places) for members in self._members)
+        self._batches = groups // shape.areas // replicas * replicas
         if not self._batches:
             raise ValueError(
-                f'too few pictures for a batch of {n} areas x {m} places x {l} pictures for each '
-                f'of {replicas} process(es): {len(enough)} of {len(places)} places have {l} '
-                f'pictures or more, and {len(self._members)} of {len(np.unique(area))} areas have '
-                f'{m} such places or more; give more pictures per place, or a smaller batch')
+                f'too few images for a batch of {shape} for each of {replicas} process(es): '
+                f'{len(usable)} of {len(places)} places have {shape.images} images or more, and '
+                f'{len(self._members)} of {len(np.unique(area))} areas have {shape.places} such '
+                'places or more; provide more images per place, or reduce the batch')
+
+    def _count_left_out(self, area: NDArray[np.int64]) -> LeftOut:
+        """Return how many images, places and areas are in no batch."""
+        used = [len(self._places[place]) for members in self._members for place in members]
+        return LeftOut(images=sum(map(len, self._places)) - sum(used),
+                       places=len(self._places) - len(used),
+                       areas=len(np.unique(area)) - len(self._members))
 
     @property
     def sampler(self) -> AreaBatchSampler:
-        """This sampler itself: where Lightning looks for `set_epoch`."""
+        """Return this sampler itself, on which Lightning calls `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of batches in an epoch, of this process."""
+        """Return the number of batches per epoch and process."""
         return self._batches // self.replicas
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the pictures' indices, n * m * l in each batch of the epoch that was set."""
+        """Yield batches of n * m * l image indices for the epoch that was set."""
         batches = self._places_of_batches(np.random.default_rng([self.seed, self.epoch]))
         for number in range(self.rank, self._batches, self.replicas):
-            # A generator for each batch: what the other processes draw doesn't matter. From 1
-            # on, as numpy takes a seed [a,b] for [a,b,0].
+            # One generator per batch, so that replicas need not draw each other's numbers. From 1
+            # on, because numpy takes a seed [a,b] for [a,b,0].
             random = np.random.default_rng([self.seed, self.epoch, 1 + number])
             yield [int(index) for place in batches[number].flat
                    for index in self._choose(self._places[place], random)]
 
     def _places_of_batches(self, random: np.random.Generator) -> NDArray[np.int64]:
         """Return the places (batches,n,m) of an epoch."""
-        m = self.places_per_area
+        m = self.shape.places
         groups = []
         for index in random.permutation(len(self._members)):
             members = random.permutation(self._members[index])
-            # From the front, where none of the last group is: no group has a place twice.
+            # Filled up from the front, which is in another group: no group has a place twice.
             filled = np.append(members, members[:-len(members) % m])
             groups.append(filled.reshape(-1, m))
-        flat = np.concatenate(groups)  # (groups,m), those of one area next to each other
-        kept = random.permutation(len(flat))[:self._batches * self.areas_per_batch]
-        # Dealt like cards: a batch gets two of an area only if it has more than there are batches.
-        dealt = flat[np.sort(kept)].reshape(self.areas_per_batch, self._batches, m)
+        flat = np.concatenate(groups)  # (groups,m), those of one area adjacent
+        kept = random.permutation(len(flat))[:self._batches * self.shape.areas]
+        # Dealt like cards: a batch gets two groups of an area only if there are too few batches.
+        dealt = flat[np.sort(kept)].reshape(self.shape.areas, self._batches, m)
         return random.permutation(dealt.transpose(1, 0, 2))
 
     def _choose(self, place: NDArray[np.int64], random: np.random.Generator
                 ) -> NDArray[np.int64]:
-        """Return some pictures of a place: the first of every session before any second."""
+        """Return images of a place: one of every session before a second of any."""
         place = random.permutation(place)
         seen: Counter[int] = Counter()
         turns = []
         for session in self._session[place].tolist():
             turns.append(seen[session])
             seen[session] += 1
-        return place[np.argsort(turns, kind='stable')[:self.pictures_per_place]]
+        return place[np.argsort(turns, kind='stable')[:self.shape.images]]
 
 
 def _by_value(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -219,7 +231,7 @@ def _by_value(values: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 def _split_by_heading(place: NDArray[np.int64], heading: NDArray[np.float64]
                       ) -> Iterator[NDArray[np.int64]]:
-    """Yield the pictures of a place that look the same way as the first of those not yet taken."""
+    """Yield groups of a place's images with headings within SAME_VIEW of each other."""
     known = np.isfinite(heading[place])
     if not known.all():
         yield place[~known]

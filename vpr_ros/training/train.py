@@ -1,13 +1,11 @@
 """
-Training: an experiment in, checkpoints and logs out.
+Training of a place-recognition network: from an experiment to checkpoints and logs.
 
-Lightning runs the loop. What is learned from is in datasets.py and sampler.py, by what in
-losses.py and distill.py.
+Lightning runs the loop. The data is in data.py, the losses in losses.py and distill.py.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from pathlib import Path
 import time
@@ -25,24 +23,18 @@ import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
-from vpr_ros.core import images
 from vpr_ros.core.errors import TrainingError
-from vpr_ros.training import datasets as sources
-from vpr_ros.training.augment import augmentation
+from vpr_ros.core.images import resize
 from vpr_ros.training.checkpoint import EXPERIMENT
 from vpr_ros.training.checkpoint import read_checkpoint
-from vpr_ros.training.datasets import Pictures
-from vpr_ros.training.datasets import PictureSet
-from vpr_ros.training.distill import Matching
-from vpr_ros.training.distill import outputs
+from vpr_ros.training.data import PlaceData
+from vpr_ros.training.distill import DistillationLoss
+from vpr_ros.training.distill import network_outputs
 from vpr_ros.training.distill import Teacher
 from vpr_ros.training.initialise import aggregated
 from vpr_ros.training.initialise import calibrate_batch_norm
-from vpr_ros.training.initialise import centre_per_drive
 from vpr_ros.training.initialise import fit_centres
-from vpr_ros.training.initialise import pca_whitening
 from vpr_ros.training.initialise import set_whitening
 from vpr_ros.training.losses import LOSSES
 from vpr_ros.training.model import imagenet_weights
@@ -50,48 +42,32 @@ from vpr_ros.training.model import load_backbone
 from vpr_ros.training.model import NetVLAD
 from vpr_ros.training.model import PlaceNetwork
 from vpr_ros.training.model import read_weights
-from vpr_ros.training.recall import recall_at
-from vpr_ros.training.sampler import AreaBatchSampler
-from vpr_ros.training.sampler import group_areas
-from vpr_ros.training.sampler import group_places
+from vpr_ros.training.whitening import centre_per_drive
+from vpr_ros.training.whitening import pca_whitening
+from vpr_ros.training.whitening import SHRINKAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-    from vpr_ros.training.distill import Outputs
     from vpr_ros.training.experiment import Experiment
+    from vpr_ros.training.image_table import ImageTable
 
 BEST = 'best.ckpt'
 LAST = 'last.ckpt'
-RECALLS = (1, 5)
-SHRINKAGE = 0.1
-LOOKED_AT = 2048
-"""Pictures that centres and statistics are fitted to; a whitening takes four per dimension."""
-
-SOURCES: dict[str, Callable[..., Pictures]] = {
-    'places': sources.folders_of_places,
-    'traverses': sources.traverses,
-    'utm': sources.utm_folder,
-    'single': sources.single_pictures,
-    'street': sources.street,
-}
-"""Kinds of data by their names in an experiment."""
-
-log = logging.getLogger(__name__)
+INITIALISED_ON = 2048
+"""Images that centres and statistics are fitted to; a whitening takes four per dimension."""
 
 
 def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
           trainer_options: Mapping[str, Any] | None = None) -> Path:
     """
-    Train, write checkpoints and logs below the folder `output`, return the best checkpoint.
+    Train, write checkpoints and logs into the folder `output`, return the best checkpoint.
 
-    `resume` goes on from the last checkpoint there, as if it had not been interrupted.
+    `resume` continues from the last checkpoint there, to the same result as without interruption.
     `trainer_options` go to Lightning's Trainer (accelerator, devices, num_nodes, strategy ...);
-    callbacks among them are added to ours. Raises TrainingError for an experiment that cannot be
-    run, an output that holds another training, or a loss that is not finite: the checkpoints
-    stay.
+    callbacks among them are added to ours. Raises TrainingError for an invalid experiment, an
+    output that holds another training, or a loss that is not finite; checkpoints written before
+    are kept.
     """
     output = Path(output)
     last = output / LAST
@@ -100,117 +76,78 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
     if not resume and (output / BEST).exists():
         raise TrainingError(f'{output} holds a training: choose another folder, or --resume')
     lightning.seed_everything(experiment.training.seed, workers=True, verbose=False)
-    pictures = read_pictures(experiment.data, 'data')
-    validation = read_pictures(experiment.validation, 'validation') \
-        if experiment.validation else None
-    module = PlaceTraining(experiment, pictures, validation)
+    data = PlaceData.read(experiment)
+    module = PlaceTraining(experiment, data)
     if not resume:
-        start(module.network, experiment, pictures)
+        initialise_network(module.network, experiment, data.table)
     module.train()  # Lightning trains in the mode that it finds
-    best = _run(module, output, last if resume else None, dict(trainer_options or {}))
-    print(f'{output}: waited {100 * module.waiting:.1f} % of the time for pictures')
+    best = _fit(module, output, last if resume else None, dict(trainer_options or {}))
+    print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
     return best
 
 
-def read_pictures(described: Mapping[str, Mapping[str, Any]], part: str) -> Pictures:
+def initialise_network(network: PlaceNetwork, experiment: Experiment, table: ImageTable) -> None:
     """
-    Return one table of the sources that an experiment's `data` or `validation` describes.
+    Load the initial weights into `network`, then fit the rest of it to some of the images.
 
-    A source has a `kind`, one of SOURCES, the arguments of that function, and optionally `part`:
-    the first and last share of each session's pictures, in order, that is used. Raises
-    TrainingError for a source that is not described so, SourceError for what it finds. Pictures
-    that cannot be read are named in the log, counted and left out.
+    Raises FileNotFoundError or ModelError for weights that are missing or do not fit.
     """
-    tables = []
-    for name, options in described.items():
-        arguments = dict(options)
-        kind, share = arguments.pop('kind', None), arguments.pop('part', (0.0, 1.0))
-        if kind not in SOURCES:
-            raise TrainingError(f"{part}.{name}: kind '{kind}' is not known; use one of "
-                                f'{", ".join(SOURCES)}')
-        try:
-            table = SOURCES[kind](**arguments)
-            first, end = (float(value) for value in share)
-        except TypeError as error:
-            raise TrainingError(f'{part}.{name}: {error}') from error
-        tables.append(_part(table, first, end))
-    if not tables or not sum(map(len, tables)):
-        raise TrainingError(f'the experiment has no pictures in its {part}')
-    return sources.check_readable(Pictures.join(tables))
-
-
-def _part(table: Pictures, first: float, end: float) -> Pictures:
-    if (first, end) == (0.0, 1.0):
-        return table
-    kept = np.zeros(len(table), np.bool_)
-    for session in np.unique(table.session):
-        member = np.flatnonzero(table.session == session)
-        kept[member[round(first * len(member)):round(end * len(member))]] = True
-    return table.select(kept)
-
-
-def start(network: PlaceNetwork, experiment: Experiment, pictures: Pictures) -> None:
-    """
-    Give `network` its first values: weights, then what is fitted to some of the pictures.
-
-    Raises FileNotFoundError or ModelError for weights that are not there or do not fit.
-    """
-    described = experiment.network
-    if described.weights == 'imagenet':
-        load_backbone(network.backbone, imagenet_weights(described.backbone), 'torchvision')
-    elif Path(described.weights).suffix == '.ckpt':
-        weights, _ = read_checkpoint(described.weights)
-        backbone = {name.removeprefix('backbone.'): value for name, value in weights.items()
-                    if name.startswith('backbone.')}
-        load_backbone(network.backbone, backbone, described.weights)
-    elif described.weights != 'random':
-        load_backbone(network.backbone, read_weights(described.weights), described.weights)
-    count = min(len(pictures), max(LOOKED_AT, 4 * described.dimension))
-    chosen = np.random.default_rng(experiment.training.seed).choice(len(pictures), count,
-                                                                    replace=False)
-    some = np.stack([images.resize(pictures.read(i), described.height, described.width)
-                     for i in tqdm(chosen, desc='reading', unit='picture', leave=False)])
+    config, seed = experiment.network, experiment.training.seed
+    _load_initial_weights(network, config.weights, config.backbone)
+    count = min(len(table), max(INITIALISED_ON, 4 * config.dimension))
+    chosen = np.random.default_rng(seed).choice(len(table), count, replace=False)
+    sample = np.stack([resize(table.read(i), config.height, config.width)
+                       for i in tqdm(chosen, desc='reading', unit='image', leave=False)])
     network.eval()
-    if described.weights == 'random':
-        calibrate_batch_norm(network, some[:LOOKED_AT])
+    if config.weights == 'random':
+        calibrate_batch_norm(network, sample[:INITIALISED_ON])
     if isinstance(network.aggregation, NetVLAD):
-        fit_centres(network, some[:LOOKED_AT], experiment.training.seed)
-    if described.dimension:
-        vectors = aggregated(network, some)
-        matrix = pca_whitening(centre_per_drive(vectors, pictures.session[chosen]),
-                               described.dimension, shrinkage=SHRINKAGE)
+        fit_centres(network, sample[:INITIALISED_ON], seed)
+    if config.dimension:
+        vectors = aggregated(network, sample)
+        matrix = pca_whitening(centre_per_drive(vectors, table.session[chosen]),
+                               config.dimension, shrinkage=SHRINKAGE)
         set_whitening(network, matrix, vectors.mean(axis=0))
 
 
-class PlaceTraining(lightning.LightningModule):
-    """One training: the network, what it learns from, and how it is judged."""
+def _load_initial_weights(network: PlaceNetwork, weights: str, backbone: str) -> None:
+    """Load the backbone's weights: 'imagenet', 'random', a weights file or a checkpoint."""
+    if weights == 'imagenet':
+        load_backbone(network.backbone, imagenet_weights(backbone), 'torchvision')
+    elif Path(weights).suffix == '.ckpt':
+        state, _ = read_checkpoint(weights)
+        load_backbone(network.backbone, {
+            name.removeprefix('backbone.'): value for name, value in state.items()
+            if name.startswith('backbone.')}, weights)
+    elif weights != 'random':
+        load_backbone(network.backbone, read_weights(weights), weights)
 
-    def __init__(self, experiment: Experiment, pictures: Pictures,
-                 validation: Pictures | None = None) -> None:
+
+class PlaceTraining(lightning.LightningModule):
+    """The network, its losses, its optimiser, and its validation by recall."""
+
+    def __init__(self, experiment: Experiment, data: PlaceData) -> None:
         super().__init__()
         self._frozen: list[nn.BatchNorm2d] = []
         self.experiment = experiment
-        described = experiment.network
-        self.network = PlaceNetwork(described.backbone, described.layer, described.aggregation,
-                                    described.clusters, described.dimension)
+        self.data = data
+        config = experiment.network
+        self.network = PlaceNetwork(config.backbone, config.layer, config.aggregation,
+                                    config.clusters, config.dimension)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._frozen += [part for part in self.network.modules()
-                         if isinstance(part, nn.BatchNorm2d)
-                         and experiment.training.freeze_batch_norm]
+        if experiment.training.freeze_batch_norm:
+            self._frozen += [part for part in self.network.modules()
+                             if isinstance(part, nn.BatchNorm2d)]
         for norm in self._frozen:
             norm.requires_grad_(False)
-        self.pictures = pictures
-        self.validation = validation
-        self._truth = None if validation is None else _Truth(validation,
-                                                             experiment.relations.tolerance)
         self._loss = _loss(experiment)
         self._teacher: Teacher | None = None
-        self._matching: Matching | None = None
+        self._matching: DistillationLoss | None = None
         if experiment.teacher.network:
-            self._teacher = Teacher(experiment.teacher.network, described.backbone,
-                                    described.layer)
-            self._matching = Matching(self.network, self._teacher, experiment.teacher.match,
-                                      described.height, described.width)
+            self._teacher = Teacher(experiment.teacher.network, config.backbone, config.layer)
+            self._matching = DistillationLoss(self.network, self._teacher,
+                                              experiment.teacher.match, config.height,
+                                              config.width)
         if self._loss is None and self._matching is None:
             raise TrainingError('there is nothing to learn: neither a loss nor a teacher')
         self._validated: list[Tensor] = []
@@ -224,77 +161,45 @@ class PlaceTraining(lightning.LightningModule):
             norm.eval()
         return self
 
-    def train_dataloader(self) -> DataLoader:
-        """Return the batches of an epoch: areas x places x augmented pictures."""
-        described, batch = self.experiment.network, self.experiment.batch
-        table = self.pictures
-        places = group_places(table.world, table.position, self.experiment.relations.within,
-                              heading=table.heading, alone=table.alone, views=batch.pictures)
-        first = np.array([place[0] for place in places])
-        areas = group_areas(table.world[first], table.position[first], batch.places)
-        sampler = AreaBatchSampler(
-            places, areas, table.session, areas_per_batch=batch.areas,
-            places_per_area=batch.places, pictures_per_place=batch.pictures,
-            seed=self.experiment.training.seed, rank=self.global_rank,
-            replicas=self.trainer.world_size)
-        if sampler.left_out.pictures:
-            log.info('%d pictures take no part: %d places have too few, or stand in areas with '
-                     'too few', sampler.left_out.pictures, sampler.left_out.places)
-        data = PictureSet(table, described.height, described.width,
-                          augmentation(self.experiment.augmentation),
-                          self.experiment.training.seed)
-        return self._loader(data, batch_sampler=sampler)
-
-    def val_dataloader(self) -> DataLoader | list[Any]:
-        """Return the pictures of the validation, in order and as they are."""
-        if self.validation is None:
-            return []
-        described = self.experiment.network
-        return self._loader(PictureSet(self.validation, described.height, described.width),
-                            batch_size=64)
-
-    def _loader(self, data: PictureSet, **options: Any) -> DataLoader:
-        return DataLoader(data, num_workers=self.experiment.training.workers, **options)
-
     def on_train_epoch_start(self) -> None:
-        """Draw the epoch's triplets from the seed and its number: a resumed one has the same."""
+        """Seed the epoch's triplets by its number, so that a resumed epoch draws the same."""
         torch.manual_seed(self.experiment.training.seed * 1_000_003 + self.current_epoch)
         self._clock = time.perf_counter()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Note how long the batch was waited for."""
+        """Measure how long the batch was waited for."""
         now = time.perf_counter()
         self._waited += now - self._clock
         self._clock = now
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Note how long the batch took."""
+        """Measure how long the batch took."""
         now = time.perf_counter()
         self._worked += now - self._clock
         self._clock = now
 
     @property
     def waiting(self) -> float:
-        """Share of the training's time that was spent waiting for pictures."""
+        """Share of the training time that was spent waiting for images."""
         return self._waited / max(self._waited + self._worked, 1e-9)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Return the loss of a batch: pictures (B,3,H,W) uint8, and their numbers (B,)."""
-        pictures, numbers = batch
-        image = pictures.permute(0, 2, 3, 1)  # (B,3,H,W) -> (B,H,W,3)
-        mine = outputs(self.network, image)
-        assert mine.descriptor is not None
+        """Return the loss of a batch: images (B,3,H,W) uint8, and their indices (B,)."""
+        planes, indices = batch
+        image = planes.permute(0, 2, 3, 1)  # (B,3,H,W) -> (B,H,W,3)
+        output = network_outputs(self.network, image)
+        assert output.descriptor is not None
         parts: dict[str, Tensor] = {}
         if self._loss is not None:
-            positive, negative = self.pictures.relations(
-                numbers.cpu().numpy(), self.experiment.relations.within,
+            positive, negative = self.data.table.relations(
+                indices.cpu().numpy(), self.experiment.relations.within,
                 self.experiment.relations.beyond)
             parts[self.experiment.loss.kind] = self.experiment.loss.weight * self._loss(
-                mine.descriptor, torch.from_numpy(positive).to(image.device),
+                output.descriptor, torch.from_numpy(positive).to(image.device),
                 torch.from_numpy(negative).to(image.device))
         if self._matching is not None:
             assert self._teacher is not None
-            parts |= self._matching(mine, self._teacher(image))
+            parts |= self._matching(output, self._teacher(image))
         loss = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f'the loss is {loss.item()} in epoch {self.current_epoch}, step '
@@ -306,22 +211,23 @@ class PlaceTraining(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Describe a batch of the validation's pictures."""
-        described: Outputs = outputs(self.network, batch[0].permute(0, 2, 3, 1))
-        assert described.descriptor is not None
-        self._validated.append(described.descriptor.float().cpu())
+        """Compute the descriptors of a batch of the validation."""
+        output = network_outputs(self.network, batch[0].permute(0, 2, 3, 1))
+        assert output.descriptor is not None
+        self._validated.append(output.descriptor.float().cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the recall over all of them."""
+        """Log the recall over the whole validation."""
         descriptors = torch.cat(self._validated).numpy()
         self._validated.clear()
-        if self._truth is None or len(descriptors) != len(self._truth):
-            return  # Lightning's check of a first batch or two
-        for n, share in self._truth.recall(descriptors).items():
+        truth = self.data.truth
+        if truth is None or len(descriptors) != len(truth):
+            return  # Lightning's sanity check of a few batches
+        for n, share in truth.recall(descriptors).items():
             self.log(f'recall@{n}', share, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW, its rate rising over the warm-up and then falling as a cosine."""
+        """Return AdamW with a linear warm-up and a cosine decay of the learning rate."""
         options = self.experiment.training
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, options.learning_rate,
@@ -337,35 +243,8 @@ class PlaceTraining(lightning.LightningModule):
                                                          'interval': 'step'}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the whole experiment with the weights."""
+        """Store the whole experiment with the weights."""
         checkpoint[EXPERIMENT] = self.experiment.as_dict()
-
-
-class _Truth:
-    """
-    Which pictures of a validation are places, which queries, and the right answers.
-
-    The first session of each world is its map; the pictures of its other sessions are queries.
-    """
-
-    def __init__(self, table: Pictures, tolerance: float) -> None:
-        first = {world: table.session[table.world == world].min()
-                 for world in np.unique(table.world)}
-        mapped = table.session == np.array([first[world] for world in table.world])
-        self._places, self._queries = np.flatnonzero(mapped), np.flatnonzero(~mapped)
-        self._count = len(table)
-        same, _ = table.relations(np.arange(len(table)), tolerance, tolerance)
-        self._answers = [np.flatnonzero(same[query, self._places]) for query in self._queries]
-        if not any(len(answers) for answers in self._answers):
-            raise TrainingError('the validation has no place with pictures of two sessions')
-
-    def __len__(self) -> int:
-        return self._count
-
-    def recall(self, descriptors: NDArray[np.float32]) -> dict[int, float]:
-        """Return Recall@n of descriptors (N,D), in the order of the table."""
-        return recall_at(descriptors[self._places], descriptors[self._queries], self._answers,
-                         RECALLS)
 
 
 def _loss(experiment: Experiment) -> nn.Module | None:
@@ -381,22 +260,22 @@ def _loss(experiment: Experiment) -> nn.Module | None:
         raise TrainingError(f'loss.options: {error}') from error
 
 
-def _run(module: PlaceTraining, output: Path, checkpoint: Path | None, options: dict[str, Any]
+def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: dict[str, Any]
          ) -> Path:
     """Run Lightning's loop, and return the best checkpoint."""
-    experiment = module.experiment
-    judged = module.validation is not None
-    monitor, mode = ('recall@1', 'max') if judged else ('loss', 'min')
+    training = module.experiment.training
+    validated = module.data.validation is not None
+    monitor, mode = ('recall@1', 'max') if validated else ('loss', 'min')
     keep = ModelCheckpoint(output, Path(BEST).stem, monitor=monitor, mode=mode,
                            save_last=True, enable_version_counter=False,
-                           save_on_train_epoch_end=not judged)
-    stop = EarlyStopping(monitor, mode=mode, patience=experiment.training.patience,
-                         check_on_train_epoch_end=not judged)
+                           save_on_train_epoch_end=not validated)
+    stop = EarlyStopping(monitor, mode=mode, patience=training.patience,
+                         check_on_train_epoch_end=not validated)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
     trainer = lightning.Trainer(**{
-        'max_epochs': experiment.training.epochs,
-        'limit_train_batches': experiment.training.batches or 1.0,
-        'precision': experiment.training.precision,
+        'max_epochs': training.epochs,
+        'limit_train_batches': training.batches or 1.0,
+        'precision': training.precision,
         'logger': [CSVLogger(output, 'logs', 'csv'),
                    TensorBoardLogger(output, 'logs', 'tensorboard')],
         'callbacks': [keep, stop, LearningRateMonitor('epoch'), *options.pop('callbacks', ())],
@@ -406,5 +285,5 @@ def _run(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
         'deterministic': 'warn',
         'enable_model_summary': False,
         **options})
-    trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
     return Path(keep.best_model_path)
