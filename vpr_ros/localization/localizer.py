@@ -311,7 +311,7 @@ class Localizer:
             return latest
         # React at once when the robot was kidnapped, but let one frame be a little worse.
         return min(latest + _SHORTFALL * self.calibration.separation,
-                   float(probability @ self._belief.evidence_of(near)) / probability.sum())
+                   float(probability @ self._belief.evidence_of(near) / probability.sum()))
 
     def _pose(self, near: NDArray[np.int64], probability: Floats) -> tuple[Floats, Floats]:
         """Return the mean (7,) and covariance (6,6) of places (m,) by their probability (m,)."""
