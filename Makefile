@@ -3,7 +3,8 @@
 #   base   the package, its ROS 2 (a sourced one, or the wheels) and its tests
 #   train  torch: some gigabytes, for `make test` and `make model`
 #   viz    matplotlib, for the plots of `make bench`
-#   lint   ruff and mypy
+#   lint   ruff, mypy, codespell, and the linters of ament
+# `make test-lowest` makes one of its own in it, of the lowest versions that setup.py allows.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -23,13 +24,15 @@ LINT := $(VENV)/.stage-lint-$(ROS)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off \
     --constraint $(VENV)/constraints.txt --editable
 
+PYTHON_SOURCES := setup.py benchmarks examples launch test vpr_ros
+
 # The ROS 2 wheels restart Python once with their library path, and mark that in the environment:
 # a mark that came from another environment would stop them.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # ROS 2 writes its logs under HOME, which a bare container may lack.
 export HOME := $(or $(HOME),$(CURDIR)/$(VENV))
 
-.PHONY: help demo test test-fast lint bench model clean distclean
+.PHONY: help demo test test-fast test-lowest lint bench model clean distclean
 
 help:  ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -43,9 +46,23 @@ test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
 test-fast: $(BASE)  ## Run the tests that need no torch
 	@$(BIN)/python -m pytest --ignore=test/training
 
-lint: $(BASE) $(LINT)  ## Check style and types
-	@$(BIN)/ruff check .
-	$(BIN)/mypy
+test-lowest:  ## Run the same on the lowest versions of all dependencies (with python3.10)
+	@mkdir -p $(VENV)
+	.ci/lowest $(VENV)/lowest
+
+# The linters of ament list every file that is in order: shown only when one is not.
+lint: $(BASE) $(LINT)  ## Check style, types and spelling
+	@export PATH="$(CURDIR)/$(BIN):$$PATH"
+	ruff check .
+	mypy
+	codespell
+	for linter in ament_flake8 ament_pep257; do
+	    report=$$($$linter $(PYTHON_SOURCES) 2>&1) || {
+	        grep -vE '^(\* .*|checking .*)?$$' <<< "$$report"
+	        exit 1
+	    }
+	    echo "$$linter: no problems found"
+	done
 
 # BENCH: arguments, such as BENCH='--only encoder_speed' or BENCH=--quick.
 bench: $(BASE) $(VIZ)  ## Measure, against peers in the same run; plots in benchmarks/results/
@@ -94,6 +111,6 @@ $(VIZ): $(BASE)
 	touch $@
 
 $(LINT): $(BASE)
-	@echo 'set-up: ruff and mypy into $(VENV)'
+	@echo 'set-up: the linters into $(VENV)'
 	$(INSTALL) '.[dev]'
 	touch $@

@@ -42,7 +42,7 @@ def pose(place: float) -> NDArray[np.float64]:
     return np.array([place, 0, 0, 0, 0, 0, 1], np.float64)
 
 
-def picture(place: int, noise: int = 0) -> NDArray[np.uint8]:
+def render(place: int, noise: int = 0) -> NDArray[np.uint8]:
     """Return the image of a place, uint8 (H,W,3); each `noise` is a different drive past it."""
     blocks = np.random.default_rng(place).integers(40, 216, (6, 8, 3), np.uint8)
     scene = cv2.resize(blocks, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST).astype(np.int16)
@@ -62,7 +62,7 @@ def write_bag(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 
                                                        pose(place)), stamp(place))
             if with_images:
                 bag.write(IMAGES, image_message(bag.types, stamp(place), 'camera',
-                                                picture(place, noise)), stamp(place))
+                                                render(place, noise)), stamp(place))
     return path
 
 
@@ -75,11 +75,11 @@ def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int
     if pose_file.endswith('.tum'):
         names = [f'{stamp(place) / 1e9:.1f}.png' for place in places]
         pose_files.write_tum(path / pose_file, np.array([stamp(place) for place in places]),
-                        np.array([pose(place) for place in places]))
+                             np.array([pose(place) for place in places]))
     elif pose_file:
         pose_files.write_csv(path / pose_file, names, np.array([pose(place) for place in places]))
     for name, place in zip(names, places, strict=True):
-        cv2.imwrite(str(path / name), picture(place, noise)[..., ::-1])
+        cv2.imwrite(str(path / name), render(place, noise)[..., ::-1])
     return path
 
 
@@ -92,5 +92,5 @@ def write_map(path: Path, model: Path, places: Iterable[int] = range(COUNT)) -> 
 
 def write_damaged(path: Path) -> Path:
     """Write the first bytes of a JPEG file, which cannot be decoded."""
-    path.write_bytes(images.encode_jpeg(picture(0))[:40])
+    path.write_bytes(images.encode_jpeg(render(0))[:40])
     return path

@@ -16,25 +16,39 @@ ROOT = Path(__file__).resolve().parents[1]
 MACHINE = {'processor': 'abacus', 'cores': 2, 'load': 0.5}
 
 
-def busy(seconds):
-    """Return a call that keeps the processor for so long."""
-    def call():
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            pass
-    return call
+def test_a_race_gives_ratios_to_its_peer(capsys, monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(tables.time, 'perf_counter', lambda: clock[0])
 
+    def timed(*milliseconds):
+        """Return a call that takes so long by the clock, the first time, the second, ..."""
+        durations = iter(milliseconds)
 
-def test_a_race_gives_ratios_to_its_peer(capsys) -> None:
-    result = tables.race('Digging', {'by hand': busy(0.004), 'by spade': busy(0.001)}, 'by spade',
-                         5, units=2)
-    assert result['ratio']['by spade'] == 1
-    assert 1.5 < result['ratio']['by hand'] < 12
-    low, high = result['ratio_quartiles']['by hand']
-    assert low <= result['ratio']['by hand'] <= high
-    assert 0.4 < result['median_ms']['by spade'] < 5  # of each of the two units
+        def call():
+            clock[0] += 1e-3 * next(durations)
+        return call
+
+    # The first call warms up. What slows a whole round down leaves its ratio as it is.
+    result = tables.race('Digging', {'by hand': timed(90, 4, 24, 4, 5, 3),
+                                     'by spade': timed(50, 1, 6, 1, 1, 1)}, 'by spade', 5, units=2)
+    assert result['ratio'] == pytest.approx({'by hand': 4, 'by spade': 1})
+    assert result['ratio_quartiles'] == {'by hand': pytest.approx([4, 4]),
+                                         'by spade': pytest.approx([1, 1])}
+    # Milliseconds are of each of the two units.
+    assert result['median_ms'] == pytest.approx({'by hand': 2, 'by spade': 0.5})
+    assert result['quartiles_ms']['by hand'] == pytest.approx([2, 2.5])
+    assert 2.5 < result['p99_ms']['by spade'] < 3
     assert json.loads(json.dumps(result)) == result
     assert 'time / by spade' in capsys.readouterr().out
+
+
+def test_a_race_times_real_calls() -> None:
+    result = tables.race('Waiting', {'long': lambda: time.sleep(0.02), 'none': lambda: None},
+                         'none', 3)
+    assert result['median_ms']['long'] >= 20
+    assert result['ratio']['long'] > 1
+    low, high = result['ratio_quartiles']['long']
+    assert low <= result['ratio']['long'] <= high
 
 
 def test_calls_take_turns_in_blocks_after_a_round_that_does_not_count() -> None:

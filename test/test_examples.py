@@ -8,7 +8,7 @@ import runpy
 
 import cv2
 import pytest
-from small_drive import picture
+from small_drive import render
 from small_drive import write_bag
 from small_drive import write_folder
 from small_drive import write_map
@@ -42,7 +42,7 @@ def test_a_video_is_localised(tmp_path, model_path, run):
     video = cv2.VideoWriter(str(tmp_path / 'drive.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 5.0,
                             (80, 60))
     for place in range(40):
-        video.write(cv2.cvtColor(picture(place, 1), cv2.COLOR_RGB2BGR))
+        video.write(cv2.cvtColor(render(place, 1), cv2.COLOR_RGB2BGR))
     video.release()
     place_map = write_map(tmp_path / 'map', model_path)
     out = run('localise_video.py', place_map, tmp_path / 'drive.mp4', '--model', model_path)

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+import vpr_ros
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from setuptools import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / 'vpr_ros').rglob('*.py'))
@@ -41,6 +44,7 @@ ROS = re.compile(r'rclpy|cv_bridge|launch(_ros)?|ament_index_python|builtin_inte
 TRAINING = {'torch', 'torchvision', 'lightning', 'omegaconf', 'onnxscript',
             'pytorch_metric_learning', 'tensorboard'}
 HEAVY = {'torch', 'rclpy', 'cv2', 'faiss', 'onnxruntime', 'matplotlib', 'rosbags'}
+FRONT_DOOR = {'Encoder', 'Estimate', 'Localizer', 'PlaceMap', 'build_map', 'open_source'}
 
 # PyPI's name -> rosdep's key; None where rosdep has no key (CONTRIBUTING.md lists those).
 ROSDEP = {
@@ -69,6 +73,8 @@ ROSDEP = {
     'hypothesis': 'python3-hypothesis',
     'psutil': 'python3-psutil',
     'playwright': None,
+    'nbclient': None,
+    'ipykernel': None,
     'umap-learn': None,
     'scikit-learn': 'python3-sklearn',
     'catkin-pkg': 'python3-catkin-pkg',
@@ -79,16 +85,39 @@ ROSDEP = {
 def test_versions_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     version = ElementTree.parse(ROOT / 'package.xml').findtext('version')
     assert _setup(monkeypatch).get_version() == version
+    assert vpr_ros.__version__ == version
     assert re.search(rf'^{re.escape(str(version))}\b', (ROOT / 'CHANGELOG.rst').read_text(), re.M)
+
+
+def test_the_front_door_leads_to_the_core() -> None:
+    assert set(vpr_ros.__all__) == FRONT_DOOR
+    for name in FRONT_DOOR:
+        assert getattr(vpr_ros, name).__name__ == name
+    assert set(dir(vpr_ros)) >= FRONT_DOOR
+    with pytest.raises(AttributeError, match=r"'vpr_ros' has no attribute 'BackDoor'"):
+        vpr_ros.BackDoor  # noqa: B018  (looking it up is the test)
+
+
+def test_the_package_alone_imports_nothing() -> None:
+    code = ('import sys\nbefore = set(sys.modules)\nimport vpr_ros\n'
+            'print(*{name.split(".")[0] for name in set(sys.modules) - before'
+            ' if name != "vpr_ros"} - sys.stdlib_module_names)')
+    assert _run([sys.executable, '-c', code], cwd=ROOT).stdout.split() == []
+
+
+def test_every_requirement_has_one_lower_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds: dict[str, set[str]] = {}
+    for requirement in _requirements(_setup(monkeypatch)):
+        name, bound = re.match(r'([\w-]+)(?:\[\w+\])?(?:>=([\w.]+))?', requirement).groups()
+        bounds.setdefault(name, set()).update({bound} - {None})
+    assert {name for name, found in bounds.items() if len(found) != 1} == set()
 
 
 def test_every_requirement_is_in_package_xml(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = _setup(monkeypatch)
-    extras = {name: setup.extras_require[name] for name in setup.extras_require if name != 'dev'}
     manifest = (ROOT / 'package.xml').read_text()
     keyless = (ROOT / 'CONTRIBUTING.md').read_text()
-    for requirement in [*setup.install_requires, *(line for lines in extras.values()
-                                                   for line in lines)]:
+    for requirement in _requirements(setup, without='dev'):
         name = re.match(r'[\w-]+', requirement)[0].lower().replace('_', '-')
         if name.startswith('ros-jazzy-'):
             key = name.removeprefix('ros-jazzy-').replace('-', '_')
@@ -115,7 +144,8 @@ def test_every_room_is_a_python_package() -> None:
 
 
 def test_every_room_has_a_floor() -> None:
-    assert {_room(_name(path)) for path in MODULES} - {''} == set(FLOOR)
+    rooms = {_room(_name(path)) for path in MODULES} - {''}
+    assert rooms == set(FLOOR), 'FLOORS above lists the packages inside vpr_ros, and only those'
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -124,14 +154,17 @@ def test_imports_keep_to_the_rooms(path: Path) -> None:
     for name in _imports(path):
         top, other = name.split('.')[0], _room(name)
         if ROS.fullmatch(top):
-            assert room == 'ros', f'{name} is for vpr_ros/ros alone'
+            assert room == 'ros', f'only vpr_ros/ros may import {name}'
         if top in TRAINING:
-            assert room == 'training', f'{name} is for vpr_ros/training alone'
+            assert room == 'training', f'only vpr_ros/training may import {name}'
         if top == 'onnx':  # the extra that draws what a network sees has it, too
-            assert room in ('offline', 'training'), f'{name} is not for what the robot runs'
+            assert room in ('offline', 'training'), \
+                f'only vpr_ros/offline and vpr_ros/training may import {name}'
         if top == 'vpr_ros' and room and other != room:
-            assert other, f'{name}: inside the package, import from the rooms'
-            assert FLOOR[other] < FLOOR[room], f'{name} is not below {room}'
+            assert other, f'{path}: import the module itself, not by way of `vpr_ros`'
+            below = [lower for lower in FLOOR if FLOOR[lower] < FLOOR[room]]
+            assert other in below, (f'vpr_ros/{room} may not import {name}, only from the rooms '
+                                    f'below it: {", ".join(below) or "none"}')
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -154,7 +187,8 @@ def test_colcon_builds_the_package(tmp_path: Path) -> None:
     pytest.importorskip('colcon_core')
     colcon = shutil.which('colcon', path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     source = tmp_path / 'src' / 'vpr_ros'
-    for path in _tracked():
+    files = _tracked(and_new=True)
+    for path in files:
         copy = source / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
@@ -168,8 +202,12 @@ def test_colcon_builds_the_package(tmp_path: Path) -> None:
     assert (prefix / 'lib' / 'vpr_ros' / 'vpr').is_file()
     assert (prefix / 'share/ament_index/resource_index/packages/vpr_ros').is_file()
     assert (prefix / 'share/vpr_ros/package.xml').is_file()
-    for folder in ('config', 'launch', 'models'):
-        expected = {path.name for path in _tracked() if path.parent == ROOT / folder}
+    package, = (path.parent for path in prefix.rglob('vpr_ros/__init__.py'))
+    for path in files:
+        if path.is_relative_to(ROOT / 'vpr_ros'):
+            assert (package / path.relative_to(ROOT / 'vpr_ros')).is_file(), f'not built: {path}'
+    for folder in ('config', 'examples', 'launch', 'models'):
+        expected = {path.name for path in files if path.parent == ROOT / folder}
         assert {path.name for path in (prefix / 'share/vpr_ros' / folder).glob('*')} == expected
 
 
@@ -182,7 +220,7 @@ def test_nothing_tracked_names_this_machine() -> None:
     assert not found
 
 
-def _setup(monkeypatch: pytest.MonkeyPatch):
+def _setup(monkeypatch: pytest.MonkeyPatch) -> Distribution:
     pytest.importorskip('setuptools')
     from distutils.core import run_setup
     monkeypatch.chdir(ROOT)
@@ -219,14 +257,27 @@ def _imports(path: Path, *, lazy: bool = True) -> Iterator[str]:
             nodes.extend(ast.iter_child_nodes(node))
 
 
-def _tracked() -> list[Path]:
-    """Return the files that are, or are about to be, under version control."""
+def _requirements(setup: Distribution, without: str = '') -> Iterator[str]:
+    """Yield what setup.py requires, in all extras but the one named."""
+    yield from setup.install_requires
+    for name, requirements in setup.extras_require.items():
+        if name != without:
+            yield from requirements
+
+
+def _tracked(*, and_new: bool = False) -> list[Path]:
+    """
+    Return the files under version control; `and_new` adds those that it does not ignore.
+
+    In an unpacked archive, without version control: all files but those that were built.
+    """
     git = subprocess.run(
-        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT,
-        capture_output=True, check=False) if shutil.which('git') else None
+        ['git', 'ls-files', '-z', '--cached',
+         *(('--others', '--exclude-standard') if and_new else ())],
+        cwd=ROOT, capture_output=True, check=False) if shutil.which('git') else None
     if git is not None and git.returncode == 0 and git.stdout:
         paths = [ROOT / name.decode() for name in git.stdout.split(b'\0') if name]
-    else:  # an unpacked archive
+    else:
         built = {'build', 'dist', 'install', 'log', 'demo', '__pycache__'}
         paths = [path for path in ROOT.rglob('*') if not any(
             part.startswith('.') or part in built or part.endswith('.egg-info')

@@ -27,14 +27,15 @@ WIDTH = 9.0
 
 
 def draw(path: Path, figures: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:
-    """Draw figures below figure another to a PNG, with the machine that they were measured on."""
+    """Draw figures below one another to a PNG, with the machine that they were measured on."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     heights = [1.2 + 0.36 * len(figure['values']) if figure['kind'] == 'bars' else 4.2
                for figure in figures]
     sheet = Figure(figsize=(WIDTH, sum(heights) + 0.4), layout='constrained', dpi=110)
     FigureCanvasAgg(sheet)
-    axes = sheet.subplots(len(figures), 1, squeeze=False, height_ratios=heights)[:, 0]
+    axes = sheet.subplots(len(figures), 1, squeeze=False,
+                          gridspec_kw={'height_ratios': heights})[:, 0]
     for figure, ax in zip(figures, axes, strict=True):
         (_bars if figure['kind'] == 'bars' else _lines)(ax, figure)
         ax.set_title(figure['title'], loc='left', fontsize=10, fontweight='bold')

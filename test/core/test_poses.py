@@ -215,7 +215,7 @@ def test_the_rotation_vector_is_that_of_rodrigues(centre, turn) -> None:
     # q with R(q) = R(turn) R(centre), the rotation vector `turn` about the map's fixed axes
     moved = _quaternion(_rodrigues(turn) @ _matrix(centre))
     covariance = uncertainty.covariance(np.concatenate([np.zeros(3), moved])[None], np.ones(1),
-                                  np.concatenate([np.zeros(3), centre]), np.zeros(6))
+                                        np.concatenate([np.zeros(3), centre]), np.zeros(6))
     np.testing.assert_allclose(covariance[3:, 3:], np.outer(turn, turn), atol=1e-6)
 
 

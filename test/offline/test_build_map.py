@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from small_drive import COUNT
 from small_drive import IMAGES
-from small_drive import picture
 from small_drive import pose
 from small_drive import POSES
+from small_drive import render
 from small_drive import stamp
 from small_drive import STEP
 from small_drive import write_bag
@@ -74,21 +74,21 @@ def test_places_are_a_spacing_apart(tmp_path, encoder, spacing):
 
 
 def test_a_robot_that_stands_still_gives_one_place(tmp_path, encoder):
-    drive = write_drive(tmp_path / 'drive', [(stamp(i), picture(0, i)) for i in range(9)],
+    drive = write_drive(tmp_path / 'drive', [(stamp(i), render(0, i)) for i in range(9)],
                         [(stamp(i), pose(0)) for i in range(9)])
     assert len(mapped(drive, encoder)) == 1
 
 
 def test_turning_on_the_spot_adds_places(tmp_path, encoder):
     turn = planar(np.zeros(10), np.zeros(10), np.deg2rad(6.0 * np.arange(10)))
-    drive = write_drive(tmp_path / 'drive', [(stamp(i), picture(i)) for i in range(10)],
+    drive = write_drive(tmp_path / 'drive', [(stamp(i), render(i)) for i in range(10)],
                         [(stamp(i), turn[i]) for i in range(10)])
     assert mapped(drive, encoder).stamps.tolist() == [stamp(i) for i in (0, 3, 6, 9)]
 
 
 def test_poses_are_interpolated_and_never_extrapolated(tmp_path, encoder, caplog):
     times = [stamp(0) - 1, stamp(0), stamp(1) + STEP // 4, stamp(3) + STEP // 2, stamp(4) + 1]
-    drive = write_drive(tmp_path / 'drive', [(t, picture(i)) for i, t in enumerate(times)],
+    drive = write_drive(tmp_path / 'drive', [(t, render(i)) for i, t in enumerate(times)],
                         [(stamp(i), pose(i)) for i in range(5)])
     place_map = mapped(drive, encoder)
     assert place_map.stamps.tolist() == times[1:4]
@@ -97,7 +97,7 @@ def test_poses_are_interpolated_and_never_extrapolated(tmp_path, encoder, caplog
 
 
 def test_frames_in_a_gap_of_the_poses_are_left_out(tmp_path, encoder):
-    drive = write_drive(tmp_path / 'drive', [(stamp(i), picture(i)) for i in range(COUNT)],
+    drive = write_drive(tmp_path / 'drive', [(stamp(i), render(i)) for i in range(COUNT)],
                         [(stamp(i), pose(i)) for i in range(COUNT) if not 10 <= i < 30])
     assert mapped(drive, encoder).poses[:, 0].tolist() == [*range(10), *range(30, COUNT)]
 
@@ -105,14 +105,14 @@ def test_frames_in_a_gap_of_the_poses_are_left_out(tmp_path, encoder):
 def test_poses_that_are_no_poses_are_left_out_and_counted(tmp_path, encoder, caplog):
     track = [(stamp(i), pose(i)) for i in range(5)]
     track[2] = (stamp(2), np.full(7, np.nan))
-    drive = write_drive(tmp_path / 'drive', [(stamp(i), picture(i)) for i in range(5)], track)
+    drive = write_drive(tmp_path / 'drive', [(stamp(i), render(i)) for i in range(5)], track)
     np.testing.assert_allclose(mapped(drive, encoder).poses[:, 0], range(5), atol=1e-9)
     assert '1 poses left out' in caplog.text
 
 
 def test_bad_images_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplog):
-    frames = [(stamp(i), picture(i)) for i in range(5)]
-    message = messages.image(BagWriter.types, stamp(2), 'camera', picture(2))
+    frames = [(stamp(i), render(i)) for i in range(5)]
+    message = messages.image(BagWriter.types, stamp(2), 'camera', render(2))
     message.encoding = 'smell8'
     frames[2] = (stamp(2), message)
     frames[3] = (stamp(3), np.zeros((1, 1, 3), np.uint8))
@@ -122,7 +122,7 @@ def test_bad_images_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplog)
 
 
 def test_a_frame_beside_a_bad_one_takes_its_place(tmp_path, encoder):
-    frames = [(stamp(i), picture(i)) for i in range(8)]
+    frames = [(stamp(i), render(i)) for i in range(8)]
     frames[4] = (stamp(4), np.zeros((1, 1, 3), np.uint8))
     drive = write_drive(tmp_path / 'drive', frames, [(stamp(i), pose(i)) for i in range(8)])
     assert mapped(drive, encoder, spacing=4.0).poses[:, 0].tolist() == [0, 5]
@@ -133,7 +133,7 @@ def test_no_usable_frame_is_an_error(tmp_path, encoder):
     track = [(stamp(i), pose(i)) for i in range(3)]
     with pytest.raises(SourceError, match='tiny gives no place'):
         mapped(write_drive(tmp_path / 'tiny', tiny, track), encoder)
-    late = [(stamp(9), picture(9))]
+    late = [(stamp(9), render(9))]
     with pytest.raises(SourceError, match='late gives no place'):
         mapped(write_drive(tmp_path / 'late', late, track), encoder)
 
@@ -221,7 +221,7 @@ def test_the_network_runs_while_the_next_images_are_read(model_path):
     def load(number, min_size):
         if number >= BATCH:
             read.set()
-        return picture(number)
+        return render(number)
 
     frames = [Frame(number, pose(number), partial(load, number), str(number))
               for number in range(2 * BATCH)]
@@ -280,7 +280,7 @@ def test_a_tum_file_interpolates_and_does_not_extrapolate(tmp_path, encoder, cap
     folder = tmp_path / 'folder'
     folder.mkdir()
     for name in ('0.900', '1.500', '2.000', '2.001'):
-        cv2.imwrite(str(folder / f'{name}.png'), picture(int(float(name) * 1000)))
+        cv2.imwrite(str(folder / f'{name}.png'), render(int(float(name) * 1000)))
     (folder / 'poses.tum').write_text('# seconds x y z qx qy qz qw\n'
                                       '1.0 0 0 0 0 0 0 1\n2.0 10 0 0 0 0 0 1\n')
     place_map = mapped(folder, encoder)

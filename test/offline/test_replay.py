@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small_drive import COUNT
 from small_drive import IMAGES
-from small_drive import picture
 from small_drive import pose
 from small_drive import POSES
+from small_drive import render
 from small_drive import stamp
 from small_drive import write_bag
 from small_drive import write_map
@@ -104,7 +104,7 @@ def test_compressed_images_give_the_same_places(site, bag, tmp_path):
 def test_bad_frames_are_dropped_and_counted_by_cause(site, tmp_path, caplog):
     with BagWriter(tmp_path / 'bag') as bag:
         for place in range(12):
-            message = messages.image(bag.types, stamp(place), 'camera', picture(place))
+            message = messages.image(bag.types, stamp(place), 'camera', render(place))
             if place == 2:
                 message.encoding = 'smell8'
             elif place == 4:
@@ -124,7 +124,7 @@ def test_a_clock_that_was_set_back_starts_a_new_drive(site, tmp_path):
     path = tmp_path / 'bag'
     with BagWriter(path) as bag:
         for number, place in enumerate([*range(10), *range(10)]):
-            bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera', picture(place)),
+            bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera', render(place)),
                       stamp(number))
     drive = replay(path, Localizer(*site))
     assert len(drive.estimates) == 20

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from small_drive import picture
+from small_drive import render
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding.encoder import Encoder
@@ -23,7 +23,7 @@ def encoder():
 
 @pytest.fixture(scope='module')
 def words(encoder):
-    return assign_words(encoder, [picture(place) for place in range(20)])
+    return assign_words(encoder, [render(place) for place in range(20)])
 
 
 def test_the_assignment_of_each_cell_adds_up_to_one(words):
@@ -74,4 +74,4 @@ def test_unused_words_dominate_no_cell(words):
 def test_a_model_without_words_is_refused(tmp_path):
     model = Encoder(write_thumbnail_model(tmp_path / 'm.onnx'), 'cpu')
     with pytest.raises(ModelError, match='has no visual words'):
-        assign_words(model, [picture(0)])
+        assign_words(model, [render(0)])

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from small_drive import IMAGES
-from small_drive import picture
+from small_drive import render
 from small_drive import stamp
 from vpr_ros.io import messages
 from vpr_ros.ros import node_process
@@ -123,7 +123,7 @@ class Operator(node_process.Recorder):
 def frame(place, *, time=None, noise=1):
     """Return the Image of a place of the small drive."""
     return messages.image(rclpy_types, stamp(place) if time is None else time, 'camera',
-                          picture(place, noise))
+                          render(place, noise))
 
 
 def node_parameters(site, **parameters):

@@ -19,7 +19,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import ReliabilityPolicy
-from small_drive import picture
+from small_drive import render
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
@@ -152,7 +152,7 @@ def test_every_service_is_documented_with_its_type(active):
 def test_every_diagnostic_value_and_stage_is_documented(site):
     table = rows('messages.md', '## Diagnostics')
     localizer = Localizer(Encoder(site[0], 'cpu', 1), PlaceMap.load(site[1]))
-    estimate = localizer.localize(picture(3), stamp(3))
+    estimate = localizer.localize(render(3), stamp(3))
     state = health.Health()
     state.failed('because')
     state.processed(estimate, {})

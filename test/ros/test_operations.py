@@ -22,8 +22,8 @@ from node_operator import Operator
 from rclpy.qos import ReliabilityPolicy
 from small_drive import COUNT
 from small_drive import IMAGES
-from small_drive import picture
 from small_drive import pose
+from small_drive import render
 from small_drive import stamp
 from small_drive import STEP
 from small_drive import write_bag
@@ -186,7 +186,7 @@ def test_odometry_is_used_as_in_the_replay(site, alone, tmp_path):
         for place in range(COUNT):
             bag.write('/odom', odometry(bag.types, place), stamp(place))
             bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera',
-                                             picture(place, 1)), stamp(place))
+                                             render(place, 1)), stamp(place))
     encoder = Encoder(site / 'm.onnx', 'cpu', 1)
     expected, without = (
         replay(tmp_path / 'drive', Localizer(encoder, PlaceMap.load(site / 'map', encoder)),

@@ -18,7 +18,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from small_drive import picture
+from small_drive import render
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
@@ -173,14 +173,14 @@ def test_the_running_mean_is_preserved_over_a_restart(start, site, tmp_path):
     for trigger in (first.trigger_configure, first.trigger_activate):
         assert trigger() == TransitionCallbackReturn.SUCCESS
     for place in range(5):
-        first.operations.localizer.localize(picture(place), stamp(place))
+        first.operations.localizer.localize(render(place), stamp(place))
     assert first.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     saved = first.operations.localizer.state
 
     again = start(**parameters)
     again.trigger_configure()
     again.trigger_activate()
-    again.operations.localizer.localize(picture(5), stamp(5))
+    again.operations.localizer.localize(render(5), stamp(5))
     assert again.operations.localizer.state.weight == saved.weight + 1
     again.trigger_deactivate()
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
 import pytest
-from small_drive import picture
 from small_drive import pose
+from small_drive import render
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
@@ -37,7 +37,7 @@ SHORT = {'seed': 3, 'length': 9.0, 'size': (40, 30), 'drawn': (80, 60)}
 
 def write(path, place=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture(place)[..., ::-1])
+    assert cv2.imwrite(str(path), render(place)[..., ::-1])
     return path
 
 
@@ -188,9 +188,9 @@ def test_bags_and_folders_are_sessions_of_one_world(tmp_path, compressed):
     assert images.heading.tolist() == [0.0] * 10
     assert not images.alone.any()
     # What was recorded raw is kept as JPEG, which changes it a little.
-    difference = images.read(2).astype(int) - picture(4, noise=1)
+    difference = images.read(2).astype(int) - render(4, noise=1)
     assert np.abs(difference).mean() < 10
-    assert max(len(pickle.dumps(read)) for read in images.reads) < picture(0).nbytes
+    assert max(len(pickle.dumps(read)) for read in images.reads) < render(0).nbytes
     positive, _ = images.relations(range(10), 1.0, 5.0)
     assert positive[2].nonzero()[0].tolist() == [5], 'place 4 of the bag, place 5 of the folder'
 

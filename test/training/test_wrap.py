@@ -21,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGES = np.random.default_rng(2).integers(0, 256, (4, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-class ThirdParty(torch.nn.Module):
+class Published(torch.nn.Module):
     """Float images (N,3,H,W) -> vectors (N,8), not normalised: a convolution and GeM."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ThirdParty(torch.nn.Module):
 def published(tmp_path_factory):
     pytest.importorskip('onnxscript')
     path = tmp_path_factory.mktemp('published') / 'gem.onnx'
-    torch.onnx.export(ThirdParty().eval(), (torch.zeros(2, 3, HEIGHT, WIDTH),), str(path),
+    torch.onnx.export(Published().eval(), (torch.zeros(2, 3, HEIGHT, WIDTH),), str(path),
                       input_names=['image'], output_names=['features'], dynamo=True, verbose=False,
                       dynamic_shapes=({0: torch.export.Dim('n')},), external_data=False)
     return path
@@ -47,7 +47,7 @@ def published(tmp_path_factory):
 def in_torch(images: np.ndarray, mean=MEAN, std=STD, scale: float = 255.0) -> np.ndarray:
     x = ((images / scale - np.array(mean)) / np.array(std)).transpose(0, 3, 1, 2)
     with torch.no_grad():
-        vectors = ThirdParty()(torch.from_numpy(x.astype(np.float32))).numpy()
+        vectors = Published()(torch.from_numpy(x.astype(np.float32))).numpy()
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

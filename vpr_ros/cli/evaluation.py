@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from typing import Any
+from typing import NoReturn
 from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_image_topic
@@ -112,8 +113,9 @@ def _chosen_input(options: argparse.Namespace) -> Evaluate:
         return _evaluate_drive
     if options.map and options.replay and options.truth:
         return _evaluate_replay
-    return options.refuse('name --database, --queries and --ground-truth; or --utm; or --map and '
-                          '--drive; or --map, --replay and --truth')
+    refuse: Callable[[str], NoReturn] = options.refuse
+    return refuse('name --database, --queries and --ground-truth; or --utm; or --map and --drive; '
+                  'or --map, --replay and --truth')
 
 
 def _evaluate_set(options: argparse.Namespace, encoder: Encoder) -> Evaluation:

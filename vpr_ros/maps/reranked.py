@@ -57,7 +57,9 @@ class Reranked:
             some = found[row, np.searchsorted(found[row], 0):]
             few = faiss.IndexScalarQuantizer(self.d, faiss.ScalarQuantizer.QT_fp16,
                                              faiss.METRIC_INNER_PRODUCT)
-            few.add_sa_codes(self.rows[some].view(np.uint8))
+            # Not by add_sa_codes: the FAISS of a ROS 2 distribution may be older than that.
+            faiss.copy_array_to_vector(self.rows[some].view(np.uint8).ravel(), few.codes)
+            few.ntotal = len(some)
             (exact,), (order,) = few.search(query[None], max(1, len(some)))
             # Who changes a file that was loaded gets wrong answers, but no others than numbers.
             real = np.abs(exact) <= 1.01

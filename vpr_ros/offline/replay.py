@@ -113,7 +113,7 @@ def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, over
     estimates = drive.estimates
     with whole_directory(output, ESTIMATES, overwrite=overwrite) as part:
         pose_files.write_tum(part / 'trajectory.tum', drive.stamps[drive.trusted],
-                        drive.poses[drive.trusted])
+                             drive.poses[drive.trusted])
         pose_files.write_csv(
             part / ESTIMATES, [str(e.stamp) for e in estimates], drive.poses,
             header='stamp_ns', extra={

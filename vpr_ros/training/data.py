@@ -95,7 +95,8 @@ class PlaceData(lightning.LightningDataModule):
             return []
         return self._loader(self.validation, None, batch_size=VALIDATION_BATCH)
 
-    def _loader(self, table: ImageTable, augment: Callable | None, **options: Any) -> DataLoader:
+    def _loader(self, table: ImageTable, augment: Callable[..., Any] | None, **options: Any
+                ) -> DataLoader:
         network, training = self.experiment.network, self.experiment.training
         data = ImageDataset(table, network.height, network.width, augment, training.seed)
         return DataLoader(data, num_workers=training.workers, **options)
