@@ -17,7 +17,7 @@ from vpr_ros.offline.visualize import VisualizeOptions
 def test_two_seasons_become_a_page(tmp_path, capsys):
     bags = [str(write_bag(tmp_path / name, noise=noise)) for noise, name in enumerate('ab')]
     command = ['visualize', *bags, '--condition', 'winter', '--condition', 'spring',
-               '--output', str(tmp_path / 'out'), '--most', '30', '--pictures', '10']
+               '--output', str(tmp_path / 'out'), '--most', '30', '--images', '10']
     assert main(command) == 0
     figures = json.loads((tmp_path / 'out' / 'figures.json').read_text())
     assert figures['together']['centred'] > 0.9

@@ -59,7 +59,7 @@ def add_export(commands: Commands) -> None:
     parser.add_argument('--output', '-o', required=True, metavar='ONNX', help='model to write')
     parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'int8'),
                         help='precision of the backbone; normalisations stay in fp32')
-    parser.add_argument('--pictures', nargs='+', default=[], metavar='DIR',
+    parser.add_argument('--images', '--pictures', nargs='+', default=[], metavar='DIR',
                         help='folders of images, one for each drive, on which the models are '
                              'compared, int8 is calibrated and --dimension is fitted')
     parser.add_argument('--validation', metavar='DIR',
@@ -92,15 +92,15 @@ def _run_export(options: argparse.Namespace) -> None:
     described = experiment.network
     height, width = (size(options.size) if options.size else (described.height, described.width))
     validation = ValidationSet.read(options.validation) if options.validation else None
-    if (options.dimension or options.precision == 'int8') and not options.pictures:
-        raise ValueError('--dimension and --precision int8 need --pictures to fit to')
+    if (options.dimension or options.precision == 'int8') and not options.images:
+        raise ValueError('--dimension and --precision int8 need --images to fit to')
     if options.dimension:
         network = fold_projection(
-            network, *sample_images(options.pictures, height, width, PROJECTED_FROM),
+            network, *sample_images(options.images, height, width, PROJECTED_FROM),
             options.dimension)
     images = None
-    if options.pictures:
-        images, _ = sample_images(options.pictures, height, width, CALIBRATED_ON)
+    if options.images:
+        images, _ = sample_images(options.images, height, width, CALIBRATED_ON)
     report = export(network, options.output,
                     ExportOptions(height, width, options.precision, options.dynamic_size,
                                   options.half_weights),

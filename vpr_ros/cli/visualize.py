@@ -38,7 +38,7 @@ def add_visualize(commands: Commands) -> None:
     add_pose_topic(parser)
     parser.add_argument('--most', type=number(int, 4), default=400, metavar='N',
                         dest='max_frames', help='frames to take of each drive, evenly spaced')
-    parser.add_argument('--pictures', type=number(int, 1), default=60, metavar='N',
+    parser.add_argument('--images', '--pictures', type=number(int, 1), default=60, metavar='N',
                         dest='max_images',
                         help='images of each drive, of those frames, to show to the visual words')
     parser.add_argument('--radius', type=number(float, 0.001), default=defaults.CORRECT_RADIUS,
