@@ -129,7 +129,7 @@ def evaluate_utm(folder: str | Path, encoder: Encoder,
     """
     Evaluate `queries/` against `database/` of a folder whose file names say where they are.
 
-    Names are @east@north@zone@letter@... (sources.utm_of); a place is right within `tolerance`
+    Names are @east@north@zone@letter@... (ground_truth.utm_of); a place is right within `tolerance`
     metres, in the same zone. Raises SourceError for a name of another form, or when no query has
     a right place.
     """
