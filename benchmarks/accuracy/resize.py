@@ -51,8 +51,8 @@ def resize(data: str | None = None, model: str | None = None, rounds: int = 60) 
             cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC) for photo in photos]}
         rows.append(_of_pixels(encoder, size, frames, rounds))
         jpeg_rows.append(_of_jpegs(encoder, size, frames, rounds))
-    for source, table in (('', rows), ('JPEG to pixels, ', jpeg_rows)):
-        tables.show(f'{source}To {encoder.width}x{encoder.height}, {rounds} rounds in turns',
+    for source, table in (('Decoded images', rows), ('JPEGs', jpeg_rows)):
+        tables.show(f'{source} to {encoder.width}x{encoder.height}, {rounds} rounds in turns',
                     ('from', 'INTER_AREA, ms', 'halving first, ms', 'times as fast',
                      'worst cosine, street', 'worst cosine, photos', 'mean cosine'),
                     [(*row[:4], *(f'{value:.5f}' for value in row[4:])) for row in table])
