@@ -129,9 +129,9 @@ def evaluate_utm(folder: str | Path, encoder: Encoder,
     """
     Evaluate `queries/` against `database/` of a folder whose file names say where they are.
 
-    Names are @east@north@zone@letter@... (ground_truth.utm_of); a place is right within `tolerance`
-    metres, in the same zone. Raises SourceError for a name of another form, or when no query has
-    a right place.
+    Names are @east@north@zone@letter@... (ground_truth.utm_of); a place is right within
+    `tolerance` metres, in the same zone. Raises SourceError for a name of another form, or when no
+    query has a right place.
     """
     references = images.list_folder(Path(folder) / 'database')
     queries = images.list_folder(Path(folder) / 'queries')
