@@ -1,8 +1,8 @@
 """
 Onboard visual localisation by visual place recognition, for ROS 2.
 
-The front door for Python: `from vpr_ros import Encoder, PlaceMap, Localizer`. Names are imported
-when they are first used (PEP 562), so that `import vpr_ros` and `vpr --help` are instant.
+The public names: `from vpr_ros import Encoder, PlaceMap, Localizer`. They are imported when they
+are first used (PEP 562), so that `import vpr_ros` and `vpr --help` are instant.
 """
 
 from __future__ import annotations

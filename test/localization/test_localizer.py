@@ -282,7 +282,7 @@ def test_the_place_outlasts_a_crash_for_seconds(encoder: Encoder, after: int, ke
     share = localizer.belief[1] / localizer.belief.sum()
     assert (share > 0.9) == kept
     assert (abs(estimate.pose[0] - 500) < 5) or not kept
-    assert localizer.state.posed == (NOW + after if estimate.trusted else 0)
+    assert localizer.state.pose_stamp == (NOW + after if estimate.trusted else 0)
 
 
 def test_the_state_of_another_model_is_refused(encoder: Encoder) -> None:

@@ -21,7 +21,7 @@ from small_drive import write_folder
 torch = pytest.importorskip('torch')
 
 from vpr_ros.core.errors import SourceError  # noqa: E402
-from vpr_ros.core.poses import write_csv  # noqa: E402
+from vpr_ros.core.pose_files import write_csv  # noqa: E402
 from vpr_ros.training.datasets import folders_of_places  # noqa: E402
 from vpr_ros.training.datasets import single_images  # noqa: E402
 from vpr_ros.training.datasets import street_images  # noqa: E402

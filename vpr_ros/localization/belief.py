@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 NEIGHBOURS = 16
 """Places that probability can move to in one step, the place itself among them."""
 
-MOST_STEPS = 20
+MAX_STEPS = 20
+"""Steps into which one motion is divided at most, each about as long as neighbours reach."""
 
 SPEEDS = (np.arange(8) / 7) ** 2
 """Speeds that are told apart without odometry, as shares of the fastest; finer where slow."""
@@ -51,8 +52,8 @@ CURVATURE = 0.2
 """Radians per metre that a robot without odometry is thought to turn at most (1 sigma)."""
 
 WINDOW = 30.0
-"""Wholly new frames over which evidence is a mean; older ones fade. A corner on no map may look
-like a mapped one for a dozen."""
+"""Time constant of the mean evidence, in wholly new frames: a corner on no map may look like a
+mapped one for a dozen."""
 
 EXPECTED_EVIDENCE = 5.0
 """The evidence for a place whose pose was given: that of a clear stretch."""
@@ -60,8 +61,8 @@ EXPECTED_EVIDENCE = 5.0
 _GAPS = np.gradient(SPEEDS)
 
 _STRAY = 0.01
-"""The weight of 'nowhere' against a place that odometry leads to exactly (3 sigma off weighs so
-much): probability that drives off the end of the map does not pile up there."""
+"""Weight of 'no matching neighbour' in the normalisation, that of a place 3 sigma off: probability
+that drives off the end of the map does not pile up there."""
 
 
 class Belief:
@@ -159,7 +160,7 @@ class Belief:
             self._states.merge()
         length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
         driven = length if motion is not None else length * float(SPEEDS.mean())
-        steps = min(MOST_STEPS, max(1, math.ceil(length / self._reach)))
+        steps = min(MAX_STEPS, max(1, math.ceil(length / self._reach)))
         part = None if motion is None else motion / steps
         stray = sum(self._move(length / steps, part, odometry_error) for _ in range(steps))
         self._leak(seconds, driven, stray)
@@ -172,7 +173,7 @@ class Belief:
         A ratio is p(seen | this place) / p(seen | some other place); 'nowhere' has 1. The belief
         takes it to the power of `weight`, evidence counts it as `novelty` (0 to 1) of a frame.
         """
-        if len(places) > 1:  # of a place named twice the last is meant
+        if len(places) > 1:  # of duplicates the last one counts
             places, last = np.unique(places[::-1], return_index=True)
             ratios = ratios[::-1][last]
         share = min(1.0, novelty) / WINDOW
@@ -206,10 +207,10 @@ class Belief:
 
     def _move(self, length: float, motion: Floats | None, odometry_error: float) -> float:
         """
-        Move the probability of each state to those of its place's neighbours one step leads to.
+        Move the probability of each state to the neighbouring places that one step reaches.
 
         `length` is that of the motion or, without one, that of the fastest. Returns the
-        probability that finds none there.
+        probability that is left without a target place.
         """
         speed, place = self._states.likeliest()
         near = self._neighbours.take(place, axis=0)
@@ -235,8 +236,8 @@ class Belief:
         """
         Exchange probability between the map, 'nowhere' and anywhere else on the map.
 
-        `driven`: metres that it takes to leave the map or come back; `stray`: the probability that
-        has just driven off the map.
+        `driven`: metres driven, on which the rates of leaving and re-entering the map depend;
+        `stray`: the probability that has just driven off the map.
         """
         lost, found, kidnapped = -np.expm1(
             [-driven * TO_NOWHERE, -driven * FROM_NOWHERE, -seconds * KIDNAPPED])

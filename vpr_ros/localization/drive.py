@@ -31,13 +31,13 @@ _STILL = 0.002
 @dataclass
 class Drive:
     """
-    The moving fields of a localizer; a new drive is a new one of these.
+    The state of a localizer along one drive; a new drive starts with a new one.
 
     mean, the running mean of its descriptors; stamp int ns of the last frame; odometry float64
     (7,) of the last frame; view float32 (D,), the last descriptor that was not seen standing;
     query float32 (D,), the last one that was looked up; agreement, the log-likelihood ratio of the
-    latest frame at the belief's mode; motion float64 (3,) and seconds, which the belief has not
-    followed yet; pose float64 (7,) and posed int ns, the last trusted estimate.
+    latest frame at the belief's mode; pending_motion float64 (3,) and pending_seconds, not yet
+    applied to the belief; pose float64 (7,) and pose_stamp int ns, of the last trusted estimate.
     """
 
     mean: RunningMean
@@ -46,10 +46,10 @@ class Drive:
     view: NDArray[np.float32] | None = None
     query: NDArray[np.float32] | None = None
     agreement: float = 0.0
-    motion: Floats = field(default_factory=lambda: np.zeros(3))
-    seconds: float = 0.0
+    pending_motion: Floats = field(default_factory=lambda: np.zeros(3))
+    pending_seconds: float = 0.0
     pose: Floats = field(default_factory=lambda: np.full(7, np.nan))
-    posed: int = 0
+    pose_stamp: int = 0
 
     @property
     def state(self) -> DriveState | None:
@@ -57,20 +57,20 @@ class Drive:
         if self.stamp is None:
             return None
         return DriveState(self.mean.value.copy(), self.mean.weight, self.stamp, self.pose,
-                          self.posed)
+                          self.pose_stamp)
 
     def on_another_map(self) -> Drive:
         """Return what of it holds on another map of the same model: its mean and its clock."""
         return Drive(self.mean.copy(), self.stamp)
 
-    def step(self, odometry: Floats | None) -> Floats | None:
+    def advance_odometry(self, odometry: Floats | None) -> Floats | None:
         """Return the motion (3,) since the last frame by odometry (7,); None without both."""
         last, self.odometry = self.odometry, odometry
         return None if last is None or odometry is None else poses.relative(last, odometry)
 
-    def stands(self, descriptor: NDArray[np.float32], step: Floats | None) -> bool:
+    def update_standstill(self, descriptor: NDArray[np.float32], step: Floats | None) -> bool:
         """
-        Return whether the robot is where it was: then no time passes for the belief.
+        Return whether the robot stands still: then the belief is not moved forward.
 
         By odometry's step (3,), or without it when the view is that of the last frame that moved.
         """
@@ -81,16 +81,16 @@ class Drive:
         self.view = descriptor
         return False
 
-    def novelty(self, query: NDArray[np.float32]) -> float:
+    def update_novelty(self, query: NDArray[np.float32]) -> float:
         """Return how much of a frame, in [0,1], was not already in the one before it."""
         last, self.query = self.query, query
         return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
 
-    def rest(self) -> None:
-        """Drop what has not been followed: the next frame is the first that moves."""
+    def discard_pending(self) -> None:
+        """Discard pending motion: the next frame is the first that moves."""
         self.query = self.odometry = None
-        self.followed()
+        self.pending_applied()
 
-    def followed(self) -> None:
-        """Note that the belief has followed the motion so far."""
-        self.motion, self.seconds = np.zeros(3), 0.0
+    def pending_applied(self) -> None:
+        """Start over with pending motion, after the belief has moved by it."""
+        self.pending_motion, self.pending_seconds = np.zeros(3), 0.0

@@ -24,7 +24,8 @@ class Candidates:
     Places that may be the right one, best first.
 
     places int64 (k,); similarity float32 (k,) cosine; probability float64 (k,) that this is the
-    place; poses float64 (k,7).
+    place, or in `Localizer.modes` that the robot is within `correct_radius` of it; poses float64
+    (k,7).
     """
 
     places: NDArray[np.int64]
@@ -43,8 +44,8 @@ class Estimate:
     `trusted`; confidence in [0,1], the probability that the pose is within `correct_radius` of the
     truth; candidates, the places most similar to this one image; mode_probability in [0,1], what
     the belief holds within `correct_radius` of its mode; evidence, the mean log-likelihood ratio
-    lately seen for that mode (belief.py), less where the latest frame contradicts it; reason, why
-    the estimate is not trusted (None when it is).
+    over recent frames on the way to that mode (belief.py), capped by the latest frame's; reason,
+    why the estimate is not trusted (None when it is).
     """
 
     stamp: int
@@ -58,5 +59,5 @@ class Estimate:
 
     @property
     def trusted(self) -> bool:
-        """Whether the confidence reaches the precision that was asked for."""
+        """Return whether the confidence is at least `min_confidence`."""
         return self.reason is None

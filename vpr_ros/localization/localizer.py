@@ -44,7 +44,7 @@ _SEARCHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
 _SHORTFALL = 2 / 3
-"""Standard deviations by which the latest frame may fall short of what was lately seen."""
+"""How far evidence may exceed the agreement of the latest frame, in units of `separation`."""
 
 _TURN = 0.1
 """Radians of turning that the belief follows at once."""
@@ -99,7 +99,7 @@ class Localizer:
     def localize(self, rgb: NDArray[np.uint8], stamp: int, odometry: Floats | None = None
                  ) -> Estimate:
         """
-        Return the estimate for a uint8 (H,W,3) RGB image taken at `stamp` (ns).
+        Encode a uint8 (H,W,3) RGB image taken at `stamp` (ns), and locate it.
 
         `odometry` is the pose (7,) at that time in a frame that does not jump (REP-105 odom), or
         None. A stamp more than a second before the last one starts a new drive; one that is
@@ -116,8 +116,8 @@ class Localizer:
         # Motion: none while the robot stands, so that equal views do not add up.
         if odometry is not None and not np.isfinite(odometry).all():
             odometry = None
-        step = drive.step(odometry)
-        standing = drive.stands(descriptor, step)
+        step = drive.advance_odometry(odometry)
+        standing = drive.update_standstill(descriptor, step)
 
         # Query: the descriptor less what all views of this drive have in common.
         if self.compensate and not standing:
@@ -127,12 +127,12 @@ class Localizer:
         # Predict: the belief moves as the robot did.
         if self.use_filter:
             mode = Mode.SEQUENCE if odometry is None else Mode.ODOMETRY
-            novelty = drive.novelty(query)
+            novelty = drive.update_novelty(query)
             self._predict(0.0 if standing else seconds, step)
         else:
             mode, novelty = Mode.SINGLE, 1.0
             self._belief.forget()
-            drive.rest()
+            drive.discard_pending()
         model = self.calibration.confidence[mode]
 
         # Likelihood: how much more likely this view is at a similar place than elsewhere.
@@ -154,7 +154,7 @@ class Localizer:
         if not confidence >= self.min_confidence:  # nor NaN
             reason = NoPose.OFF_MAP if self._belief.nowhere > 0.5 else NoPose.AMBIGUOUS
         else:
-            drive.pose, drive.posed = pose, stamp
+            drive.pose, drive.pose_stamp = pose, stamp
         best = places[:self.top_k]
         return Estimate(
             stamp=stamp, pose=pose, covariance=covariance, confidence=confidence,
@@ -207,7 +207,7 @@ class Localizer:
     def expect(self, pose: Floats, deviation: float) -> None:
         """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
         self._belief.expect(pose, deviation)
-        self._drive.motion = np.zeros(3)
+        self._drive.pending_motion = np.zeros(3)
 
     @property
     def state(self) -> DriveState | None:
@@ -247,7 +247,7 @@ class Localizer:
             seconds = (stamp - last) / 1e9
         if self._resumable is not None:
             kept, self._resumable = self._resumable, None
-            age = stamp - kept.posed
+            age = stamp - kept.pose_stamp
             if 0 <= stamp - kept.stamp <= MEAN_MAX_AGE_NS:
                 self._drive.mean = RunningMean(kept.mean, kept.weight)
             if 0 <= age <= POSE_MAX_AGE_NS and np.isfinite(kept.pose).all():
@@ -257,23 +257,24 @@ class Localizer:
 
     def _predict(self, seconds: float, step: Floats | None) -> None:
         """
-        Let the belief follow the robot; less than a spacing is saved up for later.
+        Move the belief as the robot moved; motion shorter than a spacing accumulates first.
 
         Probability that moves in many small steps would spread by the map's grid in each of them.
         """
         drive, spacing = self._drive, self._belief.spacing
-        drive.seconds += seconds
+        drive.pending_seconds += seconds
         motion = None
         if step is not None:
-            motion = drive.motion = poses.chained(drive.motion, step)
+            motion = drive.pending_motion = poses.chained(drive.pending_motion, step)
         if motion is None:
-            if drive.seconds * self.max_speed < _COARSE_STEP * spacing:
+            if drive.pending_seconds * self.max_speed < _COARSE_STEP * spacing:
                 return
         elif np.hypot(*motion[:2]) < spacing and abs(motion[2]) < _TURN:
             return
-        if drive.seconds > 0:
-            self._belief.predict(drive.seconds, motion, self.max_speed, self.odometry_error)
-        drive.followed()
+        if drive.pending_seconds > 0:
+            self._belief.predict(drive.pending_seconds, motion, self.max_speed,
+                                 self.odometry_error)
+        drive.pending_applied()
 
     def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:
         """Return the similarities (k,) and numbers (k,) of the places most similar to a query."""
@@ -320,7 +321,7 @@ class Localizer:
         pose = poses.mean(where, probability)
         covariance = uncertainty.covariance(where, probability, pose, np.zeros(6)) \
             + self._deviation(pose)
-        return poses.moved(pose, self._drive.motion), covariance
+        return poses.moved(pose, self._drive.pending_motion), covariance
 
     def _deviation(self, pose: Floats) -> Floats:
         """

@@ -1,7 +1,7 @@
 """
 The running mean of a drive's descriptors, and the file that keeps a drive over a restart.
 
-What it is taken out of, and what for, is in localizer.py and place_map.py; what else a drive is,
+Where and why it is subtracted is in localizer.py and place_map.py; the rest of a drive's state is
 in drive.py.
 """
 
@@ -43,7 +43,7 @@ class RunningMean:
         self.weight = weight
 
     def copy(self) -> RunningMean:
-        """Return one that goes on by itself."""
+        """Return an independent copy."""
         return RunningMean(self.value, self.weight)
 
     def feed(self, descriptor: NDArray[np.float32]) -> None:
@@ -57,15 +57,15 @@ class DriveState:
     """
     What outlasts a restart: the mean, float32 (D,), its weight, and the last stamp in ns.
 
-    `pose`: float64 (7,) of the last trusted estimate in the map's frame, and `posed`, its stamp;
-    NaN where there was none.
+    `pose`: float64 (7,) of the last trusted estimate in the map's frame, NaN where there was none,
+    and `pose_stamp`, its stamp.
     """
 
     mean: NDArray[np.float32]
     weight: float
     stamp: int
     pose: NDArray[np.float64] = field(default_factory=lambda: np.full(7, np.nan))
-    posed: int = 0
+    pose_stamp: int = 0
 
 
 def write_state(path: str | Path, state: DriveState, model: str) -> None:
@@ -76,7 +76,7 @@ def write_state(path: str | Path, state: DriveState, model: str) -> None:
     """
     with whole_file(path) as part, part.open('wb') as file:
         np.savez(file, mean=state.mean, weight=np.float64(state.weight),
-                 stamp=np.int64(state.stamp), pose=state.pose, posed=np.int64(state.posed),
+                 stamp=np.int64(state.stamp), pose=state.pose, posed=np.int64(state.pose_stamp),
                  model=np.array(model))
 
 

@@ -91,7 +91,7 @@ class States:
 
     def observe(self, factor: float, share: float, log_ratio: float) -> None:
         """
-        Let all states see the same thing.
+        Apply one observation to all states alike.
 
         p' = factor p; w' = factor ((1 - share) w + share log_ratio p): evidence is a running mean
         of log-likelihood ratios, in which the new one has `share`.

@@ -38,7 +38,7 @@ _RENAMED = {'curves': 'confidence', 'filter': 'sequence', 'mass': 'probability',
 @dataclass(frozen=True)
 class Calibration:
     """
-    What is known of the similarities of same and of other places, and what belief is worth.
+    Similarity statistics of matching and of other places, and the confidence models.
 
     A frame's similarities are first standardised by its own similarities to a sample of the map's
     places, so that dusk, which lowers them all, changes nothing. `separation`: how many standard
@@ -84,7 +84,7 @@ class Calibration:
         """
         Return the calibration that map.yaml holds; what it leaves out has its default.
 
-        Raises TypeError or ValueError for what is none.
+        Raises TypeError or ValueError for invalid content.
         """
         numbers = _renamed(numbers)
         if 'deviation' in numbers:

@@ -57,7 +57,7 @@ class ConfidenceModel:
                 f'evidence {self.evidence}, weight {self.weight}')
 
     def confidence(self, probability: Floats | float, evidence: Floats | float) -> Floats:
-        """Return the probability of being right, in [0,1], of modes in [0,1] and any evidence."""
+        """Return the probability of being right, given the mode's probability and its evidence."""
         odds = (self.offset + self.probability * log_odds(probability)
                 + self.evidence * np.asarray(evidence, np.float64))
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
@@ -66,7 +66,7 @@ class ConfidenceModel:
 DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-4.9, 0.68, 1.92, 0.3),
                   Mode.SEQUENCE: ConfidenceModel(-4.8, 0.72, 1.54, 0.3),
                   Mode.SINGLE: ConfidenceModel(-0.7, 1.2, 0.0, 1.0)}
-"""Fitted to drives in spring, rain and at night on winter maps of ten made-up towns, and off them
+"""Fitted to drives in spring, rain and at night in ten synthetic towns, on and off winter maps
 (`python -m benchmarks.accuracy.confidence --fit`); rounded."""
 
 
@@ -82,9 +82,9 @@ def fit_confidence(probability: Floats, evidence: Floats, right: NDArray[np.bool
     """
     Return the model that best tells the right frames (N,) from the wrong ones.
 
-    Logistic regression (Platt 1999) with a normal prior about another model, so that a drive on
-    which all went well does not make it certain. `frames` (N,): how many independent frames each
-    row counts for, `prior_weight` how much the prior does. With `keep_shape` the two coefficients
+    Logistic regression (Platt 1999) with a Gaussian prior centred on another model, so that a
+    drive without errors does not yield certainty. `frames` (N,): how many independent frames each
+    row counts for; `prior_weight` scales the prior. With `keep_shape` the two coefficients
     keep the ratio that they have in the prior. None is below zero: confidence stays monotone.
     """
     table = np.stack([np.ones(len(right)), log_odds(probability), np.asarray(evidence)], axis=1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST_LISTS = 1024
 _QUANTISED = ('pq', 'opq', 'ivfpq', 'rerank')
 PQ_CENTROIDS = 256
-_LEARNED_FROM = 128  # vectors for each centroid; more do not move it
+_LEARNED_FROM = 128  # vectors for each centroid; more hardly change it
 
 
 def search(index: Any, queries: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:

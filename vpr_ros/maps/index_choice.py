@@ -25,8 +25,8 @@ RECALL = 0.99
 """The least share of queries for which an index chosen by `auto` must find the most similar."""
 
 LIKENESS = (0.3, 0.6)
-"""Cosine similarities, the least and the most, to the places they come from of the queries that an
-index is tried with: those of frames of another season, centred (docs/maps.md)."""
+"""Range of the cosine similarity between test queries and the places they come from: that of
+frames of another season, centred (docs/maps.md)."""
 
 _SURPLUS = 0.994  # what is measured on a sample must hold for all
 
@@ -40,7 +40,7 @@ def fit_index(vectors: Floats, kind: str, exact_bytes: int = EXACT_BYTES
 
     'auto' is 'fp16' while the vectors take no more than `exact_bytes`, and above that 'rerank',
     whose search is widened until the recall reaches RECALL; where it does not, 'flat'. Other kinds
-    are what they are. Raises what make_index raises.
+    are used as asked for. Raises what make_index raises.
     """
     wanted = kind
     if wanted == 'auto':

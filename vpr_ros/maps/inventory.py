@@ -21,8 +21,8 @@ class Inventory:
     """
     The number of places of a map, and the digests of the files beside map.yaml, by name.
 
-    `sha256` is of all bytes; `spots` of spots all over a file (files.spot_sha256), for those whose
-    gigabytes have to open at once.
+    `sha256` is of all bytes; `spots` of sampled blocks (files.spot_sha256), for files of gigabytes
+    that have to open at once.
     """
 
     places: int
@@ -30,17 +30,17 @@ class Inventory:
     spots: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, directory: Path, places: int, names: list[str], spotted: list[str]) -> Inventory:
-        """Return the inventory of files that were just written; `spotted` are read in spots."""
-        return cls(places, {name: sha256(directory / name) for name in (*names, *spotted)},
-                   {name: spot_sha256(directory / name) for name in spotted})
+    def of(cls, directory: Path, places: int, names: list[str], sampled: list[str]) -> Inventory:
+        """Return the inventory of files just written; of `sampled` ones with their blocks."""
+        return cls(places, {name: sha256(directory / name) for name in (*names, *sampled)},
+                   {name: spot_sha256(directory / name) for name in sampled})
 
-    def check(self, directory: Path, names: list[str], spotted: list[str], *, verify: bool = False
+    def check(self, directory: Path, names: list[str], sampled: list[str], *, verify: bool = False
               ) -> None:
-        """Raise MapError unless the files are those; of `spotted` all bytes only on `verify`."""
+        """Raise MapError unless the files are those; of `sampled` all bytes only on `verify`."""
         for name in names:
             _check_file(directory, name, self.sha256.get(name), sha256)
-        for name in spotted:
+        for name in sampled:
             _check_file(directory, name, self.spots.get(name), spot_sha256)
             if verify:
                 _check_file(directory, name, self.sha256.get(name), sha256)

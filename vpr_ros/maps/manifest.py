@@ -63,7 +63,7 @@ class Manifest:
 
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
-    (index.py), None where it was not.
+    (index_choice.py), None where it was not.
     """
 
     model: ModelIdentity
@@ -77,7 +77,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
-        """Return what map.yaml holds; raise KeyError, TypeError or ValueError for what is none."""
+        """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
         recall, spacing = raw.get('recall'), float(raw['spacing'])
         if not 0 <= spacing < math.inf:
             raise ValueError(f'spacing {spacing}')

@@ -55,7 +55,8 @@ class PlaceMap:
     index holds N descriptors of D float32, centred on their session's mean and renormalised;
     stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
     indices into manifest.sessions; means float32 (S,D); thumbnails are N JPEG files
-    in memory, the directory that holds them, or none.
+    in memory, the directory that holds them, or none; thumbnail_digests uint8 (N,32), their
+    SHA-256.
     """
 
     index: Any
@@ -77,7 +78,7 @@ class PlaceMap:
         """
         Make a map of N places from descriptors float32 (N,D) of unit norm.
 
-        Where the manifest's index is 'auto', one is chosen (index.py). Raises ValueError for no
+        Where the manifest's index is 'auto', index_choice.py chooses one. Raises ValueError for no
         places, lengths, sessions or dimensions that disagree, an unknown index kind, or too few
         places for the kind.
         """
@@ -124,7 +125,7 @@ class PlaceMap:
         """
         Return the centred descriptors float32 (M,D) of some places, or of all of them.
 
-        What a compressed index gives back is what it kept of them.
+        A compressed index returns them with a loss.
         """
         if places is None:
             places = np.arange(len(self))
@@ -174,10 +175,10 @@ class PlaceMap:
         with whole_directory(path, MANIFEST, overwrite=overwrite) as part:
             # FAISS's own writer does not notice a disk that is full at the last block.
             index = self.index
-            spotted = []
+            sampled = []
             if isinstance(index, Reranked):
                 save_vectors(index, part / _VECTORS)
-                spotted, index = [_VECTORS], index.codes
+                sampled, index = [_VECTORS], index.codes
             (part / _INDEX).write_bytes(faiss.serialize_index(index).data)
             arrays: dict[str, NDArray[Any]] = {
                 'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
@@ -189,7 +190,7 @@ class PlaceMap:
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
             write_manifest(part, self.manifest, Inventory.of(part, len(self), [_INDEX, _PLACES],
-                                                             spotted))
+                                                             sampled))
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False

@@ -29,9 +29,9 @@ class Reranked:
     Codes in memory find the best few hundred; half-precision vectors on disk order them.
 
     Has what a FAISS index has and PlaceMap uses: `d`, `ntotal`, `search`, `reconstruct_batch`.
-    `codes` is a FAISS index of N vectors, `vectors` float16 (N,D), in memory or mapped from a
-    file (Jegou et al. 2011, 'Searching in one billion vectors: re-rank with source coding', with
-    the vectors themselves for the second code).
+    `codes` is a FAISS index of N vectors, `rows` float16 (N,D) the vectors, in memory or mapped
+    from a file (Jegou et al. 2011, 'Searching in one billion vectors: re-rank with source
+    coding', with the vectors themselves for the second code).
     """
 
     def __init__(self, codes: Any, vectors: NDArray[np.float16]) -> None:
@@ -61,7 +61,7 @@ class Reranked:
             faiss.copy_array_to_vector(self.rows[some].view(np.uint8).ravel(), few.codes)
             few.ntotal = len(some)
             (exact,), (order,) = few.search(query[None], max(1, len(some)))
-            # Who changes a file that was loaded gets wrong answers, but no others than numbers.
+            # A file that is changed while it is mapped may give wrong answers, but only numbers.
             real = np.abs(exact) <= 1.01
             best = order[real][:k]
             similarity[row, :len(best)] = exact[real][:k]

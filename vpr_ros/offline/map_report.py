@@ -1,7 +1,7 @@
 """
 Map report: where a map has gaps, which of its places look alike, and what to do about it.
 
-It needs the map alone. How well drives are localised on it is measured by evaluate.py.
+It needs the map alone. How well drives are localised on it is measured by evaluate_drives.py.
 """
 
 from __future__ import annotations
