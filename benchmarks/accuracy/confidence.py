@@ -34,8 +34,8 @@ from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.calibrate import calibrate
-from vpr_ros.offline.examples import gather
-from vpr_ros.offline.examples import KnownDrive
+from vpr_ros.offline.calibration_examples import gather
+from vpr_ros.offline.calibration_examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 from vpr_ros.street import drive
 from vpr_ros.street import DriveOptions

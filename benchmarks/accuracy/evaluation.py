@@ -30,7 +30,7 @@ from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.maps.place_map import centre
 from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.offline.evaluate_images import evaluate_set
-from vpr_ros.offline.localise import EvaluationOptions
+from vpr_ros.offline.localize_queries import EvaluationOptions
 from vpr_ros.offline.report import write_report
 from vpr_ros.offline.summary import summary
 

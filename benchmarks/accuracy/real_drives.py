@@ -24,10 +24,10 @@ from vpr_ros.io.sources import open_source
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.calibrate import calibrate
+from vpr_ros.offline.calibration_examples import FEWEST
+from vpr_ros.offline.calibration_examples import KnownDrive
 from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluate_images import FASTEST
-from vpr_ros.offline.examples import FEWEST
-from vpr_ros.offline.examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibrate import read_drive
 from vpr_ros.offline.calibrate import report
-from vpr_ros.offline.examples import KnownDrive
+from vpr_ros.offline.calibration_examples import KnownDrive
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 COUNT = 120

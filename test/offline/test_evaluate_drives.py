@@ -17,7 +17,7 @@ from vpr_ros.localization.localizer import Localizer
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate_drives import evaluate_drive
 from vpr_ros.offline.evaluate_drives import evaluate_replay
-from vpr_ros.offline.localise import EvaluationOptions
+from vpr_ros.offline.localize_queries import EvaluationOptions
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
 from vpr_ros.offline.summary import summary

@@ -16,7 +16,7 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.offline import evaluate_images
-from vpr_ros.offline.localise import EvaluationOptions
+from vpr_ros.offline.localize_queries import EvaluationOptions
 from vpr_ros.offline.summary import summary
 
 PLACES = 60

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vpr_ros.cli.options import Commands
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.offline.evaluation import Evaluation
-    from vpr_ros.offline.localise import EvaluationOptions
+    from vpr_ros.offline.localize_queries import EvaluationOptions
 
     Evaluate = Callable[[argparse.Namespace, Encoder], Evaluation]
 
@@ -155,7 +155,7 @@ def _evaluate_replay(options: argparse.Namespace, encoder: Encoder) -> Evaluatio
 
 def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> EvaluationOptions:
     """Return how the queries are localised; `use_filter` is the default of --filter."""
-    from vpr_ros.offline.localise import EvaluationOptions
+    from vpr_ros.offline.localize_queries import EvaluationOptions
     return EvaluationOptions(
         use_filter=use_filter if options.filter is None else options.filter,
         compensate=options.compensate, min_confidence=options.min_confidence)

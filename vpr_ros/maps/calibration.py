@@ -2,7 +2,7 @@
 From similarity to likelihood, and how far robots are from their place: a map's calibration.
 
 How belief becomes confidence is in confidence.py. Nothing here knows of frames or of time, nor
-where the examples come from (offline/examples.py).
+where the examples come from (offline/calibration_examples.py).
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
+from vpr_ros.offline.calibration_examples import Examples
+from vpr_ros.offline.calibration_examples import FEWEST
+from vpr_ros.offline.calibration_examples import gather
+from vpr_ros.offline.calibration_examples import KnownDrive
 from vpr_ros.offline.descriptors import encoded
-from vpr_ros.offline.examples import Examples
-from vpr_ros.offline.examples import FEWEST
-from vpr_ros.offline.examples import gather
-from vpr_ros.offline.examples import KnownDrive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

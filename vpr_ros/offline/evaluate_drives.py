@@ -21,8 +21,8 @@ from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.evaluation import nearest_right_places
 from vpr_ros.offline.evaluation import References
-from vpr_ros.offline.localise import localise
-from vpr_ros.offline.localise import ONE_DRIVE
+from vpr_ros.offline.localize_queries import localize_queries
+from vpr_ros.offline.localize_queries import ONE_DRIVE
 from vpr_ros.offline.replay import read_estimates
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vpr_ros.io.frames import Source
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluation import Estimates
-    from vpr_ros.offline.localise import EvaluationOptions
+    from vpr_ros.offline.localize_queries import EvaluationOptions
 
     Floats = NDArray[np.float64]
 
@@ -78,7 +78,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
                           f"'{place_map.manifest.frame_id}'")
     within = _Tolerance(tolerance, degrees)
     frames, descriptors, seconds = describe_frames(source, encoder)
-    estimates, located = localise(place_map, encoder, descriptors,
+    estimates, located = localize_queries(place_map, encoder, descriptors,
                                   [frame.stamp for frame in frames], options, tolerance,
                                   source.name)
     return _evaluation(

@@ -31,8 +31,8 @@ from vpr_ros.offline.descriptors import describe
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.evaluation import nearest_right_places
 from vpr_ros.offline.evaluation import References
-from vpr_ros.offline.localise import localise
-from vpr_ros.offline.localise import SINGLE_FRAMES
+from vpr_ros.offline.localize_queries import localize_queries
+from vpr_ros.offline.localize_queries import SINGLE_FRAMES
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
-    from vpr_ros.offline.localise import EvaluationOptions
+    from vpr_ros.offline.localize_queries import EvaluationOptions
 
     Floats = NDArray[np.float64]
 
@@ -169,7 +169,7 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
             modes=(Mode.SEQUENCE if options.use_filter else Mode.SINGLE,),
             correct_radius=correct_radius, max_speed=options.max_speed)
         descriptors, seconds = _described(queries, encoder, cache=cache)
-    estimates, located = localise(
+    estimates, located = localize_queries(
         place_map.calibrated(calibration.result()), encoder, descriptors,
         [number * _SECOND for number in range(len(queries))], options, correct_radius,
         queries[0].parent.name)

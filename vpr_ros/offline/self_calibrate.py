@@ -14,9 +14,9 @@ from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.calibration import SIMULATED
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
-from vpr_ros.offline.examples import FEWEST
-from vpr_ros.offline.examples import gather
-from vpr_ros.offline.examples import KnownDrive
+from vpr_ros.offline.calibration_examples import FEWEST
+from vpr_ros.offline.calibration_examples import gather
+from vpr_ros.offline.calibration_examples import KnownDrive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

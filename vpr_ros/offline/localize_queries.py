@@ -40,7 +40,7 @@ SINGLE_FRAMES = EvaluationOptions(use_filter=False)
 ONE_DRIVE = EvaluationOptions(use_filter=True)
 
 
-def localise(place_map: PlaceMap, encoder: Encoder, descriptors: NDArray[np.float32],
+def localize_queries(place_map: PlaceMap, encoder: Encoder, descriptors: NDArray[np.float32],
              stamps: Sequence[int], options: EvaluationOptions, correct_radius: float, name: str
              ) -> tuple[Estimates, NDArray[np.float64]]:
     """
