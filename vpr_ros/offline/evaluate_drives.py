@@ -78,9 +78,9 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
                           f"'{place_map.manifest.frame_id}'")
     within = _Tolerance(tolerance, degrees)
     frames, descriptors, seconds = describe_frames(source, encoder)
-    estimates, located = localize_queries(place_map, encoder, descriptors,
-                                  [frame.stamp for frame in frames], options, tolerance,
-                                  source.name)
+    estimates, located = localize_queries(
+        place_map, encoder, descriptors, [frame.stamp for frame in frames], options, tolerance,
+        source.name)
     return _evaluation(
         place_map, estimates, np.array([frame.pose for frame in frames]), within,
         query_names=tuple(frame.name for frame in frames),

@@ -41,8 +41,8 @@ ONE_DRIVE = EvaluationOptions(use_filter=True)
 
 
 def localize_queries(place_map: PlaceMap, encoder: Encoder, descriptors: NDArray[np.float32],
-             stamps: Sequence[int], options: EvaluationOptions, correct_radius: float, name: str
-             ) -> tuple[Estimates, NDArray[np.float64]]:
+                     stamps: Sequence[int], options: EvaluationOptions, correct_radius: float,
+                     name: str) -> tuple[Estimates, NDArray[np.float64]]:
     """
     Return the estimates of Q queries, and the seconds (Q,) that each of them took.
 
