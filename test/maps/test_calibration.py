@@ -96,7 +96,7 @@ def test_confidence_grows_with_belief_and_with_evidence(model, probabilities, ev
 def test_a_fit_is_monotone_whatever_the_examples(seed, count) -> None:
     random = np.random.default_rng(seed)
     model = fit_confidence(random.uniform(0, 1, count), random.normal(0, 3, count),
-                      random.uniform(size=count) < random.uniform(), ConfidenceModel())
+                           random.uniform(size=count) < random.uniform(), ConfidenceModel())
     assert model.probability >= 0
     assert model.evidence >= 0
     assert np.isfinite([model.offset, model.probability, model.evidence]).all()

@@ -122,7 +122,7 @@ class Calibration:
 
     @property
     def origin(self) -> str:
-        """What these numbers come from, for people."""
+        """Return where these numbers come from, as printed in reports."""
         return self.fitted_on or 'none: defaults'
 
     @property
