@@ -33,8 +33,7 @@ def draw(path: Path, figures: Sequence[Mapping[str, Any]], machine: Mapping[str,
                for one in figures]
     sheet = Figure(figsize=(WIDTH, sum(heights) + 0.4), layout='constrained', dpi=110)
     FigureCanvasAgg(sheet)
-    axes = sheet.subplots(len(figures), 1, squeeze=False,
-                          gridspec_kw={'height_ratios': heights})[:, 0]
+    axes = sheet.subplots(len(figures), 1, squeeze=False, height_ratios=heights)[:, 0]
     for one, ax in zip(figures, axes, strict=True):
         (_bars if one['kind'] == 'bars' else _lines)(ax, one)
         ax.set_title(one['title'], loc='left', fontsize=10, fontweight='bold')
