@@ -37,7 +37,7 @@ export HOME := $(or $(HOME),$(CURDIR)/$(VENV))
 help:  ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
 
-demo: $(BASE)  ## Map a street in winter, localise on it in spring; the result in demo/
+demo: $(BASE)  ## Map a street in winter, localise on it in spring; plots in demo/
 	@$(BIN)/vpr demo --output demo
 
 test: $(BASE) $(TRAIN)  ## Run all tests (with torch)

@@ -103,7 +103,7 @@ setup(
             ONNX,
             'onnxscript>=0.6.0',
         ],
-        'viz': ['matplotlib>=3.5.1', 'scikit-learn>=1.0.2', ONNX],
+        'viz': ['matplotlib>=3.7.0', 'scikit-learn>=1.0.2', ONNX],
         'umap': ['umap-learn>=0.5.6'],
         'test': [
             'playwright>=1.40.0',

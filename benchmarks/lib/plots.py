@@ -34,8 +34,7 @@ def draw(path: Path, figures: Sequence[Mapping[str, Any]], machine: Mapping[str,
                for figure in figures]
     sheet = Figure(figsize=(WIDTH, sum(heights) + 0.4), layout='constrained', dpi=110)
     FigureCanvasAgg(sheet)
-    axes = sheet.subplots(len(figures), 1, squeeze=False,
-                          gridspec_kw={'height_ratios': heights})[:, 0]
+    axes = sheet.subplots(len(figures), 1, squeeze=False, height_ratios=heights)[:, 0]
     for figure, ax in zip(figures, axes, strict=True):
         (_bars if figure['kind'] == 'bars' else _lines)(ax, figure)
         ax.set_title(figure['title'], loc='left', fontsize=10, fontweight='bold')

@@ -71,7 +71,7 @@ class Calibration:
 
     @property
     def origin(self) -> str:
-        """Return what these numbers come from, for people."""
+        """Return where these numbers come from, as printed in reports."""
         return self.fitted_on or 'none: defaults'
 
     @property

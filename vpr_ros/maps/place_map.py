@@ -105,7 +105,7 @@ class PlaceMap:
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """Return the mean descriptor, float32 (D,), of all places as they were before centring."""
+        """Return the mean descriptor, float32 (D,), of all places before centring."""
         share = np.bincount(self.sessions, minlength=len(self.means)) / len(self)
         mean: NDArray[np.float32] = (share @ self.means).astype(np.float32)
         return mean
