@@ -1,4 +1,8 @@
-"""From belief to confidence: the model, and how it is fitted to right and wrong frames."""
+"""
+From belief to confidence: the model, and the modes of localisation that have one each.
+
+How it is fitted to right and wrong frames is in offline/confidence_fit.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,46 +77,3 @@ def log_odds(probability: Floats | float) -> Floats:
     """Return log(p / (1 - p)), kept within MAX_LOG_ODDS."""
     p = np.clip(np.asarray(probability, np.float64), 1e-12, 1 - 1e-12)
     return np.asarray(np.clip(np.log(p) - np.log1p(-p), -MAX_LOG_ODDS, MAX_LOG_ODDS))
-
-
-def fit_confidence(probability: Floats, evidence: Floats, right: NDArray[np.bool_],
-                   prior: ConfidenceModel, *, frames: Floats | float = 1.0,
-                   keep_shape: bool = False, prior_weight: float = 1.0) -> ConfidenceModel:
-    """
-    Return the model that best tells the right frames (N,) from the wrong ones.
-
-    Logistic regression (Platt 1999) with a Gaussian prior centred on another model, so that a
-    drive without errors does not yield certainty. `frames` (N,): how many independent frames each
-    row counts for; `prior_weight` scales the prior. With `keep_shape` the two coefficients
-    keep the ratio that they have in the prior. None is below zero: confidence stays monotone.
-    """
-    table = np.stack([np.ones(len(right)), log_odds(probability), np.asarray(evidence)], axis=1)
-    start = np.array([prior.offset, prior.probability, prior.evidence])
-    counts = np.broadcast_to(np.asarray(frames, np.float64), right.shape)
-    if keep_shape:
-        shape = start[1:]
-        table, start = np.stack([table[:, 0], table[:, 1:] @ shape], axis=1), np.array([start[0],
-                                                                                        1.0])
-        offset, scale = _logistic(table, right, counts, start, prior_weight)
-        slopes = scale * shape
-    else:
-        offset, *slopes = _logistic(table, right, counts, start, prior_weight)
-    return ConfidenceModel(float(offset), float(slopes[0]), float(slopes[1]), prior.weight)
-
-
-def _logistic(table: Floats, right: NDArray[np.bool_], counts: Floats, start: Floats,
-              prior_weight: float) -> Floats:
-    """Return the coefficients (K,), the offset first, of greatest posterior probability."""
-    precision = prior_weight * np.where(np.arange(len(start)) == 0, 0.05, 1.0)
-
-    def loss(answer: Floats) -> tuple[float, Floats]:
-        odds, off = table @ answer, answer - start
-        excess = counts * (1 / (1 + np.exp(-np.clip(odds, -700, 700))) - right)
-        return (float(counts @ (np.logaddexp(0, odds) - right * odds)
-                      + precision @ np.square(off) / 2),
-                table.T @ excess + precision * off)
-
-    bounds = [(None, None), *[(0.0, None)] * (len(start) - 1)]
-    found = minimize(loss, start, jac=True, method='L-BFGS-B', bounds=bounds,
-                     options={'ftol': 1e-14, 'gtol': 1e-9, 'maxiter': 500})
-    return np.asarray(found.x)

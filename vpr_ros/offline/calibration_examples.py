@@ -14,8 +14,8 @@ import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.localization.localizer import Localizer
-from vpr_ros.maps.confidence import fit_confidence
 from vpr_ros.maps.confidence import Mode
+from vpr_ros.offline.confidence_fit import fit_confidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
