@@ -15,8 +15,8 @@ from vpr_ros.maps.confidence import Mode
 import yaml
 
 scores = strategies.floats(-1e4, 1e4)
-calibrations = strategies.builds(Calibration, strategies.floats(0, 5), strategies.floats(0.01, 1),
-                         strategies.floats(1, 1e6))
+calibrations = strategies.builds(Calibration, strategies.floats(0, 5),
+                                 strategies.floats(0.01, 1), strategies.floats(1, 1e6))
 relaxed = settings(deadline=None, max_examples=100)
 
 

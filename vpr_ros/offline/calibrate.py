@@ -1,7 +1,7 @@
 """
 Calibrate a map: fit its confidence to drives with known poses.
 
-The models that are fitted are in maps/calibration.py; a map is calibrated without such drives in
+The models that are fitted are in maps/confidence.py; a map is calibrated without such drives in
 self_calibrate.py.
 """
 
