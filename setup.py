@@ -78,7 +78,7 @@ setup(
     install_requires=[
         'numpy>=1.22.4',
         'scipy>=1.8.0',
-        'opencv-python-headless>=4.5.5.64',
+        'opencv-python-headless>=4.5.4.60',
         'faiss-cpu>=1.7.3',
         'PyYAML>=6.0',
         'tqdm>=4.57.0',

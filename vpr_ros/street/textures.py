@@ -48,6 +48,8 @@ class Texture:
                 size = (max(full.shape[1] >> x, 1), max(full.shape[0] >> y, 1))
                 image = np.asarray(cv2.resize(full, size, interpolation=cv2.INTER_AREA),
                                    np.uint8)
+                if size == (1, 1):  # OpenCV 4.5.4, that of Ubuntu 22.04, cannot warp one pixel
+                    image = np.tile(image.reshape(1, 1, -1), (2, 2, 1))
             self._levels[x, y] = image
         return self._levels[x, y]
 
