@@ -67,8 +67,9 @@ class Localizer:
     trusted; `correct_radius`, in metres, is what counts as right; `compensate` centres each
     descriptor on the drive's running mean; `use_filter` carries the belief from frame to frame,
     where without odometry the robot is thought to drive at most at `max_speed` (m/s), and odometry
-    to be off by `odometry_error` metres per metre. All of these may be changed between frames.
-    Raises ModelMismatchError when another model than the encoder's made the map.
+    to be off by `odometry_error` metres per metre. Each is an attribute of its own, the node's
+    parameter of that name, and may be changed between frames. Raises ModelMismatchError when
+    another model than the encoder's made the map.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, *, top_k: int = defaults.TOP_K,
