@@ -88,13 +88,31 @@ class Operator(node_process.Recorder):
 
     def call(self, kind, name, **fields):
         """Call a service of the node and return its response."""
-        # Clients are kept: the response to one that the node has just discovered can get lost.
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, f'{node_process.NODE}/{name}')
+            self._wait_until_known()
         self.until(self._clients[name].service_is_ready)
         future = self._clients[name].call_async(kind.Request(**fields))
         self.until(future.done)
         return future.result()
+
+    def _wait_until_known(self):
+        """
+        Wait until the node answers a client made after all others: it then knows those, too.
+
+        The response to a client that the node has not discovered yet is lost. A question about
+        the state may be asked again; a transition may not.
+        """
+        probe = self.node.create_client(GetState, f'{node_process.NODE}/get_state')
+        self.until(probe.service_is_ready)
+        asked = []
+
+        def answered():
+            asked.append(probe.call_async(GetState.Request()))
+            return self.wait(lambda: any(future.done() for future in asked), 1.0, self.process)
+
+        self.until(answered)
+        self.node.destroy_client(probe)
 
     def change(self, transition):
         """Ask for a transition; return whether it was made."""
