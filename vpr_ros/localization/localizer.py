@@ -138,10 +138,11 @@ class Localizer:
 
         # Likelihood: how much more likely this view is at a similar place than elsewhere.
         similarity, places = self._search(query)
-        ratios = self._likelihood_ratios(query, similarity)
+        found = similarity > -1  # an approximate index fills up with place 0
+        ratios = np.where(found, self._likelihood_ratios(query, similarity),
+                          self.calibration.outliers)
 
         # Update: the belief takes in what is new in this frame.
-        found = similarity > -1  # an approximate index fills up with place 0
         self._belief.update(places[found], ratios[found], self.calibration.outliers,
                             weight=novelty * model.weight, novelty=novelty)
 
@@ -149,7 +150,8 @@ class Localizer:
         near, probability = self._mode()
         drive.agreement += novelty * (self._agreement(places, ratios, near) - drive.agreement)
         evidence = self._evidence(near, probability)
-        confidence = float(model.confidence(min(1.0, float(probability.sum())), evidence))
+        mode_probability = min(1.0, float(probability.sum()))
+        confidence = float(model.confidence(mode_probability, evidence))
         pose, covariance = self._pose(near, probability)
         reason = None
         if not confidence >= self.min_confidence:  # nor NaN
@@ -162,7 +164,7 @@ class Localizer:
             candidates=Candidates(places=best, similarity=similarity[:self.top_k],
                                   probability=self.belief[best],
                                   poses=self.place_map.poses[best]),
-            mode_probability=min(1.0, float(probability.sum())), evidence=evidence, reason=reason)
+            mode_probability=mode_probability, evidence=evidence, reason=reason)
 
     @property
     def belief(self) -> Floats:
@@ -292,8 +294,7 @@ class Localizer:
         # Not BLAS: it would wait for cores that the network keeps busy.
         usual = np.einsum('nd,d->n', self._sample, query)
         scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
-        return np.where(similarity > -1, self.calibration.ratios(scores),
-                        self.calibration.outliers)
+        return self.calibration.ratios(scores)
 
     def _mode(self) -> tuple[NDArray[np.int64], Floats]:
         """Return the places (m,) within `correct_radius` of the likeliest, and their belief."""

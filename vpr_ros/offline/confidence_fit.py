@@ -31,9 +31,9 @@ def fit_confidence(probability: Floats, evidence: Floats, right: NDArray[np.bool
     counts = np.broadcast_to(np.asarray(frames, np.float64), right.shape)
     if keep_shape:
         shape = start[1:]
-        table, start = np.stack([table[:, 0], table[:, 1:] @ shape], axis=1), np.array([start[0],
-                                                                                        1.0])
-        offset, scale = _logistic(table, right, counts, start, prior_weight)
+        table = np.stack([table[:, 0], table[:, 1:] @ shape], axis=1)
+        offset, scale = _logistic(table, right, counts, np.array([prior.offset, 1.0]),
+                                  prior_weight)
         slopes = scale * shape
     else:
         offset, *slopes = _logistic(table, right, counts, start, prior_weight)
