@@ -17,6 +17,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
+from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
@@ -55,6 +56,7 @@ class LocalizerNode(LifecycleNode):
         self._state = 'unconfigured'
         self._problem = ''
         self._progress = ''
+        self._refuse_wrong_transitions()
         # Before the declaration, so that the values at start are checked as well.
         self.add_on_set_parameters_callback(self._on_parameters)
         parameters.declare(self)
@@ -90,10 +92,8 @@ class LocalizerNode(LifecycleNode):
             self._problem = str(error)
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # rclpy would not log it
-            self._problem = repr(error)
-            self.get_logger().error(traceback.format_exc())
-            return TransitionCallbackReturn.ERROR
+        except Exception as error:
+            return self._unexpected(error)
         finally:
             self._progress = ''
         self.operations = Operations(self, localizer, publishers, self._health)
@@ -110,11 +110,14 @@ class LocalizerNode(LifecycleNode):
         """Start the worker and subscribe to its inputs."""
         assert self.operations is not None
         super().on_activate(state)
-        self.operations.start()
-        self._subscribe(self.operations)
-        self._bond = start_bond(self, self._value('bond_heartbeat_period'))
+        try:
+            self.operations.start()
+            self._subscribe(self.operations)
+            self._bond = start_bond(self, self._value('bond_heartbeat_period'))
+            self.operations.publish_map()
+        except Exception as error:
+            return self._unexpected(error)
         self._state = 'active'
-        self.operations.publish_map()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -143,6 +146,29 @@ class LocalizerNode(LifecycleNode):
         self._free()
         self._state = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
+
+    def _unexpected(self, error: Exception) -> TransitionCallbackReturn:
+        """Log an exception, which rclpy would not, and return that the transition failed."""
+        self._problem = repr(error)
+        self.get_logger().error(traceback.format_exc())
+        return TransitionCallbackReturn.ERROR
+
+    def _refuse_wrong_transitions(self) -> None:
+        """Answer false where the state does not allow a transition: rclpy raises in `spin`."""
+        service = next(service for service in self.services
+                       if service.srv_name.endswith('/change_state'))
+        change_state = service.callback
+
+        def change_or_refuse(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError:  # rclpy's RCLError
+                self.get_logger().warning(
+                    f'transition {request.transition.label or request.transition.id} refused: '
+                    f'the node is {self._state}')
+                response.success = False
+                return response
+        service.callback = change_or_refuse
 
     def _subscribe(self, operations: Operations) -> None:
         compressed = self._value('image_transport') == 'compressed'
@@ -236,9 +262,12 @@ class LocalizerNode(LifecycleNode):
     def _unload_after_crash(self, problem: str) -> None:
         """Go back to unconfigured, where `configure` can load the model again."""
         self.get_logger().error(problem)
-        if self._state == 'active':
-            self.trigger_deactivate()
-        self.trigger_cleanup()
+        try:
+            if self._state == 'active':
+                self.trigger_deactivate()
+            self.trigger_cleanup()
+        except RuntimeError as error:  # rclpy's RCLError: the node is in another state by now
+            self.get_logger().warning(f'not unloaded: {first_line(error)}')
         self._problem = problem
 
     def _report_progress(self, line: str) -> None:

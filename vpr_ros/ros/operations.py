@@ -205,7 +205,7 @@ class Operations:
         old = self.localizer
         try:
             new = await self._load_in_thread(old.encoder)
-        except (VprError, OSError, ValueError) as error:
+        except Exception as error:  # a damaged map may raise anything: answer all the same
             answer = f'the old map stays in use: {error}'
             self._node.get_logger().error(answer)
             return False, answer

@@ -10,8 +10,17 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+    from rclpy.node import Node
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_GIVE_UP = 1000
+"""Failures without a success between them after which it is the executor that is broken."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -58,14 +67,28 @@ def _run(args: list[str] | None) -> int:
     try:
         if node.get_parameter('autostart').value:
             node.start()
-        while not ended.is_set():
-            executor.spin_once()
+        _spin(executor, node, ended)
     finally:
         node.on_shutdown(None)
         executor.shutdown(timeout_sec=0)
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: Executor, node: Node, ended: threading.Event) -> None:
+    """Run callbacks until `ended`: one that raises is logged, and does not end the node."""
+    failures = 0
+    while not ended.is_set():
+        try:
+            executor.spin_once()
+            failures = 0
+        except Exception:
+            failures += 1
+            if failures == _GIVE_UP:
+                raise
+            node.get_logger().error(f'a request or message failed: {traceback.format_exc()}',
+                                    throttle_duration_sec=5.0)
 
 
 if __name__ == '__main__':
