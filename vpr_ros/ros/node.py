@@ -25,10 +25,14 @@ from vpr_ros.ros import health
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import start_bond
 from vpr_ros.ros.bond import stop_bond
+from vpr_ros.ros.filter_reset import FilterReset
+from vpr_ros.ros.initial_pose import InitialPose
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.operations import load_localizer
 from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.publishers import Publishers
+from vpr_ros.ros.transform import HeldTransform
+from vpr_ros.ros.transform import transform_broadcaster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from rcl_interfaces.msg import SetParametersResult
     from rclpy.lifecycle import LifecycleState
     from rclpy.parameter import Parameter
+    from vpr_ros.ros.pose_output import PoseOutput
 
 _NOT_CONFIGURED = 'not configured'
 
@@ -86,8 +91,7 @@ class LocalizerNode(LifecycleNode):
             localizer = load_localizer(self, encoder)
             publishers = Publishers(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),
-                                    initialpose_topic=self._value('initialpose_topic'),
-                                    publish_tf=self._value('publish_tf'))
+                                    outputs=self._pose_outputs())
         except (VprError, OSError, ValueError) as error:
             self._problem = str(error)
             self.get_logger().error(str(error))
@@ -146,6 +150,19 @@ class LocalizerNode(LifecycleNode):
         self._free()
         self._state = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
+
+    def _pose_outputs(self) -> list[PoseOutput]:
+        """Return what gets each trusted pose beside `~/pose`, by the parameters."""
+        outputs: list[PoseOutput] = []
+        if self._value('publish_tf'):
+            outputs.append(HeldTransform(self, transform_broadcaster(self),
+                                         tolerance=self._value('transform_tolerance'),
+                                         timeout=self._value('transform_timeout')))
+        if topic := self._value('initialpose_topic'):
+            outputs.append(InitialPose(self, topic))
+        if distance := self._value('filter_reset_distance'):
+            outputs.append(FilterReset(self, distance))
+        return outputs
 
     def _unexpected(self, error: Exception) -> TransitionCallbackReturn:
         """Log an exception, which rclpy would not, and return that the transition failed."""

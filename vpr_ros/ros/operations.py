@@ -81,7 +81,7 @@ class Operations:
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
         self._resume()
-        self._publishers.repeat_initial_pose()
+        self._publishers.start()
         self._health.activated()
         self._worker = threading.Thread(target=self._work, daemon=True, name='localize')
         self._worker.start()
@@ -96,6 +96,7 @@ class Operations:
             self._health.counts['dropped'] += 1
         self._worker.join()
         self._worker = None
+        self._publishers.stop()
         self._slot, self._odometry = FrameSlot(), OdometryBuffer()
         self._save_state()
 
@@ -173,6 +174,8 @@ class Operations:
 
     def on_initial_pose(self, message: Any) -> None:
         """Start the belief over around a PoseWithCovarianceStamped in the map's frame."""
+        if self._publishers.sent(message):
+            return
         log = self._node.get_logger()
         frame_id = self.localizer.place_map.manifest.frame_id
         if message.header.frame_id not in ('', frame_id):
@@ -193,7 +196,7 @@ class Operations:
         """Forget the drive so far; return the answer to the operator."""
         with self._lock:
             self.localizer.forget()
-        self._publishers.repeat_initial_pose()
+        self._publishers.start_over()
         return 'localisation starts over: belief, odometry and running mean are reset'
 
     async def reload_map(self) -> tuple[bool, str]:
@@ -214,6 +217,7 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+        self._publishers.start_over()
         self.publish_map()
         return True, f'{len(new.place_map)} places'
 
@@ -255,7 +259,8 @@ class Operations:
         return {'provider': encoder.provider, 'model': encoder.digest[:12],
                 'map': self._node.get_parameter('map').value,
                 'places': str(len(self.localizer.place_map)),
-                'calibration': self.localizer.calibration.origin}
+                'calibration': self.localizer.calibration.origin,
+                **self._publishers.values()}
 
     # The state file
 
