@@ -20,13 +20,14 @@ from rclpy.qos import ReliabilityPolicy
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
-from vpr_ros.io import messages
 from vpr_ros.ros import health
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import start_bond
 from vpr_ros.ros.bond import stop_bond
 from vpr_ros.ros.filter_reset import FilterReset
 from vpr_ros.ros.initial_pose import InitialPose
+from vpr_ros.ros.input_watch import InputWatch
+from vpr_ros.ros.input_watch import TRANSPORTS
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.operations import load_localizer
 from vpr_ros.ros.operations import Operations
@@ -57,6 +58,7 @@ class LocalizerNode(LifecycleNode):
         self.operations: Operations | None = None
         self._health = health.Health()
         self._inputs: list[Any] = []
+        self._watch: InputWatch | None = None
         self._bond: Any = None
         self._state = 'unconfigured'
         self._problem = ''
@@ -188,11 +190,11 @@ class LocalizerNode(LifecycleNode):
         service.callback = change_or_refuse
 
     def _subscribe(self, operations: Operations) -> None:
-        compressed = self._value('image_transport') == 'compressed'
+        transport = self._value('image_transport')
+        topic, kind = TRANSPORTS[transport]
         reliable = self._value('image_reliable')
         image = self.create_subscription(
-            rclpy_types(messages.COMPRESSED_IMAGE if compressed else messages.RAW_IMAGE),
-            'image/compressed' if compressed else 'image', operations.on_image,
+            rclpy_types(kind), topic, operations.on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
                        reliability=ReliabilityPolicy.RELIABLE if reliable
                        else ReliabilityPolicy.BEST_EFFORT))
@@ -203,6 +205,7 @@ class LocalizerNode(LifecycleNode):
             rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
             operations.on_initial_pose, 1)
         self._inputs = [image, odometry, initial_pose]
+        self._watch = InputWatch(self, self._health, transport, image, odometry)
         self.get_logger().info(f'listening to {image.topic_name}')
 
     def _stop(self) -> None:
@@ -212,6 +215,7 @@ class LocalizerNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
+        self._watch = None
         if self.operations is not None:
             self.operations.stop()
 
@@ -267,11 +271,13 @@ class LocalizerNode(LifecycleNode):
         level, summary = health.WARN, self._progress or self._state
         if self._problem and not self._progress:
             level, summary = health.ERROR, self._problem
-        elif self._state == 'active':
-            level, summary = self._health.verdict()
+        elif self._watch is not None:
+            level, summary = self._watch.check()
         values = {'state': self._state}
         if self.operations is not None:
             values |= self.operations.description()
+        if self._watch is not None:
+            values |= self._watch.values()
         self._diagnostics.publish(health.diagnostics(
             rclpy_types, self.get_clock().now().nanoseconds, self.get_fully_qualified_name(),
             self.get_name(), level, summary, {**values, **self._health.values()}))

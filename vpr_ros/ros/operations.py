@@ -139,6 +139,7 @@ class Operations:
             rgb = messages.rgb(message, self.localizer.encoder.size)
         with watch.stage('odometry'):
             odometry = self._odometry.at(stamp)
+            unused = '' if odometry is not None else self._odometry.why_not(stamp)
         with watch.stage('encode'):  # without the lock: callbacks would wait for the network
             descriptor = self._encode(rgb)
         with watch.stage('search'), self._lock:
@@ -154,6 +155,8 @@ class Operations:
             with self._lock:
                 modes = localizer.modes()
             self._publishers.publish_details(estimate, modes, localizer, rgb)
+        # `unused` is also the place for a reason of the localizer's own.
+        self._health.odometry(unused, self._odometry.age(stamp))
         self._health.processed(estimate, watch.seconds)
 
     def _encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -113,9 +113,10 @@ class HeldTransform(PoseOutput):
             age = (now - self._updated) / 1e9
             if not -_CLOCK_JUMP <= age <= self._timeout:
                 self._held = None
-                self._state = f'stopped: no trusted pose with odometry for {self._timeout:g} s'
-                self._node.get_logger().warning(
-                    f'map -> odom is no longer sent: {self._state.removeprefix("stopped: ")}')
+                why = ('the clock was set back' if age < 0 else
+                       f'no trusted pose with odometry for {self._timeout:g} s')
+                self._state = f'stopped: {why}'
+                self._node.get_logger().warning(f'map -> odom is no longer sent: {why}')
                 return
             self._state = f'sent, {max(age, 0):.1f} s after the last trusted pose'
             stamp = now + self._tolerance
