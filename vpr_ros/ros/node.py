@@ -34,6 +34,7 @@ from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.publishers import Publishers
 from vpr_ros.ros.transform import HeldTransform
 from vpr_ros.ros.transform import transform_broadcaster
+from vpr_ros.ros.usage import unknown_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,10 @@ class LocalizerNode(LifecycleNode):
         # Before the declaration, so that the values at start are checked as well.
         self.add_on_set_parameters_callback(self._on_parameters)
         parameters.declare(self)
+        for line in unknown_parameters(
+                name for name in self._parameter_overrides
+                if not self.has_parameter(name) and not name.startswith('qos_overrides.')):
+            self.get_logger().warning(line)
         self._diagnostics = self.create_publisher(
             rclpy_types('diagnostic_msgs/msg/DiagnosticArray'), '/diagnostics', 10)
         self.create_timer(1.0, self._publish_diagnostics)

@@ -27,11 +27,20 @@ def main(args: list[str] | None = None) -> int:
     """
     Run the node until SIGINT or SIGTERM; return 0, or 1 when a parameter is refused.
 
+    With `--help`, print its topics and parameters instead.
+
     Signals are blocked until a thread waits for them, since one during the imports would end in a
     traceback. They stop the node before its context is shut down, so that it can still publish:
     rclpy's own handlers would shut the context down in the middle of a callback. A second signal
     ends the process at once.
     """
+    if {'-h', '--help'} & set(sys.argv[1:] if args is None else args):
+        from vpr_ros.ros.usage import usage
+        try:
+            print(usage(), flush=True)
+        except BrokenPipeError:  # of `| head`; Python would report it once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return _run(args)
