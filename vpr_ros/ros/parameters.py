@@ -91,7 +91,7 @@ PARAMETERS = (
     Parameter('flat', False, 'For ground robots: publish zero z, roll and pitch, with a small '
               'variance.'),
     Parameter('non_negative_covariance', False, 'Publish covariances without negative entries, '
-              'which nav2 rejects; variances grow accordingly.'),
+              'which nav2 rejects from ROS 2 Lyrical on; variances grow accordingly.'),
     Parameter('initialpose_topic', '', 'Topic that also gets the first trusted pose after each '
               'activation, each ~/relocalize and each new subscriber (for AMCL); empty for none.'),
     Parameter('publish_tf', False, 'Publish the transform from the map to the odometry frame; '

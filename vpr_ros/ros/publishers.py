@@ -39,8 +39,8 @@ class Publishers:
     The publishers of a configured node.
 
     `flat`: z, roll and pitch are zero, for ground robots; `non_negative`: no entry of the
-    covariance is below zero (uncertainty.non_negative), as nav2 requires; `outputs`: what else
-    gets each trusted pose. Once made, they are closed with the publishers.
+    covariance is below zero (uncertainty.non_negative), as nav2 of ROS 2 Lyrical requires;
+    `outputs`: what else gets each trusted pose, and is closed with the publishers.
     """
 
     def __init__(self, node: LifecycleNode, *, flat: bool, non_negative: bool,
