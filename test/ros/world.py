@@ -17,7 +17,7 @@ LIMIT = 60.0
 
 
 class World:
-    """A lifecycle node and a peer of it as in another process, spun in turn, perhaps on a /clock."""
+    """A lifecycle node, perhaps on a /clock, and a peer as in another process; spun in turn."""
 
     def __init__(self, *arguments, simulated=False):
         self._contexts = Context(), Context()
@@ -26,7 +26,8 @@ class World:
         self.node = LifecycleNode(
             'vpr_localizer', context=self._contexts[0],
             parameter_overrides=[Parameter('use_sim_time', value=simulated)])
-        self.peer = rclpy.create_node('peer', context=self._contexts[1], use_global_arguments=False)
+        self.peer = rclpy.create_node('peer', context=self._contexts[1],
+                                      use_global_arguments=False)
         self._executors = [SingleThreadedExecutor(context=context) for context in self._contexts]
         for executor, node in zip(self._executors, (self.node, self.peer), strict=True):
             executor.add_node(node)
