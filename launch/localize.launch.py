@@ -30,6 +30,9 @@ def generate_launch_description() -> LaunchDescription:
                                           'compressed, the same name without /compressed'),
         DeclareLaunchArgument('odom_topic', default_value='odom',
                               description='Topic of odometry, which is optional'),
+        DeclareLaunchArgument('filtered_topic', default_value='odometry/filtered',
+                              description="Topic of the filter's odometry, read with "
+                                          'filter_reset_distance'),
         DeclareLaunchArgument('params_file',
                               default_value=str(share / 'config' / 'localize.yaml'),
                               description='YAML file with the parameters of the node'),
@@ -58,5 +61,6 @@ def localizer(context: LaunchContext) -> list[LifecycleNode]:
         output='screen', parameters=[params_file, overrides],
         remappings=[('odom', LaunchConfiguration('odom_topic')), ('image', image_topic),
                     ('image/compressed', [image_topic, '/compressed']),
+                    ('odometry/filtered', LaunchConfiguration('filtered_topic')),
                     # Each robot has its own transform tree, as in nav2's bring-up.
                     ('/tf', 'tf'), ('/tf_static', 'tf_static')])]

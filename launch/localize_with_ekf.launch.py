@@ -33,7 +33,8 @@ def generate_launch_description() -> LaunchDescription:
         # Its arguments (namespace, odom_topic) also apply to the node below.
         IncludeLaunchDescription(PythonLaunchDescriptionSource(
             str(share / 'launch' / 'localize.launch.py')),
-            launch_arguments=[('map', LaunchConfiguration('map'))]),
+            launch_arguments=[('map', LaunchConfiguration('map')),
+                              ('filtered_topic', 'odometry/map')]),
         Node(package='robot_localization', executable='ekf_node', name='ekf_map',
              namespace=LaunchConfiguration('namespace'), output='screen',
              parameters=[LaunchConfiguration('ekf_params_file'),

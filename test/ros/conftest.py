@@ -64,3 +64,21 @@ def unconfigured(site, alone, tmp_path):
             Operator(process) as operator:
         operator.log = log
         yield operator
+
+
+@pytest.fixture
+def world():
+    """Return two nodes in this process."""
+    from world import World
+    made = World('--ros-args', '-r', 'image:=/camera/image_raw', '-r', 'odom:=/odom')
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def simulated():
+    """Return two nodes in this process, on a simulated clock."""
+    from world import World
+    made = World(simulated=True)
+    yield made
+    made.end()

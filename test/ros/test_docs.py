@@ -167,6 +167,11 @@ def test_every_diagnostic_value_and_stage_is_documented(site):
     assert '`beside encode`' in (DOCS / 'messages.md').read_text()
 
 
+def test_every_diagnostic_value_of_the_inputs_and_outputs_is_documented(active):
+    shown = set(active._watch.values()) | set(active.operations.description())
+    assert shown | {'transform', 'filter resets'} <= set(rows('messages.md', '## Diagnostics'))
+
+
 def test_every_encoding_is_documented():
     section = (DOCS / 'messages.md').read_text().split('**Images.**', 1)[1].split(';', 1)[0]
     assert set(re.findall('`([^`]+)`', section)) == set(raw_images.ENCODINGS)

@@ -48,6 +48,7 @@ def test_a_model_that_crashes_can_be_configured_again(site, unconfigured):
     status = node.status(lambda values: values['level'] == '2')
     assert status['message'].startswith('model failed: ')
     assert node.state() == 'unconfigured'
+    assert not node.change(DEACTIVATE)  # by a manager that thinks that it is still active
     assert node.change(CONFIGURE)
     assert node.change(ACTIVATE)
     node.connect()
@@ -85,6 +86,8 @@ def test_it_goes_through_its_states_and_back(site, unconfigured):
     assert node.state() == 'unconfigured'
     assert not node.call(Trigger, 'relocalize').success
     assert not node.call(Trigger, 'reload_map').success
+    for transition in (ACTIVATE, CLEANUP, DEACTIVATE, 255):
+        assert not node.change(transition)
     assert node.set_parameters(map=str(site / 'map')) == ''
     for _ in range(2):
         assert node.change(CONFIGURE)
@@ -94,14 +97,19 @@ def test_it_goes_through_its_states_and_back(site, unconfigured):
             assert node.change(ACTIVATE)
             node.connect()
             assert node.call(Trigger, 'relocalize').success
+            assert not node.change(ACTIVATE)
             assert node.localise(frame(5))['place'][0] == 5
             assert node.change(DEACTIVATE)
+            assert not node.change(DEACTIVATE)
             node.until(lambda: node.camera.get_subscription_count() == 0)
         assert node.change(CLEANUP)
         assert node.state() == 'unconfigured'
     assert 'map' not in node.status()
     assert node.change(SHUTDOWN)
     assert node.state() == 'finalized'
+    assert not node.change(CONFIGURE)
+    assert 'Traceback' not in node.log.read_text()
+    assert 'transition 3 refused: the node is unconfigured' in node.log.read_text()
 
 
 def test_why_configure_failed_is_reported_and_can_be_corrected(site, unconfigured):

@@ -141,6 +141,27 @@ def test_the_executable_prints_a_refusal_in_one_line(assignment, capsys):
     assert not any('Traceback' in line for line in printed)
 
 
+def test_the_executable_prints_its_topics_and_parameters(capsys):
+    assert main(['--help']) == 0
+    printed = capsys.readouterr().out
+    for parameter in PARAMETERS:
+        assert f'\n  {parameter.name} ' in printed
+        assert parameter.description.split()[0] in printed
+    for topic in ('image/compressed', 'odom', 'initialpose', 'odometry/filtered', '/pose'):
+        assert topic in printed
+    assert max(map(len, printed.splitlines())) < 100
+
+
+def test_a_parameter_that_is_not_known_is_warned_about(start, capfd):
+    start(min_confidance=0.5, use_sim_time=False, map='x')
+    start(xyz=1)
+    lines = [line.split(']: ')[1] for line in capfd.readouterr().err.splitlines()
+             if 'unknown' in line]
+    assert lines == ["unknown parameter 'min_confidance' is ignored: did you mean "
+                     "'min_confidence'?",
+                     "unknown parameter 'xyz' is ignored: localizer --help lists all"]
+
+
 def test_what_takes_effect_in_configure_is_refused_while_configured(start, site):
     node = start(**site)
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS

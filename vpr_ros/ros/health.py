@@ -26,6 +26,12 @@ OK, WARN, ERROR, STALE = b'\x00', b'\x01', b'\x02', b'\x03'
 STALE_AFTER = 5.0
 """Seconds without a frame after which an active node is stale."""
 
+WAITING = 'waiting for images'
+"""The message before the first frame, and before it is late."""
+
+NO_ODOMETRY = 'none received'
+"""Why odometry is not used on a robot that has none."""
+
 _WINDOW = 300
 """Frames that the rate and the percentiles are taken over."""
 
@@ -35,13 +41,16 @@ class Health:
     Counters and latencies of one node since it was created.
 
     `last_failure` says why the last bad frame could not be used, '' before one;
-    `last_estimate` is that of the last frame since activation.
+    `last_estimate` is that of the last frame since activation; `odometry_unused` says why the last
+    frame was localised without odometry, '' if it was with it, None before one.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.last_failure = ''
         self.last_estimate: Estimate | None = None
+        self.odometry_unused: str | None = None
+        self._odometry_age = ''
         self._times: dict[str, deque[float]] = {}
         self._processed: deque[float] = deque(maxlen=_WINDOW)
         self._active_since = time.monotonic()
@@ -51,6 +60,17 @@ class Health:
         self._active_since = time.monotonic()
         self._processed.clear()
         self.last_estimate = None
+        self.odometry_unused = None
+
+    def odometry(self, unused: str, age: int | None) -> None:
+        """
+        Count a frame localised with odometry, or without it because it is `unused`.
+
+        `age` is in ns, from the newest odometry to the frame; None without any.
+        """
+        self.counts['without odometry' if unused else 'with odometry'] += 1
+        self.odometry_unused = unused
+        self._odometry_age = '' if age is None else f'{age / 1e6:.0f}'
 
     def processed(self, estimate: Estimate, stages: Mapping[str, float]) -> None:
         """Count a localised frame and record the seconds that each stage took."""
@@ -76,9 +96,9 @@ class Health:
         times = list(self._processed)  # once: another thread may clear it
         since = now - (times[-1] if times else self._active_since)
         if since > STALE_AFTER:
-            return STALE, f'no frame localised for {since:.0f} s'
+            return STALE, f'no frame localised for more than {STALE_AFTER:g} s'
         if self.last_estimate is None:
-            return WARN, 'waiting for images'
+            return WARN, WAITING
         if self.last_estimate.reason is not None:
             return WARN, f'lost: {self.last_estimate.reason.value}'
         return OK, f'localised, confidence {self.last_estimate.confidence:.2f}'
@@ -86,7 +106,10 @@ class Health:
     def values(self) -> dict[str, str]:
         """Return counters, rate and latencies as text, in a fixed order."""
         values = {name: str(self.counts[name]) for name in (
-            'received', 'processed', 'dropped', 'failed', 'poses')}
+            'received', 'processed', 'dropped', 'failed', 'poses', 'with odometry',
+            'without odometry')}
+        if self._odometry_age:
+            values['odometry age (ms)'] = self._odometry_age
         values['rate (Hz)'] = f'{self.rate():.1f}'
         for stage, seconds in list(self._times.items()):  # another thread adds stages
             p50, p99 = np.percentile(list(seconds), [50, 99]) * 1e3

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import pose_track
 from vpr_ros.io import messages
+from vpr_ros.ros.health import NO_ODOMETRY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,12 @@ MAX_ODOMETRY_AGE_NS = 500_000_000
 """Age up to which odometry older than the frame is used for it."""
 
 _BUFFER_SIZE = 200
+
+_OTHER_CLOCK_NS = 10_000_000_000
+"""Difference between odometry and a frame that no delay explains."""
+
+_ARRIVING = 2.0
+"""Seconds since the last message after which odometry has stopped."""
 
 
 class FrameSlot:
@@ -69,6 +76,7 @@ class OdometryBuffer:
         self._condition = threading.Condition()
         self._stamps: deque[int] = deque(maxlen=_BUFFER_SIZE)
         self._poses: deque[NDArray[np.float64]] = deque(maxlen=_BUFFER_SIZE)
+        self._arrived = 0.0
         self.frame_id = ''
 
     def put(self, message: Any) -> None:
@@ -81,6 +89,7 @@ class OdometryBuffer:
                 self._poses.clear()
             self._stamps.append(stamp)
             self._poses.append(pose)
+            self._arrived = time.monotonic()
             self.frame_id = message.header.frame_id
             self._condition.notify()
 
@@ -104,3 +113,28 @@ class OdometryBuffer:
         if len(track.stamps) and 0 < stamp - track.stamps[-1] < MAX_ODOMETRY_AGE_NS:
             return track.poses[-1]
         return pose_track.at(track, stamp)
+
+    def age(self, stamp: int) -> int | None:
+        """Return the ns from the newest odometry to a stamp, negative after it; None without."""
+        with self._condition:
+            return stamp - self._stamps[-1] if self._stamps else None
+
+    def why_not(self, stamp: int) -> str:
+        """Return why there is no pose `at` a stamp: the kind, and after a colon the numbers."""
+        with self._condition:
+            if not self._stamps:
+                return NO_ODOMETRY
+            oldest, newest = self._stamps[0], self._stamps[-1]
+            stopped = time.monotonic() - self._arrived > _ARRIVING
+        off = max(stamp - newest, oldest - stamp)
+        side = 'behind' if stamp > newest else 'ahead of'
+        if stopped and stamp > newest:
+            return f'stopped: the last is {off / 1e9:.1f} s older than the image'
+        if off > _OTHER_CLOCK_NS:
+            return f'other clock: its stamps are {off / 1e9:.1f} s {side} those of the images'
+        if stamp > newest:
+            return f'late, or of another clock: its stamps are {off / 1e9:.1f} s {side} the images'
+        if off > 0:
+            return (f'out of the buffer: the image is {off / 1e9:.1f} s older than the '
+                    f'{(newest - oldest) / 1e9:.1f} s of odometry that are kept')
+        return 'none near the image: a gap, or poses that are not finite'

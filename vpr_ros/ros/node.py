@@ -17,17 +17,24 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
+from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
-from vpr_ros.io import messages
 from vpr_ros.ros import health
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import start_bond
 from vpr_ros.ros.bond import stop_bond
+from vpr_ros.ros.filter_reset import FilterReset
+from vpr_ros.ros.initial_pose import InitialPose
+from vpr_ros.ros.input_watch import InputWatch
+from vpr_ros.ros.input_watch import TRANSPORTS
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.operations import load_localizer
 from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.publishers import Publishers
+from vpr_ros.ros.transform import HeldTransform
+from vpr_ros.ros.transform import transform_broadcaster
+from vpr_ros.ros.usage import unknown_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from rcl_interfaces.msg import SetParametersResult
     from rclpy.lifecycle import LifecycleState
     from rclpy.parameter import Parameter
+    from vpr_ros.ros.pose_output import PoseOutput
 
 _NOT_CONFIGURED = 'not configured'
 
@@ -51,13 +59,19 @@ class LocalizerNode(LifecycleNode):
         self.operations: Operations | None = None
         self._health = health.Health()
         self._inputs: list[Any] = []
+        self._watch: InputWatch | None = None
         self._bond: Any = None
         self._state = 'unconfigured'
         self._problem = ''
         self._progress = ''
+        self._refuse_wrong_transitions()
         # Before the declaration, so that the values at start are checked as well.
         self.add_on_set_parameters_callback(self._on_parameters)
         parameters.declare(self)
+        for line in unknown_parameters(
+                name for name in self._parameter_overrides
+                if not self.has_parameter(name) and not name.startswith('qos_overrides.')):
+            self.get_logger().warning(line)
         self._diagnostics = self.create_publisher(
             rclpy_types('diagnostic_msgs/msg/DiagnosticArray'), '/diagnostics', 10)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -84,16 +98,13 @@ class LocalizerNode(LifecycleNode):
             localizer = load_localizer(self, encoder)
             publishers = Publishers(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),
-                                    initialpose_topic=self._value('initialpose_topic'),
-                                    publish_tf=self._value('publish_tf'))
+                                    outputs=self._pose_outputs())
         except (VprError, OSError, ValueError) as error:
             self._problem = str(error)
             self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
-        except Exception as error:  # rclpy would not log it
-            self._problem = repr(error)
-            self.get_logger().error(traceback.format_exc())
-            return TransitionCallbackReturn.ERROR
+        except Exception as error:
+            return self._unexpected(error)
         finally:
             self._progress = ''
         self.operations = Operations(self, localizer, publishers, self._health)
@@ -110,11 +121,14 @@ class LocalizerNode(LifecycleNode):
         """Start the worker and subscribe to its inputs."""
         assert self.operations is not None
         super().on_activate(state)
-        self.operations.start()
-        self._subscribe(self.operations)
-        self._bond = start_bond(self, self._value('bond_heartbeat_period'))
+        try:
+            self.operations.start()
+            self._subscribe(self.operations)
+            self._bond = start_bond(self, self._value('bond_heartbeat_period'))
+            self.operations.publish_map()
+        except Exception as error:
+            return self._unexpected(error)
         self._state = 'active'
-        self.operations.publish_map()
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -144,12 +158,48 @@ class LocalizerNode(LifecycleNode):
         self._state = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
+    def _pose_outputs(self) -> list[PoseOutput]:
+        """Return what gets each trusted pose beside `~/pose`, by the parameters."""
+        outputs: list[PoseOutput] = []
+        if self._value('publish_tf'):
+            outputs.append(HeldTransform(self, transform_broadcaster(self),
+                                         tolerance=self._value('transform_tolerance'),
+                                         timeout=self._value('transform_timeout')))
+        if topic := self._value('initialpose_topic'):
+            outputs.append(InitialPose(self, topic))
+        if distance := self._value('filter_reset_distance'):
+            outputs.append(FilterReset(self, distance))
+        return outputs
+
+    def _unexpected(self, error: Exception) -> TransitionCallbackReturn:
+        """Log an exception, which rclpy would not, and return that the transition failed."""
+        self._problem = repr(error)
+        self.get_logger().error(traceback.format_exc())
+        return TransitionCallbackReturn.ERROR
+
+    def _refuse_wrong_transitions(self) -> None:
+        """Answer false where the state does not allow a transition: rclpy raises in `spin`."""
+        service = next(service for service in self.services
+                       if service.srv_name.endswith('/change_state'))
+        change_state = service.callback
+
+        def change_or_refuse(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError:  # rclpy's RCLError
+                self.get_logger().warning(
+                    f'transition {request.transition.label or request.transition.id} refused: '
+                    f'the node is {self._state}')
+                response.success = False
+                return response
+        service.callback = change_or_refuse
+
     def _subscribe(self, operations: Operations) -> None:
-        compressed = self._value('image_transport') == 'compressed'
+        transport = self._value('image_transport')
+        topic, kind = TRANSPORTS[transport]
         reliable = self._value('image_reliable')
         image = self.create_subscription(
-            rclpy_types(messages.COMPRESSED_IMAGE if compressed else messages.RAW_IMAGE),
-            'image/compressed' if compressed else 'image', operations.on_image,
+            rclpy_types(kind), topic, operations.on_image,
             QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST,
                        reliability=ReliabilityPolicy.RELIABLE if reliable
                        else ReliabilityPolicy.BEST_EFFORT))
@@ -160,6 +210,7 @@ class LocalizerNode(LifecycleNode):
             rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
             operations.on_initial_pose, 1)
         self._inputs = [image, odometry, initial_pose]
+        self._watch = InputWatch(self, self._health, transport, image, odometry)
         self.get_logger().info(f'listening to {image.topic_name}')
 
     def _stop(self) -> None:
@@ -169,6 +220,7 @@ class LocalizerNode(LifecycleNode):
         for subscription in self._inputs:
             self.destroy_subscription(subscription)
         self._inputs = []
+        self._watch = None
         if self.operations is not None:
             self.operations.stop()
 
@@ -224,11 +276,13 @@ class LocalizerNode(LifecycleNode):
         level, summary = health.WARN, self._progress or self._state
         if self._problem and not self._progress:
             level, summary = health.ERROR, self._problem
-        elif self._state == 'active':
-            level, summary = self._health.verdict()
+        elif self._watch is not None:
+            level, summary = self._watch.check()
         values = {'state': self._state}
         if self.operations is not None:
             values |= self.operations.description()
+        if self._watch is not None:
+            values |= self._watch.values()
         self._diagnostics.publish(health.diagnostics(
             rclpy_types, self.get_clock().now().nanoseconds, self.get_fully_qualified_name(),
             self.get_name(), level, summary, {**values, **self._health.values()}))
@@ -236,9 +290,12 @@ class LocalizerNode(LifecycleNode):
     def _unload_after_crash(self, problem: str) -> None:
         """Go back to unconfigured, where `configure` can load the model again."""
         self.get_logger().error(problem)
-        if self._state == 'active':
-            self.trigger_deactivate()
-        self.trigger_cleanup()
+        try:
+            if self._state == 'active':
+                self.trigger_deactivate()
+            self.trigger_cleanup()
+        except RuntimeError as error:  # rclpy's RCLError: the node is in another state by now
+            self.get_logger().warning(f'not unloaded: {first_line(error)}')
         self._problem = problem
 
     def _report_progress(self, line: str) -> None:

@@ -81,7 +81,7 @@ class Operations:
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
         self._resume()
-        self._publishers.repeat_initial_pose()
+        self._publishers.start()
         self._health.activated()
         self._worker = threading.Thread(target=self._work, daemon=True, name='localize')
         self._worker.start()
@@ -96,6 +96,7 @@ class Operations:
             self._health.counts['dropped'] += 1
         self._worker.join()
         self._worker = None
+        self._publishers.stop()
         self._slot, self._odometry = FrameSlot(), OdometryBuffer()
         self._save_state()
 
@@ -138,6 +139,7 @@ class Operations:
             rgb = messages.rgb(message, self.localizer.encoder.size)
         with watch.stage('odometry'):
             odometry = self._odometry.at(stamp)
+            unused = '' if odometry is not None else self._odometry.why_not(stamp)
         with watch.stage('encode'):  # without the lock: callbacks would wait for the network
             descriptor = self._encode(rgb)
         with watch.stage('search'), self._lock:
@@ -153,6 +155,8 @@ class Operations:
             with self._lock:
                 modes = localizer.modes()
             self._publishers.publish_details(estimate, modes, localizer, rgb)
+        # `unused` is also the place for a reason of the localizer's own.
+        self._health.odometry(unused, self._odometry.age(stamp))
         self._health.processed(estimate, watch.seconds)
 
     def _encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -173,6 +177,8 @@ class Operations:
 
     def on_initial_pose(self, message: Any) -> None:
         """Start the belief over around a PoseWithCovarianceStamped in the map's frame."""
+        if self._publishers.sent(message):
+            return
         log = self._node.get_logger()
         frame_id = self.localizer.place_map.manifest.frame_id
         if message.header.frame_id not in ('', frame_id):
@@ -193,7 +199,7 @@ class Operations:
         """Forget the drive so far; return the answer to the operator."""
         with self._lock:
             self.localizer.forget()
-        self._publishers.repeat_initial_pose()
+        self._publishers.start_over()
         return 'localisation starts over: belief, odometry and running mean are reset'
 
     async def reload_map(self) -> tuple[bool, str]:
@@ -205,7 +211,7 @@ class Operations:
         old = self.localizer
         try:
             new = await self._load_in_thread(old.encoder)
-        except (VprError, OSError, ValueError) as error:
+        except Exception as error:  # a damaged map may raise anything: answer all the same
             answer = f'the old map stays in use: {error}'
             self._node.get_logger().error(answer)
             return False, answer
@@ -214,6 +220,7 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+        self._publishers.start_over()
         self.publish_map()
         return True, f'{len(new.place_map)} places'
 
@@ -255,7 +262,8 @@ class Operations:
         return {'provider': encoder.provider, 'model': encoder.digest[:12],
                 'map': self._node.get_parameter('map').value,
                 'places': str(len(self.localizer.place_map)),
-                'calibration': self.localizer.calibration.origin}
+                'calibration': self.localizer.calibration.origin,
+                **self._publishers.values()}
 
     # The state file
 

@@ -91,11 +91,18 @@ PARAMETERS = (
     Parameter('flat', False, 'For ground robots: publish zero z, roll and pitch, with a small '
               'variance.'),
     Parameter('non_negative_covariance', False, 'Publish covariances without negative entries, '
-              'which nav2 rejects; variances grow accordingly.'),
+              'which nav2 rejects from ROS 2 Lyrical on; variances grow accordingly.'),
     Parameter('initialpose_topic', '', 'Topic that also gets the first trusted pose after each '
-              'activation and each ~/relocalize (for AMCL); empty for none.'),
+              'activation, each ~/relocalize and each new subscriber (for AMCL); empty for none.'),
     Parameter('publish_tf', False, 'Publish the transform from the map to the odometry frame; '
               'needs odom, and no other node may publish it.'),
+    Parameter('transform_tolerance', 0.1, "Seconds by which that transform's stamp is ahead of "
+              'the present time, as for AMCL.', (0, 10)),
+    Parameter('transform_timeout', 30.0, 'Seconds after the last trusted pose for which that '
+              'transform is repeated.', (0, 86400)),
+    Parameter('filter_reset_distance', 0.0, 'Distance in metres between odometry/filtered and all '
+              'poses of 3 s at which set_pose resets the filter (robot_localization); 0 for '
+              'never.', (0, 1000000)),
     Parameter('state_file', '', "File that preserves the drive's running mean and, for 10 s, "
               'its position across a restart or crash; empty for none.'),
     Parameter('bond_heartbeat_period', 0.1, "Seconds between heartbeats to nav2's lifecycle "

@@ -13,20 +13,21 @@ import numpy as np
 from rclpy.qos import DurabilityPolicy
 from rclpy.qos import QoSProfile
 from vpr_ros.core import images
-from vpr_ros.core import poses
 from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import MapError
-from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.ros.interfaces import rclpy_types
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
     from vpr_ros.localization.estimate import Candidates
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.ros.pose_output import PoseOutput
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POSE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
@@ -38,50 +39,59 @@ class Publishers:
     The publishers of a configured node.
 
     `flat`: z, roll and pitch are zero, for ground robots; `non_negative`: no entry of the
-    covariance is below zero (uncertainty.non_negative), as nav2 requires; `initialpose_topic`:
-    also gets the first trusted pose, '' for no such topic; `publish_tf`: map -> odom through tf2.
-    Raises VprError when `publish_tf` is set and tf2_ros is missing.
+    covariance is below zero (uncertainty.non_negative), as nav2 of ROS 2 Lyrical requires;
+    `outputs`: what else gets each trusted pose, and is closed with the publishers.
     """
 
     def __init__(self, node: LifecycleNode, *, flat: bool, non_negative: bool,
-                 initialpose_topic: str, publish_tf: bool) -> None:
+                 outputs: Sequence[PoseOutput] = ()) -> None:
         self._node = node
         self._flat = flat
         self._non_negative = non_negative
+        self._outputs = outputs
         self._publishers: list[Any] = []
-        self._broadcaster: Any = None
-        if publish_tf:
-            try:
-                from tf2_ros import TransformBroadcaster
-            except ModuleNotFoundError as error:
-                raise VprError('publish_tf needs tf2_ros, which is not installed: '
-                               'apt install ros-$ROS_DISTRO-tf2-ros-py') from error
-            self._broadcaster = TransformBroadcaster(node)
-        # First, because a bad name raises: then no other publisher is left on the node.
-        self._initial = (self._publisher(_POSE, initialpose_topic, 1) if initialpose_topic
-                         else None)
         self._pose = self._publisher(_POSE, '~/pose', 10)
         self._confidence = self._publisher('std_msgs/msg/Float32', '~/confidence', 10)
         self._candidates = self._publisher(messages.CLOUD, '~/candidates', 10)
         self._belief = self._publisher(messages.CLOUD, '~/belief', 1)
         self._map = self._publisher(messages.CLOUD, '~/map', _LATCHED)
         self._debug = self._publisher(messages.COMPRESSED_IMAGE, '~/debug_image/compressed', 1)
-        self._initial_sent = False
 
     def close(self) -> None:
         """Remove the publishers from the node."""
+        for output in self._outputs:
+            output.close()
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
         self._publishers = []
 
-    def repeat_initial_pose(self) -> None:
-        """Publish the next trusted pose on `initialpose_topic`, too."""
-        self._initial_sent = False
+    def start(self) -> None:
+        """Begin, when the node is activated."""
+        for output in self._outputs:
+            output.start()
+
+    def stop(self) -> None:
+        """Pause, when the node is deactivated."""
+        for output in self._outputs:
+            output.stop()
+
+    def start_over(self) -> None:
+        """Forget the poses so far: a new drive begins."""
+        for output in self._outputs:
+            output.start_over()
+
+    def values(self) -> dict[str, str]:
+        """Return what the diagnostics show of the outputs."""
+        return {name: value for output in self._outputs for name, value in output.values().items()}
+
+    def sent(self, message: Any) -> bool:
+        """Return whether an `initialpose` is the node's own, which comes back to it."""
+        return any(output.sent(messages.stamp_ns(message.header)) for output in self._outputs)
 
     def publish_pose(self, estimate: Estimate, localizer: Localizer,
                      odometry: tuple[str, NDArray[np.float64]] | None) -> None:
         """
-        Publish a trusted pose, and map -> odom if there is odometry for it.
+        Publish a trusted pose, and hand it to the other outputs.
 
         `odometry` is the frame of odometry and its pose (7,) at the estimate's stamp.
         """
@@ -94,13 +104,8 @@ class Publishers:
         message = messages.pose_with_covariance(rclpy_types, estimate.stamp, frame_id, pose,
                                                 covariance)
         self._pose.publish(message)
-        if self._initial is not None and not self._initial_sent:
-            self._initial.publish(message)
-            self._initial_sent = True
-        if self._broadcaster is not None and odometry is not None:
-            odom, odom_pose = odometry
-            self._broadcaster.sendTransform(messages.transform(
-                rclpy_types, estimate.stamp, frame_id, odom, poses.frame_between(pose, odom_pose)))
+        for output in self._outputs:
+            output.pose(message, odometry)
 
     def publish_details(self, estimate: Estimate, modes: Candidates, localizer: Localizer,
                         rgb: NDArray[np.uint8]) -> None:
