@@ -10,7 +10,7 @@ from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
-from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
@@ -35,9 +35,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--overwrite', action='store_true',
                         help='replace an earlier output of this command')
     add_image_topic(parser)
-    add_odometry_topic(parser)
-    parser.add_argument('--no-odometry', dest='odometry', action='store_false',
-                        help='ignore odometry; the motion is bounded by --max-speed only')
+    add_odometry_options(parser)
     parser.add_argument('--truth-topic', metavar='TOPIC',
                         help='compare with the true poses on this topic of the bag (default: no '
                              'comparison)')

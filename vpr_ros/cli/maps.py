@@ -10,7 +10,7 @@ from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
-from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
@@ -80,7 +80,7 @@ def add_calibrate(commands: Commands) -> None:
     add_localizer_options(parser)
     add_pose_topic(parser, '--truth-topic', 'true poses')
     add_image_topic(parser)
-    add_odometry_topic(parser)
+    add_odometry_options(parser)
     add_correct_radius(parser)
     add_max_speed(parser)
     parser.add_argument('--dry-run', action='store_true',
@@ -95,7 +95,8 @@ def _run_calibrate(options: argparse.Namespace) -> None:
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,
-                         image_topic=options.image_topic, odometry_topic=options.odometry_topic)
+                         image_topic=options.image_topic, odometry_topic=options.odometry_topic,
+                         use_odometry=options.odometry)
               for bag in options.bags]
     fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
                     max_speed=options.max_speed)

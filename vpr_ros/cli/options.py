@@ -93,10 +93,12 @@ def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic
                              'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
 
 
-def add_odometry_topic(parser: argparse._ActionsContainer) -> None:
-    """Add --odometry-topic."""
+def add_odometry_options(parser: argparse._ActionsContainer) -> None:
+    """Add --odometry-topic and --no-odometry."""
     parser.add_argument('--odometry-topic', metavar='TOPIC',
                         help='topic of the odometry (default: the first Odometry topic)')
+    parser.add_argument('--no-odometry', dest='odometry', action='store_false',
+                        help='ignore odometry; the motion is bounded by --max-speed only')
 
 
 def add_correct_radius(parser: argparse._ActionsContainer) -> None:
