@@ -76,14 +76,6 @@ def test_every_command_has_help(vpr):
         assert its_help.startswith(f'usage: vpr {command}')
 
 
-def test_help_shows_no_default_that_says_nothing(vpr):
-    for command in COMMANDS:
-        code, text, _ = vpr(command, '--help')
-        assert code == 0
-        for default in ('None', '[]', '', 'True', 'False'):
-            assert f'(default: {default})' not in text
-
-
 def test_help_of_all_commands_is_fast_and_loads_no_library():
     # Processor time, the best of three: what else runs on this machine does not count.
     code = ('import sys, time\n'

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import defaults
+from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
@@ -220,8 +221,7 @@ def _draw_network(page: _Page, drives: Sequence[DescribedDrive], encoder: Encode
     try:
         from vpr_ros.offline import visual_words
     except ModuleNotFoundError as error:
-        page.notes.append(f"no figures of the network: this needs '{error.name}', which is not "
-                          'installed: pip install vpr_ros[viz]')
+        page.notes.append(f'no figures of the network: this needs {how_to_install(error.name)}')
         return
     try:
         _draw_words(page, drives, encoder)
