@@ -90,7 +90,7 @@ def test_good_odometry_is_used_without_a_word(tmp_path, encoder, place_map, capl
     replay(bag, Localizer(encoder, place_map))
     assert read_drive(bag, encoder, truth_topic=POSES).has_odometry
     assert not read_drive(bag, encoder, truth_topic=POSES, use_odometry=False).has_odometry
-    assert caplog.text == ''
+    assert 'odometry' not in caplog.text
 
 
 def test_a_topic_that_was_named_must_exist(tmp_path, encoder, place_map):

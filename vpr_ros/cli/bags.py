@@ -11,6 +11,7 @@ from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
+from vpr_ros.cli.options import check_topics
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
@@ -62,6 +63,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
+    check_topics(options, options.bag, truth=False)
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
