@@ -187,6 +187,19 @@ def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
     with Bag(tmp_path / 'out' / 'poses') as bag:
         assert bag.count('/vpr_localizer/confidence') == COUNT
 
+    code, out, _ = vpr('evaluate', '--map', tmp_path / 'map', '--replay', tmp_path / 'out',
+                       '--truth', site / 'query.mcap', '--truth-topic', POSES, '--model',
+                       site / 'm.onnx', '--json', tmp_path / 'e.json', '--html',
+                       tmp_path / 'e.html', '--tolerance', 3)
+    assert code == 0
+    result = json.loads((tmp_path / 'e.json').read_text())
+    assert (result['filter'], result['tolerance']) == (True, '3 m')
+    page = (tmp_path / 'e.html').read_text()
+    shown = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>',
+                                 page, re.DOTALL)[1])
+    assert len(shown['query_images']) == COUNT
+    assert all(shown['query_images'])
+
     code, out, _ = vpr('inspect', tmp_path / 'map')
     assert code == 0
     assert 'session 1  drive (night), 20 places' in out

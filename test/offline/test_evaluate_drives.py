@@ -83,6 +83,10 @@ def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder, caplog):
     assert 'the report' not in caplog.text
     evaluate_replay(tmp_path / 'out', place_map, truth, read_frames=lambda: {1: b''})
     assert 'the report shows no frames' in caplog.text
+    assert 'lower --min-confidence' not in caplog.text
+    unlike = evaluate_replay(tmp_path / 'out', place_map, truth, min_confidence=1.0)
+    assert unlike.min_confidence == unlike.estimates.confidence[unlike.estimates.published].min()
+    assert 'lower --min-confidence' in caplog.text
     with pytest.raises(FileNotFoundError, match=r'is no output of vpr replay'):
         evaluate_replay(tmp_path, place_map, truth)
     with pytest.raises(SourceError, match='replayed on another map'):

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ROUNDED = 1e-4
+"""How exactly the output of a replay has the confidence."""
+
 
 @dataclass(frozen=True)
 class _Tolerance:
@@ -124,6 +127,11 @@ def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: pose_track
     if not known.any():
         raise SourceError(f'the ground truth covers none of the frames of {replayed}')
     estimates = estimates.take(np.flatnonzero(known))
+    lowest = float(estimates.confidence[estimates.published].min(initial=1.0))
+    if lowest < min_confidence - _ROUNDED:
+        log.warning('%s was replayed with a lower --min-confidence: what it published, from %.3f '
+                    'on, counts as localised', replayed, lowest)
+        min_confidence = lowest
     frames = read_frames()
     if frames and not any(stamp in frames for stamp in estimates.stamps.tolist()):
         log.warning('the report shows no frames: the images with the true poses have other stamps '
