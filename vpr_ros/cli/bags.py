@@ -64,6 +64,10 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.offline.replay import write_drive
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
     check_topics(options, options.bag, truth=False)
+    truth = None
+    if options.truth_topic:
+        with Bag(options.bag) as bag:
+            truth = bag.poses(options.truth_topic)
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
@@ -77,9 +81,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '
           f'{drive.dropped.total()} dropped, {count / drive.seconds:.1f} frames/s '
           f'on {encoder.provider}')
-    if options.truth_topic:
-        with Bag(options.bag) as bag:
-            truth = bag.poses(bag.pose_topic(options.truth_topic))
+    if truth is not None:
         score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
                             options.correct_radius)
         print(f'{score.frames} frames with ground truth: {score.published} localised, '

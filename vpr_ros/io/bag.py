@@ -147,6 +147,15 @@ class Bag:
             return None
         return self._select(topic, candidates, 'odometry')
 
+    def odometry(self, topic: str | None = None) -> pose_track.PoseTrack | None:
+        """
+        Read the odometry on `topic`, by default on the first odometry topic; None without one.
+
+        Raises SourceError when `topic` has no odometry, or none that is usable.
+        """
+        topic = self.odometry_topic(topic)
+        return None if topic is None else self.poses(topic)
+
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:
         """
         Yield (stamp in ns, Image or CompressedImage) in the order of recording.

@@ -25,10 +25,8 @@ def read_odometry(bag: Bag, topic: str | None = None) -> PoseTrack | None:
     then localised as one without odometry. Raises SourceError when `topic` has no odometry.
     """
     topic = bag.odometry_topic(topic)
-    if topic is None:
-        return None
     try:
-        return bag.poses(topic)
+        return bag.odometry(topic)
     except SourceError as error:
         log.warning('%s: going on without odometry (--no-odometry does so without this warning)',
                     error)
