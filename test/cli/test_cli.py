@@ -401,9 +401,10 @@ def test_paths_that_cannot_be_inspected(tmp_path, vpr):
     assert is_one_line(*vpr('inspect', tmp_path / 'notes.txt'), 'not a bag')
 
 
-def test_debug_raises_the_error(tmp_path):
+@pytest.mark.parametrize('arguments', ['--debug inspect nothing', 'inspect nothing --debug'])
+def test_debug_raises_the_error(arguments):
     with pytest.raises(FileNotFoundError):
-        main(['--debug', 'inspect', str(tmp_path / 'nothing')])
+        main(arguments.split())
 
 
 def test_a_malformed_size_is_one_line(tmp_path, vpr):

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 import re
+import shlex
 import subprocess
 import sys
 
@@ -81,6 +82,26 @@ def test_values_that_look_like_options_are_left_alone():
     options = parsers()['replay'].parse_args(['--map', 'm', '-o', 'o', '--min-conf', '.5', '--',
                                               '--bag'])
     assert (options.bag, options.min_confidence) == ('--bag', 0.5)
+
+
+@pytest.mark.parametrize('page', [*sorted((ROOT / 'docs').glob('*.md')), ROOT / 'README.md'],
+                         ids=lambda page: page.name)
+def test_the_commands_of_the_pages_are_understood(page):
+    parser = _parser()
+    fences = re.findall(r'^```\w*\n(.*?)^```$', page.read_text(), re.M | re.S)
+    for line in re.findall(r'^(?:\$ )?(vpr (?:[^\n]*\\\n)*[^\n]*)$', '\n'.join(fences), re.M):
+        if '...' not in line:
+            parser.parse_args(shlex.split(line.replace('\\\n', ' '), comments=True)[1:])
+
+
+def test_make_demo_says_what_to_type_next():
+    demo = re.search(r'^demo:.*?(?=^\w+:)', (ROOT / 'Makefile').read_text(), re.M | re.S)[0]
+    said = re.findall(r"echo '(.*?)'", demo, re.S)
+    assert any('source $(BIN)/activate' in line for line in said)
+    commands = [line.replace('\\\n', ' ').split() for line in said if line.startswith('  vpr')]
+    assert len(commands) > 1
+    for command in commands:
+        _parser().parse_args(command[1:])
 
 
 def test_the_version_is_printed(capsys):

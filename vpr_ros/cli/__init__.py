@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version',
                         version=f'vpr {import_module("vpr_ros").__version__}')
     parser.add_argument('--debug', action='store_true',
-                        help='show the traceback of an error; comes before COMMAND')
+                        help='show the traceback of an error')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (maps.add_build_map, maps.add_calibrate, bags.add_replay, evaluation.add_evaluate,
                 maps.add_inspect, maps.add_map_report, visualize.add_visualize, bags.add_play,

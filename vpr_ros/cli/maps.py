@@ -148,7 +148,7 @@ def _run_map_report(options: argparse.Namespace) -> None:
     for output in filter(None, (options.json, options.html)):
         check_file(output)
     if options.html:
-        import_module('matplotlib')
+        import_module('matplotlib')  # before the long work
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     score, other = find_aliases(place_map)

@@ -40,6 +40,8 @@ def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], i
     parser = commands.add_parser(
         name, help=summary, description=f'{summary[0].upper()}{summary[1:]}. {description}',
         formatter_class=HelpFormatter)
+    parser.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
+                        help=argparse.SUPPRESS)  # that of `vpr`, in another place
     parser.set_defaults(run=run)
     return parser
 

@@ -10,7 +10,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm import tqdm
@@ -181,7 +181,7 @@ def _alike(place_map: PlaceMap, stretches: list[dict[str, Any]], other: NDArray[
 
 def _components(count: int, links: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the number of the connected component of each of `count` nodes; links are (L,2)."""
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), (count, count))
+    graph = coo_matrix((np.ones(len(links)), (links[:, 0], links[:, 1])), (count, count))
     labels: NDArray[np.int64] = connected_components(graph, directed=False)[1]
     return labels
 
