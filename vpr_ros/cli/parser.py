@@ -21,9 +21,8 @@ class Parser(argparse.ArgumentParser):
     The suggest_on_error of Python 3.14 knows choices, but no options.
     """
 
-    def parse_known_args(  # type: ignore[override]
-            self, args: Sequence[str] | None = None, namespace: Any = None
-            ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Sequence[str] | None = None,  # type: ignore[override]
+                         namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse arguments; those that are unknown are this command's error, not that of `vpr`."""
         given = sys.argv[1:] if args is None else list(args)
         self._check_options(given)
