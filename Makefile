@@ -39,6 +39,12 @@ help:  ## Say what there is
 
 demo: $(BASE)  ## Map a street in winter, localise on it in spring; plots in demo/
 	@$(BIN)/vpr demo --output demo
+	echo 'next: look at demo/demo.png, and try the commands of docs/tutorial.md, or'
+	echo '  source $(BIN)/activate          # in each new terminal: finds the command vpr'
+	echo '  vpr map-report demo/map'
+	echo '  vpr replay demo/spring.mcap --map demo/map --truth-topic /ground_truth/pose -o demo/out'
+	echo '  vpr evaluate --map demo/map --replay demo/out --truth demo/spring.mcap \
+	    --truth-topic /ground_truth/pose --html demo/report.html'
 
 test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
 	@$(BIN)/python -m pytest

@@ -42,6 +42,7 @@ AMENT_LINT = [
 ]
 # The lowest that onnxscript takes, in one place for three extras.
 ONNX = 'onnx>=1.17.0'
+COMPLETION = 'argcomplete>=1.8.1'
 
 
 def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
@@ -104,8 +105,10 @@ setup(
             'onnxscript>=0.6.0',
         ],
         'viz': ['matplotlib>=3.7.0', 'scikit-learn>=1.0.2', ONNX],
+        'completion': [COMPLETION],
         'umap': ['umap-learn>=0.5.6'],
         'test': [
+            COMPLETION,
             'playwright>=1.40.0',
             'pytest>=6.2.5',
             'pytest-timeout>=2.1.0',

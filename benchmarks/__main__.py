@@ -43,6 +43,7 @@ from benchmarks.speed.replay_speed import replay_speed
 from benchmarks.speed.scaling import scaling
 from benchmarks.speed.search_speed import search_speed
 from benchmarks.speed.street_speed import street_speed
+from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import VprError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def main() -> int:
     if not options.data:
         print(NO_DATA)
     if not PLOTS:
-        print("no plots: they need matplotlib (pip install 'vpr_ros[viz]')")
+        print(f"no plots: this needs {how_to_install('matplotlib')}")
     options.results.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name in [*options.names, *options.only] or calls:

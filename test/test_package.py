@@ -19,6 +19,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 import vpr_ros
+from vpr_ros.core.errors import _MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +77,7 @@ ROSDEP = {
     'nbclient': None,
     'ipykernel': None,
     'umap-learn': None,
+    'argcomplete': 'python3-argcomplete',
     'scikit-learn': 'python3-sklearn',
     'catkin-pkg': 'python3-catkin-pkg',
     'colcon-common-extensions': 'python3-colcon-common-extensions',
@@ -127,6 +129,20 @@ def test_every_requirement_is_in_package_xml(monkeypatch: pytest.MonkeyPatch) ->
             assert f'`{name}`' in keyless, f'{name} has no rosdep key: CONTRIBUTING.md says so'
         else:
             assert re.search(rf'\b{key}\b', manifest), f'{key} ({name}) is not in package.xml'
+
+
+def test_what_is_said_to_be_installed_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = set(_setup(monkeypatch).extras_require)
+    texts = {path: path.read_text() for pattern in (
+        '*.md', 'Makefile', '.ci/*', 'docs/*.md', 'examples/*', 'benchmarks/**/*.py',
+        'vpr_ros/**/*.py') for path in ROOT.glob(pattern) if path.is_file()}
+    named = {path: {extra for names in re.findall(r"'\.\[([\w,]+)\]'", text)
+                    for extra in names.split(',')} for path, text in texts.items()}
+    assert {path: names - extras for path, names in named.items() if names - extras} == {}
+    assert set(_MODULES) <= extras
+    # The package is on no index.
+    assert [path for path, text in texts.items()
+            if re.search(r"""pip install [^\n]*?['"\s]vpr[-_]ros\b""", text)] == []
 
 
 def test_ros_packages_that_are_imported_are_in_package_xml() -> None:

@@ -49,7 +49,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of each option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, []):
+        if action.default in (None, []) or isinstance(action.default, bool):
             return action.help
         return super()._get_help_string(action)
 

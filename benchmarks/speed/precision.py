@@ -24,6 +24,7 @@ from benchmarks.lib.sets import find_sets
 import numpy as np
 import onnxruntime
 from vpr_ros.core import images
+from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
@@ -65,9 +66,9 @@ def precision(checkpoint: str | None = None, data: str | None = None, rounds: in
     int8 is calibrated on frames of the street, and on the sets in `data` that have no queries.
     Raises VprError where torch, which builds the networks, is not installed.
     """
-    if find_spec('torch') is None or find_spec('onnxscript') is None:
-        raise VprError('torch and onnxscript are needed to build the networks: pip install '
-                       "'vpr_ros[train]'")
+    for module in ('torch', 'onnxscript'):
+        if find_spec(module) is None:
+            raise VprError(f'building the networks needs {how_to_install(module)}')
     import torch
     torch.set_num_threads(threads or hardware.cores())
     network = _network(checkpoint)

@@ -17,13 +17,16 @@ import psutil
 import pytest
 from small_drive import COUNT
 from small_drive import IMAGES
+from small_drive import pose
 from small_drive import POSES
+from small_drive import render
 from small_drive import write_bag
 from small_drive import write_folder
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
 from vpr_ros.core.pose_files import read_tum
+from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.maps.place_map import PlaceMap
@@ -74,14 +77,6 @@ def test_every_command_has_help(vpr):
         code, its_help, _ = vpr(command, '--help')
         assert code == 0
         assert its_help.startswith(f'usage: vpr {command}')
-
-
-def test_help_shows_no_default_that_says_nothing(vpr):
-    for command in COMMANDS:
-        code, text, _ = vpr(command, '--help')
-        assert code == 0
-        for default in ('None', '[]', '', 'True', 'False'):
-            assert f'(default: {default})' not in text
 
 
 def test_help_of_all_commands_is_fast_and_loads_no_library():
@@ -192,6 +187,19 @@ def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
     with Bag(tmp_path / 'out' / 'poses') as bag:
         assert bag.count('/vpr_localizer/confidence') == COUNT
 
+    code, out, _ = vpr('evaluate', '--map', tmp_path / 'map', '--replay', tmp_path / 'out',
+                       '--truth', site / 'query.mcap', '--truth-topic', POSES, '--model',
+                       site / 'm.onnx', '--json', tmp_path / 'e.json', '--html',
+                       tmp_path / 'e.html', '--tolerance', 3)
+    assert code == 0
+    result = json.loads((tmp_path / 'e.json').read_text())
+    assert (result['filter'], result['tolerance']) == (True, '3 m')
+    page = (tmp_path / 'e.html').read_text()
+    shown = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>',
+                                 page, re.DOTALL)[1])
+    assert len(shown['query_images']) == COUNT
+    assert all(shown['query_images'])
+
     code, out, _ = vpr('inspect', tmp_path / 'map')
     assert code == 0
     assert 'session 1  drive (night), 20 places' in out
@@ -291,6 +299,49 @@ def test_bags_that_cannot_be_replayed(site, tmp_path, vpr):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.fixture(scope='module')
+def lacking(tmp_path_factory):
+    """Return a folder with two bags, of which the second has no images on /left."""
+    folder = tmp_path_factory.mktemp('lacking')
+    with BagWriter(folder / 'good.mcap') as bag:
+        for topic in ('/left', IMAGES):
+            bag.write(topic, messages.image(bag.types, 1, 'camera', render(0)), 1)
+        bag.write(POSES, messages.pose_stamped(bag.types, 1, 'map', pose(0)), 1)
+    write_bag(folder / 'other.mcap', range(2))
+    write_folder(folder / 'images', range(2))
+    (folder / 'images' / 'poses.csv').write_text('image,x,y\n')
+    (folder / 'file').write_text('')
+    return folder
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    ('build-map good.mcap other.mcap -o m --image-topic /left',
+     "other.mcap has no images on '/left'"),
+    ('build-map good.mcap other.mcap -o m --pose-topic /gps', "good.mcap has no poses on '/gps'"),
+    ('build-map good.mcap images -o m', 'poses.csv'),
+    ('build-map good.mcap -o file/m', 'file is a file'),
+    ('replay good.mcap --map m -o o --truth-topic /gps', "good.mcap has no poses on '/gps'"),
+    ('replay good.mcap --map m -o o --odometry-topic /w', 'good.mcap has no odometry'),
+    ('replay good.mcap --map m -o file/o', 'file is a file'),
+    ('calibrate m good.mcap other.mcap --image-topic /left',
+     "other.mcap has no images on '/left'"),
+    ('calibrate m good.mcap other.mcap --truth-topic /gps', "good.mcap has no poses on '/gps'"),
+    ('evaluate --map m --drive good.mcap --truth-topic /gps', "good.mcap has no poses on '/gps'"),
+    ('evaluate --map m --drive good.mcap --image-topic /rear', 'good.mcap has no images on'),
+    ('evaluate --map m --replay o --truth good.mcap --truth-topic /gps', 'has no poses on'),
+    ('evaluate --map m --replay o --truth lost.tum', 'lost.tum'),
+    ('evaluate --map m --replay o --truth good.mcap --html r.html --image-topic /rear',
+     "no images on '/rear'"),
+    ('evaluate --map m --drive good.mcap --json images', 'images is a folder'),
+    ('evaluate --map m --drive good.mcap --html file/r.html', 'file is a file'),
+    ('map-report m --json file/r.json', 'file is a file'),
+])
+def test_wrong_names_are_told_before_the_model_is_loaded(lacking, monkeypatch, vpr, arguments,
+                                                         said):
+    monkeypatch.chdir(lacking)
+    assert is_one_line(*vpr(*arguments.split(), '--model', 'absent.onnx'), said)
+
+
 def test_maps_that_cannot_be_used(site, tmp_path, vpr):
     def failed(place_map, *parts, model='m.onnx'):
         return is_one_line(*vpr('replay', site / 'query.mcap', '--map', place_map, '--model',
@@ -350,9 +401,10 @@ def test_paths_that_cannot_be_inspected(tmp_path, vpr):
     assert is_one_line(*vpr('inspect', tmp_path / 'notes.txt'), 'not a bag')
 
 
-def test_debug_raises_the_error(tmp_path):
+@pytest.mark.parametrize('arguments', ['--debug inspect nothing', 'inspect nothing --debug'])
+def test_debug_raises_the_error(arguments):
     with pytest.raises(FileNotFoundError):
-        main(['--debug', 'inspect', str(tmp_path / 'nothing')])
+        main(arguments.split())
 
 
 def test_a_malformed_size_is_one_line(tmp_path, vpr):

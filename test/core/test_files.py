@@ -9,6 +9,8 @@ import shutil
 
 import pytest
 from vpr_ros.core.errors import VprError
+from vpr_ros.core.files import check_file
+from vpr_ros.core.files import check_output
 from vpr_ros.core.files import packaged
 from vpr_ros.core.files import sha256
 from vpr_ros.core.files import whole_directory
@@ -37,6 +39,19 @@ def test_a_failure_leaves_the_old_file_and_no_temporary_one(
         raise error
     assert path.read_text() == 'map.yaml'
     assert _names(tmp_path) == ['poses.csv']
+
+
+def test_a_file_that_could_not_be_written_is_told_before(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    check_file(tmp_path / 'file')  # it may be replaced
+    check_file(tmp_path / 'new' / 'deep' / 'file')
+    assert _names(tmp_path) == ['file']
+    with pytest.raises(VprError, match=f'{tmp_path} is a folder'):
+        check_file(tmp_path)
+    with pytest.raises(VprError, match='file is a file'):
+        check_file(tmp_path / 'file' / 'new')
+    with pytest.raises(VprError, match='file is a file'):
+        check_output(tmp_path / 'file' / 'new', 'map.yaml')
 
 
 def test_a_failure_before_the_first_byte_leaves_nothing(tmp_path: Path) -> None:

@@ -133,6 +133,19 @@ def test_each_session_is_centred_on_its_own_mean() -> None:
     np.testing.assert_allclose(np.linalg.norm(centred, axis=1), 1, atol=1e-5)
 
 
+def test_descriptors_come_back_as_they_were_without_centring() -> None:
+    vectors = _clusters(60)
+    vectors[:, 0] += 0.5
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    place_map = PlaceMap.build(vectors, np.arange(60), _poses(60),
+                               np.repeat(np.array([0, 1], np.int32), 30), _manifest(sessions=2))
+    assert np.linalg.norm(place_map.mean) > 0.3
+    raw = place_map.uncentred()
+    np.testing.assert_allclose(raw.vectors(), vectors, atol=1e-5)
+    assert not raw.mean.any()
+    np.testing.assert_array_equal(raw.poses, place_map.poses)
+
+
 def test_centring_leaves_zero_where_nothing_is_left() -> None:
     rows = np.array([[1, 0], [3, 4]], np.float32)
     np.testing.assert_allclose(centre(rows, np.array([1, 0], np.float32)),

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from small_drive import POSES
+from small_drive import render
 from small_drive import write_bag
 from vpr_ros.cli import main
 from vpr_ros.core.errors import SourceError
@@ -17,6 +18,7 @@ from vpr_ros.localization.localizer import Localizer
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.evaluate_drives import evaluate_drive
 from vpr_ros.offline.evaluate_drives import evaluate_replay
+from vpr_ros.offline.evaluate_drives import frames_of
 from vpr_ros.offline.localize_queries import EvaluationOptions
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.replay import write_drive
@@ -60,7 +62,7 @@ def test_a_drive_that_is_nowhere_on_the_map_has_no_recall(tmp_path, encoder, mod
     assert 'single-frame Recall@1' not in (tmp_path / 'out.html').read_text()
 
 
-def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder):
+def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder, caplog):
     bag = write_bag(tmp_path / 'drive')
     place_map = build_map([open_source(bag)], encoder, spacing=0.5)
     drive = replay(bag, Localizer(encoder, place_map, use_filter=False, min_confidence=0.5))
@@ -71,6 +73,20 @@ def test_a_replay_is_judged_by_its_true_poses(tmp_path, encoder):
                                  min_confidence=0.5)
     assert summary(evaluation)['recall'] == {'1': 1.0}
     assert summary(evaluation)['answered'] == pytest.approx(drive.trusted.mean(), abs=0.1)
+    assert evaluation.query_image(0) is None
+    frames = frames_of(bag)
+    shown = evaluate_replay(tmp_path / 'out', place_map, truth, read_frames=lambda: frames)
+    for query in (0, 7):
+        difference = shown.query_image(query).astype(float) - render(query)
+        assert np.abs(difference).mean() < 8
+    assert frames_of(write_bag(tmp_path / 'blind', with_images=False)) == {}
+    assert 'the report' not in caplog.text
+    evaluate_replay(tmp_path / 'out', place_map, truth, read_frames=lambda: {1: b''})
+    assert 'the report shows no frames' in caplog.text
+    assert 'lower --min-confidence' not in caplog.text
+    unlike = evaluate_replay(tmp_path / 'out', place_map, truth, min_confidence=1.0)
+    assert unlike.min_confidence == unlike.estimates.confidence[unlike.estimates.published].min()
+    assert 'lower --min-confidence' in caplog.text
     with pytest.raises(FileNotFoundError, match=r'is no output of vpr replay'):
         evaluate_replay(tmp_path, place_map, truth)
     with pytest.raises(SourceError, match='replayed on another map'):

@@ -12,6 +12,7 @@ import pytest
 from small_drive import write_damaged
 from small_drive import write_folder
 from vpr_ros.core import images
+from vpr_ros.core.defaults import CENTERINGS
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io.ground_truth import read_ground_truth
@@ -55,17 +56,17 @@ def write_truth(path, rows):
         csv.writer(file).writerows([('query', 'reference'), *rows])
 
 
-def plain_recall(database, queries, truth, encoder, *, compensate):
+def plain_recall(database, queries, truth, encoder, *, centering):
     """Return Recall@1/5/10 as one would compute it with a matrix product."""
     d = np.stack([encoder.encode(images.read(file)) for file in images.list_folder(database)])
-    mean = d.mean(axis=0)
+    mean = 0 * d[0] if centering == 'none' else d.mean(axis=0)
     rows = list(csv.DictReader(truth.read_text().splitlines()))
     hits = {1: 0, 5: 0, 10: 0, 20: 0}
     asked = 0
     running, weight = mean.copy(), PRIOR
     for file in images.list_folder(queries):
         q = encoder.encode(images.read(file))
-        if compensate:
+        if centering == 'running':
             weight += 1
             running += (q - running) / weight
         right = {int(row['reference'][:3]) for row in rows if row['query'] == file.name}
@@ -80,10 +81,11 @@ def plain_recall(database, queries, truth, encoder, *, compensate):
     return {str(n): count / asked for n, count in hits.items()}, asked
 
 
-@pytest.mark.parametrize('compensate', [True, False])
-def test_the_recall_is_that_of_the_plain_computation(image_set, encoder, compensate):
-    result = evaluate_set(*image_set, encoder, compensate=compensate)
-    expected, asked = plain_recall(*image_set, encoder, compensate=compensate)
+@pytest.mark.parametrize('centering', CENTERINGS)
+def test_the_recall_is_that_of_the_plain_computation(image_set, encoder, centering):
+    result = evaluate_set(*image_set, encoder, centering=centering)
+    expected, asked = plain_recall(*image_set, encoder, centering=centering)
+    assert (result['centering'], result['compensate']) == (centering, centering == 'running')
     assert result['recall'] == pytest.approx(expected)
     assert 0 < result['recall']['1'] < result['recall']['10']
     assert result['evaluated'] == asked == 20

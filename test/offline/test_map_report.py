@@ -53,6 +53,42 @@ def test_copied_streets_look_alike_and_are_reported_once():
         'odometry here']
 
 
+def test_streets_that_are_all_alike_are_reported_together():
+    vectors = views(300)
+    for copy in (110, 210):
+        vectors[copy:copy + 20] = vectors[20:40]
+    vectors[118] = views(1, seed=5)  # a stretch that is broken is no second one
+    report = report_of(site(range(300), vectors))
+    assert len(report['stretches']) > 3
+    assert [group['places'] for group in report['alike']] == [[[20, 39], [110, 129], [210, 229]]]
+    assert [line for line in report['advice'] if 'look alike' in line] == [
+        'places 20-39 (at x 20.0, y 0.0), 110-129 (at x 110.0, y 0.0) and 210-229 (at x 210.0, '
+        'y 0.0) look alike: use odometry here']
+
+
+def test_two_sessions_are_not_told_the_same_twice():
+    """Two drives along the same road, with the same alias and the same gap."""
+    vectors = views(120)
+    vectors[80:94] = vectors[20:34]
+    x = np.array([*range(50), *range(90, 160)])
+    both = np.concatenate([vectors, vectors + 0.1 * views(120, seed=1)])
+    both /= np.linalg.norm(both, axis=1, keepdims=True)
+    report = report_of(site([*x, *x], both, [0] * 120 + [1] * 120, ('winter', 'spring')))
+    assert [gap['metres'] for gap in report['gaps']] == [41.0]
+    assert len([line for line in report['advice'] if 'gap of' in line]) == 1
+    assert [line for line in report['advice'] if 'look alike' in line] == [
+        'places 20-33 (at x 20.0, y 0.0) and 80-93 (at x 120.0, y 0.0) look alike: use odometry '
+        'here']
+
+
+def test_many_places_that_look_alike_are_one_short_line():
+    vectors = np.tile(views(20), (10, 1))
+    x = np.arange(200) + 60 * (np.arange(200) // 20)
+    alike = [line for line in report_of(site(x, vectors))['advice'] if 'look alike' in line]
+    assert len(alike) == 1
+    assert alike[0].endswith('and 6 more look alike: use odometry here')
+
+
 def test_different_streets_do_not():
     report = report_of(site(range(200), views(200)))
     assert report['aliasing'] < 0.03
@@ -64,6 +100,11 @@ def test_a_gap_is_reported_with_its_ends():
     assert [(gap['metres'], gap['after']) for gap in report['gaps']] == [(41.0, 49)]
     assert report['advice'][0] == ('gap of 41 m without places from x 49.0, y 0.0 to x 90.0, '
                                    'y 0.0: record this stretch again')
+
+
+def test_many_short_gaps_are_counted_each():
+    report = report_of(site(np.arange(100) + 4 * (np.arange(100) // 10), views(100)))
+    assert [gap['metres'] for gap in report['gaps']] == [5.0] * 9
 
 
 def test_two_sessions_over_the_same_ground_make_no_gap():

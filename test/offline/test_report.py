@@ -13,6 +13,7 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.offline.evaluation import Estimates
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.evaluation import References
+from vpr_ros.offline.report import _mistakes
 from vpr_ros.offline.report import write_report
 
 COUNT = 40
@@ -114,6 +115,9 @@ def test_a_click_and_the_arrow_keys_show_the_images(evaluation, browser, tmp_pat
     page.keyboard.press('ArrowRight')
     assert page.inner_text('#query-caption') == EVIL
     assert page.title() == 'vpr_ros: evaluation'
+    assert page.inner_text('.mistakes button.wrong').startswith('published')
+    assert page.locator('.mistakes button').nth(1).inner_text().startswith(
+        'withheld (off the map)')
     page.locator('.mistakes button').first.focus()
     page.keyboard.press('Enter')
     assert page.inner_text('#query-caption') == 'frame 3'
@@ -136,6 +140,16 @@ def test_a_drive_that_is_nowhere_on_the_map_is_shown(evaluation, browser, tmp_pa
     page, errors = opened(browser, tmp_path / 'report.html')
     assert 'unmapped queries with a published pose' in page.inner_text('body')
     assert not errors
+
+
+def test_published_mistakes_come_first(evaluation):
+    confidence = evaluation.estimates.confidence.copy()
+    confidence[20] = 0.99
+    reasons = tuple('ambiguous' if n in (20, 30) else '' for n in range(COUNT))
+    wrong = replace(evaluation, right=np.isin(np.arange(COUNT), (3, 20, 30, 35), invert=True),
+                    estimates=replace(evaluation.estimates, confidence=confidence,
+                                      reasons=reasons))
+    assert _mistakes(wrong).tolist() == [3, 35, 20, 30]
 
 
 def test_many_images_are_made_small(evaluation, tmp_path):

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """
 The `vpr` command: the arguments of each subcommand, and what it prints.
 
@@ -7,8 +8,9 @@ The work is done in the other rooms. Each subcommand imports what it needs when 
 
 from __future__ import annotations
 
-import argparse
+from importlib import import_module
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,16 +19,23 @@ from vpr_ros.cli import evaluation
 from vpr_ros.cli import maps
 from vpr_ros.cli import models
 from vpr_ros.cli import visualize
+from vpr_ros.cli.parser import Parser
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; return 0, 1 after an error (printed in one line), 130 after Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if '_ARGCOMPLETE' in os.environ:  # the shell asks for what could follow
+        import argcomplete
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
     logging.getLogger('vpr_ros').setLevel(logging.INFO)
+    from vpr_ros.core.errors import how_to_install
     from vpr_ros.core.errors import VprError
     try:
         return int(options.run(options) or 0)
@@ -36,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'vpr: error: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        print(f"vpr: error: this command needs '{error.name}', which is not installed: README.md "
-              'says what to install for which command', file=sys.stderr)
+        print(f'vpr: error: this command needs {how_to_install(error.name)}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('vpr: interrupted', file=sys.stderr)
@@ -46,13 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands; each sets `run`, the function that runs it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='vpr', description='Visual localisation for ROS 2 by place recognition: build maps '
                                 'from camera drives, localise bags on them, evaluate the results, '
                                 'train models. "vpr COMMAND --help" shows the options of a '
                                 'command.')
+    parser.add_argument('--version', action='version',
+                        version=f'vpr {import_module("vpr_ros").__version__}')
     parser.add_argument('--debug', action='store_true',
-                        help='show the traceback of an error; comes before COMMAND')
+                        help='show the traceback of an error')
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (maps.add_build_map, maps.add_calibrate, bags.add_replay, evaluation.add_evaluate,
                 maps.add_inspect, maps.add_map_report, visualize.add_visualize, bags.add_play,

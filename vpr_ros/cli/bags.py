@@ -10,7 +10,8 @@ from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
-from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_odometry_options
+from vpr_ros.cli.options import check_topics
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
@@ -35,9 +36,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--overwrite', action='store_true',
                         help='replace an earlier output of this command')
     add_image_topic(parser)
-    add_odometry_topic(parser)
-    parser.add_argument('--no-odometry', dest='odometry', action='store_false',
-                        help='ignore odometry; the motion is bounded by --max-speed only')
+    add_odometry_options(parser)
     parser.add_argument('--truth-topic', metavar='TOPIC',
                         help='compare with the true poses on this topic of the bag (default: no '
                              'comparison)')
@@ -64,6 +63,11 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
+    check_topics(options, options.bag, truth=False)
+    truth = None
+    if options.truth_topic:
+        with Bag(options.bag) as bag:
+            truth = bag.poses(options.truth_topic)
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
@@ -77,9 +81,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '
           f'{drive.dropped.total()} dropped, {count / drive.seconds:.1f} frames/s '
           f'on {encoder.provider}')
-    if options.truth_topic:
-        with Bag(options.bag) as bag:
-            truth = bag.poses(bag.pose_topic(options.truth_topic))
+    if truth is not None:
         score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
                             options.correct_radius)
         print(f'{score.frames} frames with ground truth: {score.published} localised, '

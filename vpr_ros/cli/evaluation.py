@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 import json
 from typing import Any
 from typing import NoReturn
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_pose_topic
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from vpr_ros.offline.evaluation import Evaluation
     from vpr_ros.offline.localize_queries import EvaluationOptions
 
-    Evaluate = Callable[[argparse.Namespace, Encoder], Evaluation]
+    Evaluate = Callable[[Encoder], Evaluation]
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -75,23 +77,28 @@ def _add_localization(group: argparse._ActionsContainer) -> None:
     group.add_argument('--filter', action=argparse.BooleanOptionalAction,
                        help='treat the queries as consecutive frames of a drive, or each on its '
                             'own (default: --filter with --drive, --no-filter for images)')
-    group.add_argument('--no-compensate', dest='compensate', action='store_false',
-                       help='do not subtract the running mean of the drive from its descriptors')
+    group.add_argument('--centering', choices=defaults.CENTERINGS, default=defaults.CENTERING,
+                       help='what is subtracted from the descriptors of the queries: the running '
+                            'mean of the drive, as on the robot, the mean of the map, or nothing '
+                            '(nor from those of the map)')
+    group.add_argument('--no-compensate', dest='centering', action='store_const', const='map',
+                       help=argparse.SUPPRESS)  # its name until 0.3
     group.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
                        default=defaults.MIN_CONFIDENCE,
                        help='a query counts as localised from this confidence on')
-    group.add_argument('--tolerance', type=number(float, 0.001), metavar='M',
-                       help='a pose within this distance (m) of the true one is correct (default: '
-                            f'{defaults.CORRECT_RADIUS:g}, or 25 with --utm)')
+    add_correct_radius(group, None, f'{defaults.CORRECT_RADIUS:g}, or 25 with --utm')
     group.add_argument('--degrees', type=number(float, 0, 180), metavar='DEG', default=180.0,
                        help='largest error of the heading (degrees) of a correct pose, with --map')
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
-    evaluate = _chosen_input(options)  # before the model is loaded
+    from vpr_ros.core.files import check_file
     from vpr_ros.core.files import whole_file
     from vpr_ros.offline.summary import summary
-    evaluation = evaluate(options, load_encoder(options))
+    for output in filter(None, (options.json, options.html)):
+        check_file(output)
+    evaluate = _chosen_input(options)
+    evaluation = evaluate(load_encoder(options))
     result = summary(evaluation)
     if options.json:
         with whole_file(options.json) as part:
@@ -104,53 +111,77 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
 
 def _chosen_input(options: argparse.Namespace) -> Evaluate:
-    """Return the function that evaluates the input named by the options; exit if there is none."""
+    """
+    Return the function that evaluates the input named by the options; exit if there is none.
+
+    Topics and true poses are looked up here, before the model is loaded and images are encoded.
+    """
     if options.database and options.queries and options.ground_truth:
-        return _evaluate_set
+        return _image_set(options)
     if options.utm:
-        return _evaluate_utm
+        return _utm(options)
     if options.map and options.drive:
-        return _evaluate_drive
+        return _drive(options)
     if options.map and options.replay and options.truth:
-        return _evaluate_replay
+        return _replay(options)
     refuse: Callable[[str], NoReturn] = options.refuse
     return refuse('name --database, --queries and --ground-truth; or --utm; or --map and --drive; '
                   'or --map, --replay and --truth')
 
 
-def _evaluate_set(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+def _image_set(options: argparse.Namespace) -> Evaluate:
     from vpr_ros.offline.evaluate_images import evaluate_set
-    return evaluate_set(options.database, options.queries, options.ground_truth, encoder,
-                        _evaluation_options(options, use_filter=False), cache=options.cache)
+    return lambda encoder: evaluate_set(
+        options.database, options.queries, options.ground_truth, encoder,
+        _evaluation_options(options, use_filter=False), cache=options.cache)
 
 
-def _evaluate_utm(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+def _utm(options: argparse.Namespace) -> Evaluate:
     from vpr_ros.offline.evaluate_images import evaluate_utm
     from vpr_ros.offline.evaluate_images import UTM_TOLERANCE
-    return evaluate_utm(options.utm, encoder, _evaluation_options(options, use_filter=False),
-                        tolerance=options.tolerance or UTM_TOLERANCE, cache=options.cache)
+    return lambda encoder: evaluate_utm(
+        options.utm, encoder, _evaluation_options(options, use_filter=False),
+        tolerance=options.correct_radius or UTM_TOLERANCE, cache=options.cache)
 
 
-def _evaluate_drive(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+def _drive(options: argparse.Namespace) -> Evaluate:
     from vpr_ros.io.sources import open_source
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate_drives import evaluate_drive
-    place_map = PlaceMap.load(options.map, encoder)
-    with open_source(options.drive, image_topic=options.image_topic,
-                     pose_topic=options.truth_topic) as source:
-        return evaluate_drive(
-            place_map, source, encoder, _evaluation_options(options, use_filter=True),
-            tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees)
+    opened = open_source(options.drive, image_topic=options.image_topic,
+                         pose_topic=options.truth_topic)
+    opened.check()
+
+    def evaluate(encoder: Encoder) -> Evaluation:
+        place_map = PlaceMap.load(options.map, encoder)
+        with opened as source:
+            return evaluate_drive(
+                place_map, source, encoder, _evaluation_options(options, use_filter=True),
+                tolerance=options.correct_radius or defaults.CORRECT_RADIUS,
+                degrees=options.degrees)
+    return evaluate
 
 
-def _evaluate_replay(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
+def _replay(options: argparse.Namespace) -> Evaluate:
+    from vpr_ros.core import pose_files
+    from vpr_ros.io.bag import Bag
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate_drives import evaluate_replay
-    return evaluate_replay(
-        options.replay, PlaceMap.load(options.map, encoder),
-        _true_poses(options.truth, options.truth_topic),
-        tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
-        min_confidence=options.min_confidence)
+    from vpr_ros.offline.evaluate_drives import frames_of
+    read_frames: Callable[[], dict[int, bytes]] = dict
+    if options.truth.endswith(('.tum', '.txt')):
+        truth = pose_files.read_tum(options.truth)
+    else:
+        with Bag(options.truth) as bag:
+            truth = bag.poses(bag.pose_topic(options.truth_topic))
+            if options.html and options.image_topic:
+                bag.image_topic(options.image_topic)
+        if options.html:
+            read_frames = partial(frames_of, options.truth, options.image_topic)
+    return lambda encoder: evaluate_replay(
+        options.replay, PlaceMap.load(options.map, encoder), truth,
+        tolerance=options.correct_radius or defaults.CORRECT_RADIUS, degrees=options.degrees,
+        min_confidence=options.min_confidence, read_frames=read_frames)
 
 
 def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> EvaluationOptions:
@@ -158,18 +189,7 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
     from vpr_ros.offline.localize_queries import EvaluationOptions
     return EvaluationOptions(
         use_filter=use_filter if options.filter is None else options.filter,
-        compensate=options.compensate, min_confidence=options.min_confidence)
-
-
-def _true_poses(path: str, topic: str | None) -> Any:
-    from pathlib import Path
-
-    from vpr_ros.core import pose_files
-    from vpr_ros.io.bag import Bag
-    if Path(path).suffix in ('.tum', '.txt'):
-        return pose_files.read_tum(path)
-    with Bag(path) as bag:
-        return bag.poses(bag.pose_topic(topic))
+        centering=options.centering, min_confidence=options.min_confidence)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

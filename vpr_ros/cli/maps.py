@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 import json
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
-from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import add_pose_topic
+from vpr_ros.cli.options import check_topics
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
@@ -62,6 +64,8 @@ def _run_build_map(options: argparse.Namespace) -> None:
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file)
                for source in options.sources]
+    for source in sources:
+        source.check()
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
                           thumbnails=options.thumbnails, jobs=options.jobs)
@@ -80,7 +84,7 @@ def add_calibrate(commands: Commands) -> None:
     add_localizer_options(parser)
     add_pose_topic(parser, '--truth-topic', 'true poses')
     add_image_topic(parser)
-    add_odometry_topic(parser)
+    add_odometry_options(parser)
     add_correct_radius(parser)
     add_max_speed(parser)
     parser.add_argument('--dry-run', action='store_true',
@@ -92,10 +96,12 @@ def _run_calibrate(options: argparse.Namespace) -> None:
     from vpr_ros.offline.calibrate import calibrate
     from vpr_ros.offline.calibrate import read_drive
     from vpr_ros.offline.calibrate import report
+    check_topics(options, *options.bags)
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,
-                         image_topic=options.image_topic, odometry_topic=options.odometry_topic)
+                         image_topic=options.image_topic, odometry_topic=options.odometry_topic,
+                         use_odometry=options.odometry)
               for bag in options.bags]
     fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
                     max_speed=options.max_speed)
@@ -132,12 +138,17 @@ def add_map_report(commands: Commands) -> None:
 
 
 def _run_map_report(options: argparse.Namespace) -> None:
+    from vpr_ros.core.files import check_file
     from vpr_ros.core.files import whole_file
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.map_report import find_aliases
     from vpr_ros.offline.map_report import map_report
     from vpr_ros.offline.map_report import report_lines
     from vpr_ros.offline.self_calibrate import expected
+    for output in filter(None, (options.json, options.html)):
+        check_file(output)
+    if options.html:
+        import_module('matplotlib')  # before the long work
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     score, other = find_aliases(place_map)

@@ -79,6 +79,8 @@ def add_export(commands: Commands) -> None:
 
 
 def _run_export(options: argparse.Namespace) -> None:
+    from vpr_ros.core.files import check_file
+    check_file(options.output)  # before the long work
     from vpr_ros.training.checkpoint import load_network
     from vpr_ros.training.export import CALIBRATED_ON
     from vpr_ros.training.export import export
@@ -141,6 +143,8 @@ def add_wrap_model(commands: Commands) -> None:
 
 
 def _run_wrap_model(options: argparse.Namespace) -> None:
+    from vpr_ros.core.files import check_file
+    check_file(options.output)
     from vpr_ros.training.wrap import InputFormat
     from vpr_ros.training.wrap import wrap_model
     expected = InputFormat(options.mean, options.std,

@@ -11,9 +11,10 @@ from vpr_ros.core import defaults
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vpr_ros.cli.parser import Parser
     from vpr_ros.encoding.encoder import Encoder
 
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Parser]
 
 MODEL_HELP = 'ONNX model (default: the bundled one)'
 
@@ -39,6 +40,8 @@ def command(commands: Commands, name: str, run: Callable[[argparse.Namespace], i
     parser = commands.add_parser(
         name, help=summary, description=f'{summary[0].upper()}{summary[1:]}. {description}',
         formatter_class=HelpFormatter)
+    parser.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
+                        help=argparse.SUPPRESS)  # that of `vpr`, in another place
     parser.set_defaults(run=run)
     return parser
 
@@ -93,17 +96,24 @@ def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic
                              'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
 
 
-def add_odometry_topic(parser: argparse._ActionsContainer) -> None:
-    """Add --odometry-topic."""
+def add_odometry_options(parser: argparse._ActionsContainer) -> None:
+    """Add --odometry-topic and --no-odometry."""
     parser.add_argument('--odometry-topic', metavar='TOPIC',
                         help='topic of the odometry (default: the first Odometry topic)')
+    parser.add_argument('--no-odometry', dest='odometry', action='store_false',
+                        help='ignore odometry; the motion is bounded by --max-speed only')
 
 
-def add_correct_radius(parser: argparse._ActionsContainer) -> None:
-    """Add --correct-radius."""
-    parser.add_argument('--correct-radius', type=number(float, 0.01), metavar='M',
-                        default=defaults.CORRECT_RADIUS,
-                        help='a pose within this distance (m) of the true one is correct')
+def add_correct_radius(parser: argparse._ActionsContainer,
+                       default: float | None = defaults.CORRECT_RADIUS, explained: str = ''
+                       ) -> None:
+    """Add --correct-radius; its other name is not shown. A default of None is `explained`."""
+    parser.add_argument('--correct-radius', type=number(float, 0.001), metavar='M',
+                        default=default,
+                        help='a pose within this distance (m) of the true one is correct'
+                             + (f' (default: {explained})' if explained else ''))
+    parser.add_argument('--tolerance', type=number(float, 0.001), dest='correct_radius',
+                        default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def add_max_speed(parser: argparse._ActionsContainer) -> None:
@@ -120,6 +130,23 @@ def _providers(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def check_topics(options: argparse.Namespace, *bags: str, truth: bool = True) -> None:
+    """
+    Raise SourceError before the long work when a bag lacks what the options need of it.
+
+    That is images, odometry if its topic is named, and true poses: with `truth` on any topic,
+    without it only if their topic is named.
+    """
+    from vpr_ros.io.bag import Bag
+    for path in bags:
+        with Bag(path) as bag:
+            bag.image_topic(options.image_topic)
+            if options.odometry:
+                bag.odometry_topic(options.odometry_topic)
+            if truth or options.truth_topic:
+                bag.pose_topic(options.truth_topic)
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:

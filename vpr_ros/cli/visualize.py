@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_image_topic
@@ -48,6 +49,7 @@ def add_visualize(commands: Commands) -> None:
 
 
 def _run_visualize(options: argparse.Namespace) -> None:
+    import_module('matplotlib')  # before the long work
     from vpr_ros.offline.visualize import visualize
     from vpr_ros.offline.visualize import VisualizeOptions
     page = visualize(

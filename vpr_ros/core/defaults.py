@@ -23,6 +23,13 @@ ODOMETRY_ERROR = 0.1
 SPACING = 1.0
 """Distance between neighbouring places of a map, in metres."""
 
+CENTERINGS = ('none', 'map', 'running')
+"""What an evaluation subtracts from the descriptors of queries: nothing (nor from those of the
+map), the mean of the map, or the running mean of the drive."""
+
+CENTERING = 'running'
+"""What the robot does: one of CENTERINGS."""
+
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
 """The execution providers, in the order in which 'auto' tries them."""
 

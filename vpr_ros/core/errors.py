@@ -44,6 +44,28 @@ class OutOfOrderError(VprError):
     """A frame whose stamp is not later than that of the previous frame."""
 
 
+# What each extra of setup.py brings, by the name under which Python imports it.
+_MODULES = {
+    'cpu': ('onnxruntime',),
+    'ros': ('rclpy', 'cv_bridge'),
+    'viz': ('matplotlib', 'sklearn', 'onnx'),
+    'umap': ('umap',),
+    'train': ('torch', 'torchvision', 'lightning', 'pytorch_metric_learning', 'omegaconf',
+              'tensorboard', 'onnxscript'),
+    'completion': ('argcomplete',),
+}
+
+
+def how_to_install(module: str | None) -> str:
+    """Return a module's name, and how to install what is missing, for the end of a message."""
+    name = (module or 'a module').partition('.')[0]
+    extra = next((extra for extra, modules in _MODULES.items() if name in modules),
+                 'ros' if name.endswith(('_msgs', '_srvs')) else '')
+    package = f'.[{extra}]' if extra else '.'
+    return (f"'{name}', which is not installed: pip install -e '{package}' in the checkout of "
+            'vpr_ros')
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error message, or its class name without a message."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -52,12 +52,21 @@ def check_output(path: str | Path, marker: str, *, overwrite: bool = False) -> N
     """
     path = Path(path)
     if not path.exists() and not path.is_symlink():
+        _check_parent(path)
         return
     if not overwrite:
         raise VprError(f'{path} exists already: choose another name, or pass --overwrite')
     if not path.is_dir() or (any(path.iterdir()) and not (path / marker).is_file()):
         raise VprError(f'{path} is something else (it has no {marker}) and is not replaced: '
                        'choose another name')
+
+
+def check_file(path: str | Path) -> None:
+    """Raise VprError when `whole_file` could not write a file to `path`: before long work."""
+    path = Path(path)
+    if path.is_dir():
+        raise VprError(f'{path} is a folder: name a file in it')
+    _check_parent(path)
 
 
 @contextmanager
@@ -139,6 +148,15 @@ def packaged(name: str) -> Path:
         if (root / name).is_file():
             return root / name
     raise FileNotFoundError(f'{name} is not installed: looked in {", ".join(map(str, roots))}')
+
+
+def _check_parent(path: Path) -> None:
+    """Raise VprError when no folder for `path` can be made, or nothing written to it."""
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise VprError(f'{path.parent}: cannot create the folder: {parent} is a file')
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise VprError(f'{path} cannot be written: no permission to write to {parent}')
 
 
 def _make_parent(path: Path) -> None:

@@ -136,16 +136,25 @@ class Bag:
         candidates.sort(key=lambda name: self.count(name) < largest / 20)
         return self._select(topic, candidates, 'poses')
 
-    def odometry(self, topic: str | None = None) -> pose_track.PoseTrack | None:
+    def odometry_topic(self, topic: str | None = None) -> str | None:
         """
-        Read the odometry on `topic`, by default on the first odometry topic; None without one.
+        Return the odometry topic to read: `topic`, or by default the first; None without one.
 
         Raises SourceError when `topic` has no odometry.
         """
         candidates = self._topics_of((ODOMETRY,))
         if topic is None and not candidates:
             return None
-        return self.poses(self._select(topic, candidates, 'odometry'))
+        return self._select(topic, candidates, 'odometry')
+
+    def odometry(self, topic: str | None = None) -> pose_track.PoseTrack | None:
+        """
+        Read the odometry on `topic`, by default on the first odometry topic; None without one.
+
+        Raises SourceError when `topic` has no odometry, or none that is usable.
+        """
+        topic = self.odometry_topic(topic)
+        return None if topic is None else self.poses(topic)
 
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:
         """

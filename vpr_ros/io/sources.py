@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 import logging
 from pathlib import Path
@@ -40,18 +41,33 @@ class LazySource(AbstractContextManager['Source']):
     def __init__(self, path: str | Path, **options: Any) -> None:
         self._path, self._options = Path(path), options
         self._opened: AbstractContextManager[Source] | None = None
+        self._checked: AbstractContextManager[Source] | None = None
 
     def __str__(self) -> str:
         return str(self._path)
 
     def __enter__(self) -> Source:
-        self._opened = _opened(self._path, **self._options)
+        self._opened = self._checked or _opened(self._path, **self._options)
         return self._opened.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> bool | None:
         opened, self._opened = self._opened, None
         return opened.__exit__(kind, error, trace) if opened is not None else None
+
+    def check(self) -> None:
+        """
+        Raise now what opening would raise, before long work on other sources.
+
+        Of a bag only the topics are looked up: to read its poses may take as long as the work.
+        """
+        if self._path.exists() and find_image_folder(self._path) is None:
+            with Bag(self._path) as bag:
+                bag.image_topic(self._options['image_topic'])
+                bag.pose_topic(self._options['pose_topic'])
+            return
+        with self as source:
+            self._checked = nullcontext(source)
 
 
 def open_source(path: str | Path, *, image_topic: str | None = None,

@@ -140,6 +140,22 @@ class PlaceMap:
                        sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None,
                        manifest=replace(self.manifest, index='flat', recall=1.0))
 
+    def uncentred(self) -> PlaceMap:
+        """
+        Return the map, in memory, with its descriptors as the model gave them, and zero means.
+
+        They are compared with descriptors that are not centred, either.
+        """
+        centred, means = self.vectors(), self.means[self.sessions]
+        # The raw descriptor is the point of unit norm on the ray from the mean.
+        along = np.einsum('nd,nd->n', centred, means)
+        beyond = np.maximum(along ** 2 + 1 - np.einsum('nd,nd->n', means, means), 0)
+        raw = means + (np.sqrt(beyond) - along)[:, None] * centred
+        index = faiss.IndexFlatIP(self.index.d)
+        index.add(centre(raw, np.zeros(self.index.d, np.float32)))
+        return replace(self, index=index, means=np.zeros_like(self.means),
+                       manifest=replace(self.manifest, index='flat', recall=1.0))
+
     def calibrated(self, calibration: Calibration) -> PlaceMap:
         """Return the same map with another calibration."""
         return replace(self, manifest=replace(self.manifest, calibration=calibration))

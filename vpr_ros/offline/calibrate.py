@@ -29,6 +29,8 @@ from vpr_ros.offline.calibration_examples import FEWEST
 from vpr_ros.offline.calibration_examples import gather
 from vpr_ros.offline.calibration_examples import KnownDrive
 from vpr_ros.offline.descriptors import encoded
+from vpr_ros.offline.odometry import read_odometry
+from vpr_ros.offline.odometry import warn_if_unused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,12 +79,14 @@ class Fit:
 
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
-               image_topic: str | None = None, odometry_topic: str | None = None) -> KnownDrive:
+               image_topic: str | None = None, odometry_topic: str | None = None,
+               use_odometry: bool = True) -> KnownDrive:
     """
     Read a bag as a drive: its frames encoded, with true poses from `truth_topic`.
 
-    Without a name, the first image topic, the best pose topic and the first odometry are taken.
-    Raises SourceError when fewer than 30 frames have a true pose.
+    Without a name, the first image topic, the best pose topic and the first odometry are taken;
+    no odometry without `use_odometry`, or, after a warning, where none is usable. Raises
+    SourceError when fewer than 30 frames have a true pose.
     """
     descriptors: list[NDArray[np.float32]] = []
     stamps: list[int] = []
@@ -90,7 +94,7 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
         truth = bag.poses(bag.pose_topic(truth_topic))
-        track = bag.odometry(odometry_topic)
+        track = read_odometry(bag, odometry_topic) if use_odometry else None
         for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder), desc=str(path),
                                       total=bag.count(topic), unit='frame', disable=None):
             if stamps and stamp <= stamps[-1]:
@@ -102,7 +106,8 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
             stamps.append(stamp)
             pose = pose_track.at(track, stamp)
             odometry.append(np.full(7, np.nan) if pose is None else pose)
-    times = np.array(stamps, np.int64)
+        times = np.array(stamps, np.int64)
+        warn_if_unused(bag, track, times)
     true, known = pose_track.interpolate(truth, times)
     if known.sum() < FEWEST:
         raise SourceError(f'{path}: {known.sum()} frames have a true pose, at least {FEWEST} are '

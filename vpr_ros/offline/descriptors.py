@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 BATCH = 8
 """Images in one call of the network."""
 
-_PREVIEW_HEIGHT = 240
+PREVIEW_HEIGHT = 240
+"""Pixels of images that are kept to be shown."""
 
 
 def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder, name: str,
@@ -101,7 +102,7 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
     Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
 
     Only the frames of `wanted` numbers, if given. Frames whose image is bad are left out, counted
-    and logged. Frames that would keep raw pixels in memory load a JPEG of _PREVIEW_HEIGHT instead.
+    and logged. Frames that would keep raw pixels in memory load a JPEG of PREVIEW_HEIGHT instead.
     Raises SourceError when no frame is left.
     """
     kept: list[Frame] = []
@@ -168,8 +169,12 @@ def _in_batches(decoded: Iterable[tuple[NDArray[np.uint8], float]], encoder: Enc
 
 def _with_jpeg(frame: Frame, rgb: NDArray[np.uint8]) -> Frame:
     """Return a frame that loads a small JPEG, so that its raw pixels can be freed."""
-    jpeg = images.encode_jpeg(images.to_height(rgb, min(_PREVIEW_HEIGHT, len(rgb))))
-    return replace(frame, load=partial(images.decode, jpeg, frame.name), raw=False)
+    return replace(frame, load=partial(images.decode, preview(rgb), frame.name), raw=False)
+
+
+def preview(rgb: NDArray[np.uint8]) -> bytes:
+    """Return an image uint8 (H,W,3) as a JPEG of at most PREVIEW_HEIGHT, to be shown later."""
+    return images.encode_jpeg(images.to_height(rgb, min(PREVIEW_HEIGHT, len(rgb))))
 
 
 def _timed(min_size: tuple[int, int], load: Callable[..., NDArray[np.uint8]]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
+from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import whole_file
 from vpr_ros.maps.place_map import centre
@@ -191,8 +192,7 @@ def embed(vectors: Vectors, method: str, seed: int = 0) -> tuple[Floats, float]:
             reducer = TSNE(perplexity=min(30.0, (len(vectors) - 1) / 3), metric='cosine',
                            init='pca', random_state=seed)
     except ModuleNotFoundError as error:
-        raise VprError(f"{method} needs '{error.name}', which is not installed: "
-                       f'pip install vpr_ros[{"umap" if method == "umap" else "viz"}]') from error
+        raise VprError(f'{method} needs {how_to_install(error.name)}') from error
     points = np.asarray(reducer.fit_transform(vectors), np.float64)
     near = max(1, min(_NEIGHBOURS, len(vectors) // 2 - 1))
     return points, float(trustworthiness(vectors, points, n_neighbors=near, metric='cosine'))

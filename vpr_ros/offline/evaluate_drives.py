@@ -7,17 +7,26 @@ Sets of images are evaluated in evaluate_images.py, scored in short in drive_sco
 from __future__ import annotations
 
 from dataclasses import dataclass
+import logging
 import math
+from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 from vpr_ros.core import defaults
+from vpr_ros.core import images
 from vpr_ros.core import metrics
 from vpr_ros.core import pose_track
 from vpr_ros.core import poses
+from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
+from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
 from vpr_ros.offline.descriptors import describe_frames
+from vpr_ros.offline.descriptors import preview
+from vpr_ros.offline.descriptors import PREVIEW_HEIGHT
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.evaluation import nearest_right_places
 from vpr_ros.offline.evaluation import References
@@ -26,7 +35,8 @@ from vpr_ros.offline.localize_queries import ONE_DRIVE
 from vpr_ros.offline.replay import read_estimates
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
@@ -36,6 +46,11 @@ if TYPE_CHECKING:
     from vpr_ros.offline.localize_queries import EvaluationOptions
 
     Floats = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
+
+_ROUNDED = 1e-4
+"""How exactly the output of a replay has the confidence."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
     if source.frame_id != place_map.manifest.frame_id:
         raise SourceError(f"{source.name}: its poses are in '{source.frame_id}', the map's in "
                           f"'{place_map.manifest.frame_id}'")
+    place_map = options.centred(place_map)
     within = _Tolerance(tolerance, degrees)
     frames, descriptors, seconds = describe_frames(source, encoder)
     estimates, located = localize_queries(
@@ -88,18 +104,20 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
         min_confidence=options.min_confidence, use_filter=options.use_filter,
         stage_seconds={**seconds, 'locate': located},
         about={'map': f'{len(place_map)} places', 'drive': source.name, 'model': encoder.digest,
-               'compensate': str(options.compensate)})
+               **options.about})
 
 
 def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: pose_track.PoseTrack, *,
                     tolerance: float = defaults.CORRECT_RADIUS, degrees: float = 180.0,
-                    min_confidence: float = defaults.MIN_CONFIDENCE) -> Evaluation:
+                    min_confidence: float = defaults.MIN_CONFIDENCE,
+                    read_frames: Callable[[], Mapping[int, bytes]] = dict) -> Evaluation:
     """
     Evaluate the output of `vpr replay` by the true poses of that drive.
 
     Frames without a true pose are left out. There is one candidate a frame, and no covariance.
-    Raises FileNotFoundError or SourceError for a folder that is not one of a replay, and
-    SourceError for a replay on another map, or when the truth covers none of its frames.
+    `read_frames` returns images for a report by their stamp, as `frames_of` does. Raises
+    FileNotFoundError or SourceError for a folder that is not one of a replay, and SourceError for
+    a replay on another map, or when the truth covers none of its frames.
     """
     estimates = read_estimates(replayed)
     if len(estimates) and estimates.candidates.max() >= len(place_map):
@@ -109,12 +127,53 @@ def evaluate_replay(replayed: str | Path, place_map: PlaceMap, truth: pose_track
     if not known.any():
         raise SourceError(f'the ground truth covers none of the frames of {replayed}')
     estimates = estimates.take(np.flatnonzero(known))
+    lowest = float(estimates.confidence[estimates.published].min(initial=1.0))
+    if lowest < min_confidence - _ROUNDED:
+        log.warning('%s was replayed with a lower --min-confidence: what it published, from %.3f '
+                    'on, counts as localised', replayed, lowest)
+        min_confidence = lowest
+    frames = read_frames()
+    if frames and not any(stamp in frames for stamp in estimates.stamps.tolist()):
+        log.warning('the report shows no frames: the images with the true poses have other stamps '
+                    'than %s', replayed)
+
+    def query_image(query: int) -> NDArray[np.uint8] | None:
+        jpeg = frames.get(int(estimates.stamps[query]))
+        return None if jpeg is None else images.decode(jpeg, 'the frame')
+
     return _evaluation(
         place_map, estimates, true_poses[known], _Tolerance(tolerance, degrees),
         query_names=tuple(f'{stamp / 1e9:.3f} s' for stamp in estimates.stamps),
-        query_image=lambda query: None, min_confidence=min_confidence, use_filter=True,
+        query_image=query_image, min_confidence=min_confidence, use_filter=True,
         about={'replay': str(replayed), 'map': f'{len(place_map)} places',
                'model': place_map.manifest.model.sha256})
+
+
+def frames_of(path: str | Path, image_topic: str | None = None) -> dict[int, bytes]:
+    """
+    Return the frames of a bag as small JPEG images by their stamp in ns; none without images.
+
+    Frames that cannot be decoded are left out. Raises SourceError when there are none on the
+    `image_topic` that was named.
+    """
+    frames: dict[int, bytes] = {}
+    with Bag(path) as bag:
+        try:
+            topic = bag.image_topic(image_topic)
+        except SourceError:
+            if image_topic is not None:
+                raise
+            return frames
+        for stamp, message in tqdm(bag.images(topic), total=bag.count(topic), unit='frame',
+                                   desc=f'{Path(path).name}: images', disable=None):
+            if stamp in frames:
+                continue  # the first one was localised
+            try:
+                rgb = messages.rgb(message, (PREVIEW_HEIGHT, PREVIEW_HEIGHT))
+            except ImageError:
+                continue
+            frames[stamp] = preview(rgb)
+    return frames
 
 
 def _evaluation(place_map: PlaceMap, estimates: Estimates, true_poses: Floats, within: _Tolerance,

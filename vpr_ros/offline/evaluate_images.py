@@ -160,7 +160,7 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
     """
     begin = time.perf_counter()
     references, queries = image_set.references, image_set.queries
-    place_map = _map_of(image_set, encoder, cache=cache)
+    place_map = options.centred(_map_of(image_set, encoder, cache=cache))
     correct_radius = image_set.correct_radius()
     options = replace(options, max_speed=FASTEST * image_set.step())
     with ThreadPoolExecutor(1) as pool:  # the network leaves some of the processor idle
@@ -190,7 +190,7 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
         stage_seconds={**seconds, 'locate': located},
         total_seconds=time.perf_counter() - begin,
         about={'database': str(references[0].parent), 'queries': str(queries[0].parent),
-               'model': encoder.digest, 'compensate': str(options.compensate)})
+               'model': encoder.digest, **options.about})
 
 
 def _map_of(image_set: _ImageSet, encoder: Encoder, *, cache: bool) -> PlaceMap:

@@ -123,7 +123,7 @@ class Evaluation:
     metric: bool = True
     stage_seconds: Mapping[str, Floats] = field(default_factory=dict)
     total_seconds: float = 0.0
-    about: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, str | bool] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.query_names)

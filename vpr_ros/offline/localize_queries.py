@@ -27,13 +27,35 @@ class EvaluationOptions:
     How queries are localised: options of the Localizer (see there).
 
     With `use_filter` the queries are taken, in their order, for the frames of a drive without
-    odometry, at up to `max_speed` (m/s); without, each is localised for itself.
+    odometry, at up to `max_speed` (m/s); without, each is localised for itself. `centering` is
+    what is subtracted from the descriptors before they are compared: from those of the map its
+    mean, from those of the queries their running mean ('running', as on the robot) or the map's
+    ('map'); or nothing at all ('none').
     """
 
     use_filter: bool
-    compensate: bool = True
+    centering: str = defaults.CENTERING
     min_confidence: float = defaults.MIN_CONFIDENCE
     max_speed: float = defaults.MAX_SPEED
+
+    def __post_init__(self) -> None:
+        if self.centering not in defaults.CENTERINGS:
+            raise ValueError(f"there is no centering '{self.centering}': choose from "
+                             f'{", ".join(defaults.CENTERINGS)}')
+
+    @property
+    def compensate(self) -> bool:
+        """Return whether the running mean is subtracted, as the Localizer names it."""
+        return self.centering == 'running'
+
+    @property
+    def about(self) -> dict[str, str | bool]:
+        """Return how the descriptors were centred, for the summary."""
+        return {'centering': self.centering, 'compensate': self.compensate}
+
+    def centred(self, place_map: PlaceMap) -> PlaceMap:
+        """Return the map to localise on, with descriptors that are centred as the queries' are."""
+        return place_map.uncentred() if self.centering == 'none' else place_map
 
 
 SINGLE_FRAMES = EvaluationOptions(use_filter=False)

@@ -76,9 +76,9 @@ def _pairs(place_map: PlaceMap, score: NDArray[np.float64], other: NDArray[np.in
     for place in np.argsort(-score, kind='stable'):
         if other[place] < 0 or len(pairs) == _PAIRS:
             break
-        position = place_map.poses[place, :3]
-        if any(np.linalg.norm(position - place_map.poses[shown, :3]) < EXCLUSION_RADIUS
-               for pair in pairs for shown in pair):
+        shown = place_map.poses[[each for pair in pairs for each in pair], :3]
+        if any((np.linalg.norm(shown - place_map.poses[each, :3], axis=1) < EXCLUSION_RADIUS).any()
+               for each in (place, other[place])):
             continue
         if place_map.thumbnail(int(place)) is None:
             break

@@ -10,6 +10,8 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 from vpr_ros.core import poses
@@ -35,6 +37,7 @@ _SAMPLE = 512
 _BATCH = 4096
 _SAME_HEADING = np.radians(30)
 _MAX_ADVICE = 5
+_MAX_SPOTS = 4
 
 
 def find_aliases(place_map: PlaceMap) -> tuple[Floats, NDArray[np.int64]]:
@@ -70,8 +73,10 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     Return the figures of a map and advice, ready for JSON; `score` and `other` of `find_aliases`.
 
     `aliasing`: the share of places that have an alias (ALIAS_SIGMAS); `stretches`: consecutive
-    places with consecutive aliases, the longest first. `gaps`: metres between consecutive places
-    of a session, the longest first. `redundant`: the share of places with another of the same
+    places with consecutive aliases, the longest first; `alike`: all such stretches that look like
+    each other together, `places` (first and last of each) and `at`, the most places first. `gaps`:
+    metres between consecutive places of a session, the longest first; the same gap of several
+    sessions counts once. `redundant`: the share of places with another of the same
     session and heading within half a spacing. `seen_twice`: the share that another session has
     seen, too. `advice`: what to do, in sentences.
     """
@@ -86,6 +91,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     close = same & (near < spacing / 2) & (turn < _SAME_HEADING)
     redundant = np.unique(pairs[close, 1])
     twice = np.unique(pairs[~same & (turn < _SAME_HEADING)])
+    stretches = _stretches(place_map, aliased, other)
     report = {
         'places': len(place_map), 'spacing': spacing,
         'calibration': place_map.manifest.calibration.origin,
@@ -95,7 +101,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
         'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
         'aliasing': float(aliased.mean()),
         'alike_score': {f'p{q}': float(np.percentile(score, q)) for q in (50, 90, 99)},
-        'stretches': _stretches(place_map, aliased, other)}
+        'stretches': stretches, 'alike': _alike(place_map, stretches, other)}
     return {**report, 'advice': list(_advice(report))}
 
 
@@ -113,14 +119,20 @@ def _session(place_map: PlaceMap, number: int) -> dict[str, Any]:
 
 
 def _gaps(place_map: PlaceMap, spacing: float) -> list[dict[str, Any]]:
-    """Return the gaps, the longest first."""
+    """Return the gaps, the longest first; of those that coincide, in either direction, one."""
     steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
     same = place_map.sessions[1:] == place_map.sessions[:-1]
     gaps = np.flatnonzero(same & (steps > GAP_SPACINGS * spacing))
+    ends = place_map.poses[np.stack([gaps, gaps + 1], axis=1), :3]
+    kept: list[int] = []
+    for gap in np.argsort(-steps[gaps], kind='stable'):
+        apart = [np.linalg.norm(ends[kept] - each, axis=2).max(axis=1, initial=0.0)
+                 for each in (ends[gap], ends[gap][::-1])]
+        if not (np.minimum(*apart) < steps[gaps[gap]] / 2).any():
+            kept.append(int(gap))
     return [{'metres': float(steps[place]), 'after': int(place),
              'from': place_map.poses[place, :2].tolist(),
-             'to': place_map.poses[place + 1, :2].tolist()}
-            for place in gaps[np.argsort(-steps[gaps], kind='stable')]]
+             'to': place_map.poses[place + 1, :2].tolist()} for place in gaps[kept]]
 
 
 def _stretches(place_map: PlaceMap, aliased: NDArray[np.bool_], other: NDArray[np.int64]
@@ -140,6 +152,38 @@ def _stretches(place_map: PlaceMap, aliased: NDArray[np.bool_], other: NDArray[n
              'like': int(other[stretch[0]]), 'like_last': int(other[stretch[-1]]),
              'at': place_map.poses[stretch[0], :2].tolist(),
              'like_at': place_map.poses[other[stretch[0]], :2].tolist()} for stretch in stretches]
+
+
+def _alike(place_map: PlaceMap, stretches: list[dict[str, Any]], other: NDArray[np.int64]
+           ) -> list[dict[str, Any]]:
+    """Return groups of spots that look like each other, from the stretches of several places."""
+    ambiguous = [place for stretch in stretches if stretch['places'] > 1
+                 for place in range(stretch['first'], stretch['last'] + 1)]
+    if not ambiguous:
+        return []
+    links = np.stack([ambiguous, other[ambiguous]], axis=1)
+    places = np.unique(links)
+    near = cKDTree(place_map.poses[places, :3]).query_pairs(EXCLUSION_RADIUS / 2,
+                                                            output_type='ndarray')
+    spots = _components(len(places), near)
+    groups = _components(len(places), np.concatenate([near, np.searchsorted(places, links)]))
+    alike = []
+    for group in np.unique(groups):
+        spans = []
+        for spot in np.unique(spots[groups == group]):
+            here = places[spots == spot]
+            here = here[place_map.sessions[here] == place_map.sessions[here[0]]]
+            spans.append([int(here[0]), int(here[-1])])
+        alike.append({'places': sorted(spans),
+                      'at': [place_map.poses[first, :2].tolist() for first, _ in sorted(spans)]})
+    return sorted(alike, key=lambda group: -sum(last - first for first, last in group['places']))
+
+
+def _components(count: int, links: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of the connected component of each of `count` nodes; links are (L,2)."""
+    graph = coo_matrix((np.ones(len(links)), (links[:, 0], links[:, 1])), (count, count))
+    labels: NDArray[np.int64] = connected_components(graph, directed=False)[1]
+    return labels
 
 
 def report_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -173,10 +217,14 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
     for gap in report['gaps'][:_MAX_ADVICE]:
         yield (f'gap of {gap["metres"]:.0f} m without places from {_point(gap["from"])} to '
                f'{_point(gap["to"])}: record this stretch again')
-    for stretch in _distinct(report['stretches'])[:_MAX_ADVICE]:
-        yield (f'places {_span(stretch["first"], stretch["last"])} (at {_point(stretch["at"])}) '
-               f'and {_span(stretch["like"], stretch["like_last"])} (at '
-               f'{_point(stretch["like_at"])}) look alike: use odometry here')
+    for group in report['alike'][:_MAX_ADVICE]:
+        spots = [f'{first}-{last} (at {_point(at)})' if last > first else f'{first} (at '
+                 f'{_point(at)})' for (first, last), at in zip(
+                     group['places'], group['at'], strict=True)]
+        more = len(spots) - _MAX_SPOTS
+        spots[_MAX_SPOTS:] = [f'{more} more'] if more > 0 else []
+        yield (f'places {", ".join(spots[:-1])} and {spots[-1]} look alike: use odometry here'
+               if len(spots) > 1 else f'places {spots[0]} look alike all along: use odometry here')
     if report['redundant'] > 0.2:
         yield (f'{report["redundant"]:.0%} of the places are within half a spacing of another: a '
                'map with a larger --spacing will do as well')
@@ -189,28 +237,6 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
                'in another season or light, add a drive of it')
     if not report['validated']:
         yield 'not validated: run vpr calibrate MAP BAG'
-
-
-def _distinct(stretches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the stretches of several places, without mirror images of earlier ones."""
-    distinct: list[dict[str, Any]] = []
-    for stretch in stretches:
-        if stretch['places'] > 1 and not any(
-                _overlap(stretch['first'], stretch['last'], known['like'], known['like_last'])
-                and _overlap(stretch['like'], stretch['like_last'], known['first'], known['last'])
-                for known in distinct):
-            distinct.append(stretch)
-    return distinct
-
-
-def _overlap(begin: int, end: int, other_begin: int, other_end: int) -> bool:
-    """Return whether two ranges of places, each in either direction, have a place in common."""
-    return (max(min(begin, end), min(other_begin, other_end))
-            <= min(max(begin, end), max(other_begin, other_end)))
-
-
-def _span(first: int, last: int) -> str:
-    return f'{min(first, last)}-{max(first, last)}'
 
 
 def _point(position: list[float]) -> str:

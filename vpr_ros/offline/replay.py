@@ -27,6 +27,8 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
+from vpr_ros.offline.odometry import read_odometry
+from vpr_ros.offline.odometry import warn_if_unused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,8 +75,8 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     Localise every frame of a bag, in order; unusable frames are counted by cause, and logged.
 
     Odometry comes from `odometry_topic`, by default from the first such topic of the bag, if there
-    is one; none is used if `odometry` is false. Raises SourceError when the bag has no images, or
-    none can be used.
+    is one; none is used if `odometry` is false, or, after a warning, if none is usable. Raises
+    SourceError when the bag has no images, or none can be used.
     """
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
@@ -82,7 +84,7 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     begin = time.perf_counter()
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
-        track = bag.odometry(odometry_topic) if odometry else None
+        track = read_odometry(bag, odometry_topic) if odometry else None
         for stamp, descriptor in tqdm(encoded(bag.images(topic), localizer.encoder),
                                       total=bag.count(topic), desc=Path(bag_path).name,
                                       unit='frame', disable=None):
@@ -92,6 +94,7 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error
+        warn_if_unused(bag, track, np.array([e.stamp for e in estimates], np.int64))
     for cause, count in dropped.items():
         log.warning('%s: %d frames dropped (%s), the last one: %s', bag_path, count, cause,
                     last[cause])

@@ -88,7 +88,7 @@ def _data(evaluation: Evaluation) -> dict[str, Any]:
 
 def _title(evaluation: Evaluation) -> str:
     return ', '.join(f'{name}: {value[:12] if name == "model" else value}'
-                     for name, value in evaluation.about.items())
+                     for name, value in evaluation.about.items() if isinstance(value, str))
 
 
 def _cards(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -167,10 +167,10 @@ def _similarity(evaluation: Evaluation, query: int, place: int) -> float | None:
 
 
 def _mistakes(evaluation: Evaluation) -> NDArray[np.int64]:
-    """Return the numbers of the wrong estimates that are most confident, the worst first."""
+    """Return the numbers of the worst wrong estimates: published ones first, the surest first."""
     wrong = np.flatnonzero(~evaluation.right)
-    order = np.argsort(-evaluation.estimates.confidence[wrong], kind='stable')
-    return wrong[order][:_MOST_MISTAKES]
+    published, confidence = evaluation.estimates.published, evaluation.estimates.confidence
+    return wrong[np.lexsort((-confidence[wrong], ~published[wrong]))][:_MOST_MISTAKES]
 
 
 def _images(evaluation: Evaluation, places: list[int]) -> tuple[list[str], dict[int, str]]:

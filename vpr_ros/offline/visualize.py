@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import defaults
+from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
@@ -142,17 +143,21 @@ def read_drives(sources: Sequence[str | Path], encoder: Encoder, options: Visual
     """Return the described drives of bags, folders and maps; a map has one for each session."""
     are_maps = [Path(path, MANIFEST).is_file() for path in sources]
     labels = _labels(options.conditions, are_maps)
+    opened = [open_source(path, image_topic=options.image_topic, pose_topic=options.pose_topic)
+              for path in sources]
+    for unread, is_map in zip(opened, are_maps, strict=True):
+        if not is_map:
+            unread.check()  # all of them before the long work
     drives: list[DescribedDrive] = []
     frame_ids: set[tuple[str, str]] = set()
-    for path, is_map, label in zip(sources, are_maps, labels, strict=True):
+    for unread, is_map, label in zip(opened, are_maps, labels, strict=True):
         if is_map:
-            place_map = PlaceMap.load(path, encoder)
+            place_map = PlaceMap.load(str(unread), encoder)
             frame_ids.add((place_map.manifest.frame_id, place_map.manifest.child_frame_id))
             check_same_frames(frame_ids)
             drives += describe_map(place_map, options.max_frames, options.max_images)
             continue
-        with open_source(path, image_topic=options.image_topic,
-                         pose_topic=options.pose_topic) as source:
+        with unread as source:
             frame_ids.add((source.frame_id, source.child_frame_id))
             check_same_frames(frame_ids)
             drives.append(describe_drive(source, encoder, label or source.name,
@@ -220,8 +225,7 @@ def _draw_network(page: _Page, drives: Sequence[DescribedDrive], encoder: Encode
     try:
         from vpr_ros.offline import visual_words
     except ModuleNotFoundError as error:
-        page.notes.append(f"no figures of the network: this needs '{error.name}', which is not "
-                          'installed: pip install vpr_ros[viz]')
+        page.notes.append(f'no figures of the network: this needs {how_to_install(error.name)}')
         return
     try:
         _draw_words(page, drives, encoder)

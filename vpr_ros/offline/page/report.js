@@ -133,11 +133,11 @@ document.addEventListener('keydown', event => {
 // The most confident mistakes
 for (const number of data.mistakes) {
   const query = queries[number];
-  const button = make('button', {type: 'button', 'data-query': number});
+  const button = make('button', {type: 'button', 'data-query': number, class: outcome(query)});
   if (data.query_images[number]) button.append(make('img', {alt: '', loading: 'lazy',
     src: 'data:image/jpeg;base64,' + data.query_images[number]}));
-  button.append(`${percent(query.confidence)} confident` + metres(query)
-    + (query.published ? ', published' : ', not published'));
+  button.append(make('b', {}, query.published ? 'published' : `withheld (${query.reason})`),
+    make('br'), `${percent(query.confidence)} confident` + metres(query));
   button.addEventListener('click', () => {
     choose(number);
     byId('pair').scrollIntoView({block: 'nearest'});
