@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_axes
 from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
@@ -42,8 +43,16 @@ def add_build_map(commands: Commands) -> None:
     add_image_topic(parser)
     add_pose_topic(parser)
     parser.add_argument('--pose-file', metavar='FILE',
-                        help='poses of a folder of images, CSV or TUM (default: the file in the '
-                             'folder)')
+                        help='poses of a folder of images: CSV, TUM, EuRoC or KITTI (default: the '
+                             'file in the folder)')
+    add_axes(parser)
+    parser.add_argument('--heading', default='', choices=defaults.HEADINGS,
+                        help='where headings come from: the poses, or the direction of travel '
+                             '(default: the poses, unless their orientation never changes)')
+    parser.add_argument('--max-pose-gap', type=number(float, 0), metavar='S',
+                        default=defaults.MAX_POSE_GAP,
+                        help='seconds between two poses up to which those between are '
+                             'interpolated')
     parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
                         help='keep no small images of the places')
     parser.add_argument('--jobs', '-j', type=number(int, 1), default=1, metavar='N',
@@ -52,6 +61,7 @@ def add_build_map(commands: Commands) -> None:
 
 def _run_build_map(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
+    from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.io.sources import open_source
     from vpr_ros.maps.manifest import MANIFEST
     from vpr_ros.offline.build_map import build_map
@@ -60,7 +70,9 @@ def _run_build_map(options: argparse.Namespace) -> None:
                          'sources: give one --condition for each, or none')
     check_output(options.output, MANIFEST, overwrite=options.overwrite)  # before the long work
     sources = [open_source(source, image_topic=options.image_topic,
-                           pose_topic=options.pose_topic, pose_file=options.pose_file)
+                           pose_topic=options.pose_topic, pose_file=options.pose_file,
+                           poses=PoseOptions(options.axes, options.heading,
+                                             options.max_pose_gap))
                for source in options.sources]
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,

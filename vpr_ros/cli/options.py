@@ -93,6 +93,14 @@ def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic
                              'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
 
 
+def add_axes(parser: argparse._ActionsContainer) -> None:
+    """Add --axes."""
+    parser.add_argument('--axes', default='', choices=defaults.AXES,
+                        help='axes of the poses: of a robot (x ahead, z up); of a camera (x '
+                             'right, y down, z ahead), or only their body or world (default: of a '
+                             'robot, unless they seem to be others)')
+
+
 def add_odometry_topic(parser: argparse._ActionsContainer) -> None:
     """Add --odometry-topic."""
     parser.add_argument('--odometry-topic', metavar='TOPIC',

@@ -203,8 +203,9 @@ def _existing_folder(folder: str | Path) -> Path:
 
 
 def _images_below(folder: str | Path) -> list[Path]:
-    files = sorted(path for path in _existing_folder(folder).rglob('*')
-                   if path.suffix.lower() in images.SUFFIXES and path.is_file())
+    files = sorted((path for path in _existing_folder(folder).rglob('*')
+                    if path.suffix.lower() in images.SUFFIXES and path.is_file()),
+                   key=images.by_number)
     if not files:
         raise SourceError(f'{folder} and its subfolders have no images '
                           f'({", ".join(sorted(images.SUFFIXES))})')
