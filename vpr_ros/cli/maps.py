@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from statistics import median
 from typing import TYPE_CHECKING
 
-from vpr_ros.cli.options import add_axes
 from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
@@ -45,7 +46,7 @@ def add_build_map(commands: Commands) -> None:
     parser.add_argument('--pose-file', metavar='FILE',
                         help='poses of a folder of images: CSV, TUM, EuRoC or KITTI (default: the '
                              'file in the folder)')
-    add_axes(parser)
+    add_pose_options(parser)
     parser.add_argument('--heading', default='', choices=defaults.HEADINGS,
                         help='where headings come from: the poses, or the direction of travel '
                              '(default: the poses, unless their orientation never changes)')
@@ -69,16 +70,19 @@ def _run_build_map(options: argparse.Namespace) -> None:
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
     check_output(options.output, MANIFEST, overwrite=options.overwrite)  # before the long work
+    poses = PoseOptions(options.axes, options.heading, options.max_pose_gap, options.tf_frames)
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file,
-                           poses=PoseOptions(options.axes, options.heading,
-                                             options.max_pose_gap))
+                           poses=poses)
                for source in options.sources]
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
                           thumbnails=options.thumbnails, jobs=options.jobs)
     place_map.save(options.output, overwrite=options.overwrite)
-    print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
+    steps = place_map.steps()
+    apart = (f'{median(steps):.2f} m apart (median; {max(steps):.2f} m at most), '
+             if len(steps) else '')
+    print(f"{options.output}: {len(place_map)} places, {apart}in frame "
           f"'{place_map.manifest.frame_id}'")
 
 

@@ -82,23 +82,29 @@ def add_provider(parser: argparse._ActionsContainer) -> None:
 def add_image_topic(parser: argparse._ActionsContainer) -> None:
     """Add --image-topic."""
     parser.add_argument('--image-topic', metavar='TOPIC',
-                        help='topic of the camera images (default: the first image topic)')
+                        help='topic of the camera images (default: the first that looks like '
+                             'a view, not depth)')
 
 
 def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic',
                    what: str = 'poses') -> None:
     """Add an option that names a topic of poses."""
     parser.add_argument(name, metavar='TOPIC',
-                        help=f'topic of the {what} (default: the first of type '
-                             'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
+                        help=f'topic of the {what} (default: the best of type '
+                             'PoseWithCovarianceStamped, else PoseStamped, Odometry, TFMessage, '
+                             'NavSatFix)')
 
 
-def add_axes(parser: argparse._ActionsContainer) -> None:
-    """Add --axes."""
+def add_pose_options(parser: argparse._ActionsContainer) -> None:
+    """Add --axes and --tf-frames: how the poses of a drive are read."""
     parser.add_argument('--axes', default='', choices=defaults.AXES,
                         help='axes of the poses: of a robot (x ahead, z up); of a camera (x '
                              'right, y down, z ahead), or only their body or world (default: of a '
                              'robot, unless they seem to be others)')
+    parser.add_argument('--tf-frames', nargs=2, type=lambda name: name.lstrip('/'),
+                        metavar=('PARENT', 'CHILD'),
+                        help='with poses from /tf: the frame of the map, and that of the robot in '
+                             'it (default: map, or odom, and base_link, or base_footprint)')
 
 
 def add_odometry_topic(parser: argparse._ActionsContainer) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.geodesy import Datum
 
     Floats = NDArray[np.float64]
 
@@ -22,7 +23,8 @@ class PoseTrack(NamedTuple):
     The poses of one drive over time.
 
     stamps int64 (N,) ns, strictly increasing; poses float64 (N,7). `dropped` counts the poses that
-    were left out because they were not finite or out of order.
+    were left out because they were not finite or out of order; `datum` is the origin of frame_id,
+    if it is known.
     """
 
     stamps: NDArray[np.int64]
@@ -30,6 +32,7 @@ class PoseTrack(NamedTuple):
     frame_id: str = 'map'
     child_frame_id: str = 'base_link'
     dropped: int = 0
+    datum: Datum | None = None
 
 
 def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | Floats,

@@ -14,6 +14,7 @@ from vpr_ros.core.travel import Kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from vpr_ros.core.geodesy import Datum
     from vpr_ros.core.pose_track import PoseTrack
     from vpr_ros.io.bag import Bag
 
@@ -29,12 +30,16 @@ class PoseOptions:
 
     axes: one of defaults.AXES, or '' for those of a robot, which are checked. heading: one of
     defaults.HEADINGS, or '' for those of the poses, which are checked. max_gap: seconds between
-    two poses up to which those of the frames between are interpolated.
+    two poses up to which those of the frames between are interpolated. frames: the outer and the
+    inner one, for poses from transforms; None for the usual ones. datum: the origin for fixes of a
+    GPS; None for the first fix.
     """
 
     axes: str = ''
     heading: str = ''
     max_gap: float = defaults.MAX_POSE_GAP
+    frames: tuple[str, str] | None = None
+    datum: Datum | None = None
 
     def apply(self, poses: Floats, name: str) -> Floats:
         """
@@ -77,7 +82,7 @@ def bag_poses(bag: Bag, topic: str | None = None, options: PoseOptions = CHECKED
     Raises SourceError when there are none, PoseError when they cannot be right.
     """
     topic = bag.pose_topic(topic)
-    track = bag.poses(topic)
+    track = bag.poses(topic, frames=options.frames, datum=options.datum)
     if track.dropped:
         log.warning('%s: %d poses left out (not finite, or back in time)', bag.path, track.dropped)
     return track._replace(poses=options.apply(track.poses, f'{bag.path}, {topic}'))

@@ -87,7 +87,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     redundant = np.unique(pairs[close, 1])
     twice = np.unique(pairs[~same & (turn < _SAME_HEADING)])
     report = {
-        'places': len(place_map), 'spacing': spacing,
+        'places': len(place_map), 'spacing': spacing, 'median_step': _median_step(place_map),
         'calibration': place_map.manifest.calibration.origin,
         'validated': place_map.manifest.calibration.validated,
         'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
@@ -100,7 +100,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
 
 
 def _median_step(place_map: PlaceMap) -> float:
-    steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
+    steps = place_map.steps()
     return float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
 
 
@@ -148,7 +148,7 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
     The report may have `expected`, of self_calibrate.expected.
     """
-    yield (f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
+    yield (f'{report["places"]} places, {report["median_step"]:.2f} m apart (median); calibrated on '
            f'{report["calibration"]}')
     for session in report['sessions']:
         yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
