@@ -11,10 +11,12 @@ from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_topic
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import pose_options
 from vpr_ros.cli.options import size
 from vpr_ros.core import defaults
 
@@ -41,6 +43,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--truth-topic', metavar='TOPIC',
                         help='compare with the true poses on this topic of the bag (default: no '
                              'comparison)')
+    add_pose_options(parser)
     parser.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
                         default=defaults.MIN_CONFIDENCE,
                         help='write a pose from this confidence on')
@@ -57,6 +60,7 @@ def add_replay(commands: Commands) -> None:
 def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
     from vpr_ros.io.bag import Bag
+    from vpr_ros.io.map_poses import bag_poses
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.drive_score import score_drive
@@ -79,7 +83,8 @@ def _run_replay(options: argparse.Namespace) -> None:
           f'on {encoder.provider}')
     if options.truth_topic:
         with Bag(options.bag) as bag:
-            truth = bag.poses(bag.pose_topic(options.truth_topic))
+            truth = bag_poses(bag, options.truth_topic,
+                              pose_options(options, datum=place_map.manifest.datum))
         score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
                             options.correct_radius)
         print(f'{score.frames} frames with ground truth: {score.published} localised, '

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import pose_options
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from vpr_ros.cli.options import Commands
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.offline.evaluation import Evaluation
     from vpr_ros.offline.localize_queries import EvaluationOptions
 
@@ -63,6 +66,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--truth', metavar='BAG|TUM', help='true poses of the replayed drive')
     add_image_topic(group)
     add_pose_topic(group, '--truth-topic', 'true poses')
+    add_pose_options(group)
 
 
 def _add_model(group: argparse._ActionsContainer) -> None:
@@ -137,7 +141,8 @@ def _evaluate_drive(options: argparse.Namespace, encoder: Encoder) -> Evaluation
     from vpr_ros.offline.evaluate_drives import evaluate_drive
     place_map = PlaceMap.load(options.map, encoder)
     with open_source(options.drive, image_topic=options.image_topic,
-                     pose_topic=options.truth_topic) as source:
+                     pose_topic=options.truth_topic,
+                     poses=pose_options(options, datum=place_map.manifest.datum)) as source:
         return evaluate_drive(
             place_map, source, encoder, _evaluation_options(options, use_filter=True),
             tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees)
@@ -146,9 +151,10 @@ def _evaluate_drive(options: argparse.Namespace, encoder: Encoder) -> Evaluation
 def _evaluate_replay(options: argparse.Namespace, encoder: Encoder) -> Evaluation:
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate_drives import evaluate_replay
+    place_map = PlaceMap.load(options.map, encoder)
     return evaluate_replay(
-        options.replay, PlaceMap.load(options.map, encoder),
-        _true_poses(options.truth, options.truth_topic),
+        options.replay, place_map,
+        _true_poses(options, pose_options(options, datum=place_map.manifest.datum)),
         tolerance=options.tolerance or defaults.CORRECT_RADIUS, degrees=options.degrees,
         min_confidence=options.min_confidence)
 
@@ -161,15 +167,18 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
         compensate=options.compensate, min_confidence=options.min_confidence)
 
 
-def _true_poses(path: str, topic: str | None) -> Any:
+def _true_poses(options: argparse.Namespace, poses: PoseOptions) -> Any:
     from pathlib import Path
 
     from vpr_ros.core import pose_files
     from vpr_ros.io.bag import Bag
+    from vpr_ros.io.map_poses import bag_poses
+    path = options.truth
     if Path(path).suffix in ('.tum', '.txt'):
-        return pose_files.read_tum(path)
+        track = pose_files.read_tum(path)
+        return track._replace(poses=poses.apply(track.poses, path))
     with Bag(path) as bag:
-        return bag.poses(bag.pose_topic(topic))
+        return bag_poses(bag, options.truth_topic, poses)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

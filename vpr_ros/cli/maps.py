@@ -17,6 +17,7 @@ from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import pose_options
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ def add_build_map(commands: Commands) -> None:
 
 def _run_build_map(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
-    from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.io.sources import open_source
     from vpr_ros.maps.manifest import MANIFEST
     from vpr_ros.offline.build_map import build_map
@@ -70,7 +70,7 @@ def _run_build_map(options: argparse.Namespace) -> None:
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
     check_output(options.output, MANIFEST, overwrite=options.overwrite)  # before the long work
-    poses = PoseOptions(options.axes, options.heading, options.max_pose_gap, options.tf_frames)
+    poses = pose_options(options, heading=options.heading, max_gap=options.max_pose_gap)
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file,
                            poses=poses)
@@ -95,6 +95,7 @@ def add_calibrate(commands: Commands) -> None:
     parser.add_argument('bags', nargs='+', metavar='BAG', help='drives through the mapped site')
     add_localizer_options(parser)
     add_pose_topic(parser, '--truth-topic', 'true poses')
+    add_pose_options(parser)
     add_image_topic(parser)
     add_odometry_topic(parser)
     add_correct_radius(parser)
@@ -111,7 +112,8 @@ def _run_calibrate(options: argparse.Namespace) -> None:
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,
-                         image_topic=options.image_topic, odometry_topic=options.odometry_topic)
+                         image_topic=options.image_topic, odometry_topic=options.odometry_topic,
+                         poses=pose_options(options, datum=place_map.manifest.datum))
               for bag in options.bags]
     fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
                     max_speed=options.max_speed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 from typing import TYPE_CHECKING
 
 from vpr_ros.core import defaults
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.map_poses import PoseOptions
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -105,6 +107,13 @@ def add_pose_options(parser: argparse._ActionsContainer) -> None:
                         metavar=('PARENT', 'CHILD'),
                         help='with poses from /tf: the frame of the map, and that of the robot in '
                              'it (default: map, or odom, and base_link, or base_footprint)')
+
+
+def pose_options(options: argparse.Namespace, **others: Any) -> PoseOptions:
+    """Return how poses are read by `add_pose_options`, and by `others` of its fields."""
+    from vpr_ros.io.map_poses import PoseOptions
+    frames = tuple(options.tf_frames) if options.tf_frames else None
+    return PoseOptions(axes=options.axes, frames=frames, **others)
 
 
 def add_odometry_topic(parser: argparse._ActionsContainer) -> None:

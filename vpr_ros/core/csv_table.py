@@ -157,7 +157,7 @@ def nanoseconds(field: str, path: str | Path, unit: str = '') -> int:
 
 
 def _column(cell: str) -> Column:
-    """Return the name and unit of a header's cell, such as x_m, yaw_deg, 'z [m]' or p_RS_R_x [m]."""
+    """Return the name and unit of a header's cell, as in x_m, yaw_deg, 'z [m]', p_RS_R_x."""
     name, unit = cell.strip().lstrip('#').strip().lower(), ''
     bracketed = re.fullmatch(r'(.*?)\s*[\[(](.*)[\])]', name)
     if bracketed:

@@ -25,15 +25,16 @@ class Datum(NamedTuple):
 
 
 def local(latitude: Floats, longitude: Floats, altitude: Floats, datum: Datum) -> Floats:
-    """Return positions (N,3) in metres east, north, up of a datum, from degrees and metres (N,)."""
-    return (_earth_centred(latitude, longitude, altitude)
-            - _earth_centred(*map(np.array, datum))) @ _east_north_up(datum)
+    """Return positions (N,3) in metres east, north, up of a datum; from degrees and metres."""
+    offset = (_earth_centred(latitude, longitude, altitude)
+              - _earth_centred(*map(np.array, datum)))
+    return np.asarray(offset @ _east_north_up(datum))
 
 
 def moved(positions: Floats, old: Datum, new: Datum) -> Floats:
     """Return local positions (N,3) of one datum as those of another."""
     centred = positions @ _east_north_up(old).T + _earth_centred(*map(np.array, old))
-    return (centred - _earth_centred(*map(np.array, new))) @ _east_north_up(new)
+    return np.asarray((centred - _earth_centred(*map(np.array, new))) @ _east_north_up(new))
 
 
 def _earth_centred(latitude: Floats, longitude: Floats, altitude: Floats) -> Floats:

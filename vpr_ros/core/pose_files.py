@@ -1,10 +1,9 @@
-"""Poses in text files: TUM and KITTI trajectories, and CSV with a name or a stamp for each pose."""
+"""Poses in text files: TUM and KITTI trajectories, and CSV with names or stamps."""
 
 from __future__ import annotations
 
 import csv
 from decimal import Decimal
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_LATEST = 1e11  # seconds
 _FULL = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
 _PLANAR = ('x', 'y', 'yaw')
 
@@ -43,7 +43,7 @@ def read_pose_file(path: str | Path) -> PoseTrack | tuple[list[str], Floats] | F
     FileNotFoundError, or PoseError that names the file and the line.
     """
     first = next((line for line in read_lines(path) if not line.startswith('#')), '')
-    if Path(path).suffix == '.tum' or is_numeric(first) and not set(first) & set(',;'):
+    if Path(path).suffix == '.tum' or (is_numeric(first) and not set(first) & set(',;')):
         return read_kitti(path) if len(first.split()) == 12 else read_tum(path)
     table = read_table(path)
     if table.header[0].name != 'timestamp':
@@ -60,11 +60,10 @@ def read_tum(path: str | Path) -> PoseTrack:
     """
     rows = _rows(path)
     poses = np.array([floats(row[1:], 7, path) for row in rows])
-    for row in rows[:1]:
-        if nanoseconds(row[0], path) // 10 ** 9 != math.floor(float(row[0])):
-            raise PoseError(f'{path}: {row[0]} is no time in seconds, which a TUM file begins '
-                            'with: EuRoC has nanoseconds, and w first in its quaternions; give its '
-                            'data.csv, with its header')
+    if rows and is_numeric(rows[0][0]) and float(rows[0][0]) > _LATEST:
+        raise PoseError(f'{path}: {rows[0][0]} is not a time in seconds, with which a line of TUM '
+                        'begins: EuRoC has nanoseconds, and quaternions with w first; give its '
+                        'data.csv, with its header')
     return track([nanoseconds(row[0], path, 's') for row in rows], poses)
 
 

@@ -105,10 +105,10 @@ def axes_doubt(poses: Floats) -> Doubt | None:
     track = 'the track is ' + ' x '.join(f'{side:.1f}' for side in size) + ' m in x, y, z'
     if upright and travel[2] > 0.5:
         return _camera(f'{track}, and runs along the z axis of its poses', 'camera')
-    if up[1] < -0.6:
-        return _camera('the y axis of the poses points down', 'camera-body')
     if upright and abs(up[2]) < 0.5 < travel[0]:
         return _camera(f'{track}, and its poses turn about y', 'camera-world')
+    if up[1] < -0.6:
+        return _camera('the y axis of the poses points down', 'camera-body')
     if upright and travel[0] < 0.5:
         return _camera(f'{track}: high but not wide', 'camera', certain=False)
     return None
@@ -131,17 +131,16 @@ def heading_doubt(poses: Floats) -> Doubt | None:
         return Doubt(Kind.CONSTANT, 'the orientation of the poses is constant on a track that '
                                     'turns, as that of a GPS')
     heading = pose_math.heading(poses[kept])
-    aside = np.angle(np.exp(1j * (course - [heading[:-1], heading[1:]])))
-    # In a sharp bend the course lies between both headings: the nearer one counts.
-    aside = np.where(abs(aside[0]) < abs(aside[1]), aside[0], aside[1])
-    mean = np.exp(1j * aside).mean()
+    aside = np.exp(1j * (course - [heading[:-1], heading[1:]]))  # of both ends of the step
+    mean = aside.mean()
     degrees = float(np.degrees(np.angle(mean)))
     if abs(mean) > 0.8 and abs(degrees) > 30:
         side = 'left' if degrees > 0 else 'right'
         return _headings(
             'the robot drives backwards all the time' if abs(degrees) > 150 else
-            f'the robot drives {abs(degrees):.0f} degrees to the {side} of the x axis of its poses')
-    along = float((abs(np.cos(aside)) > np.sqrt(0.5)).mean())
+            f'the robot drives {abs(degrees):.0f} degrees to the {side} of the x axis of its '
+            'poses')
+    along = float((abs(aside.real) > np.sqrt(0.5)).mean())
     if abs(mean) < 0.8 and along < 0.6:
         return _headings('the headings of the poses have little to do with the direction of '
                          f'travel: they are within 45 degrees of it for {along:.0%} of the way')

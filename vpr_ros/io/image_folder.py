@@ -82,9 +82,9 @@ def folder_source(path: Path, folder: Path, pose_file: str | Path | None, option
         log.warning('%s has no pose for %d of %d images, which are left out%s (%s)', pose_file,
                     len(missing), len(files), f': {found.why}' if found.why else '',
                     some_of(missing))
-    kept = np.flatnonzero(found.known)
-    return _source(path, [found.files[number] for number in kept], found.stamps[kept],
-                   options.apply(found.poses[kept], str(pose_file)))
+    kept = [file for file, known in zip(found.files, found.known, strict=True) if known]
+    return _source(path, kept, found.stamps[found.known],
+                   options.apply(found.poses[found.known], str(pose_file)))
 
 
 class _Found(NamedTuple):

@@ -11,6 +11,8 @@ from vpr_ros.core import defaults
 from vpr_ros.core import travel
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.travel import Kind
+from vpr_ros.io.topics import FIX
+from vpr_ros.io.topics import TRANSFORMS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +85,11 @@ def bag_poses(bag: Bag, topic: str | None = None, options: PoseOptions = CHECKED
     """
     topic = bag.pose_topic(topic)
     track = bag.poses(topic, frames=options.frames, datum=options.datum)
+    if bag.topics[topic] in (TRANSFORMS, FIX):
+        log.info('%s: poses of %s in %s%s', bag.path, track.child_frame_id, track.frame_id,
+                 '' if track.datum is None else
+                 ', in metres from latitude {:.7f}, longitude {:.7f}, altitude {:.2f} m, with the '
+                 'headings of travel'.format(*track.datum))
     if track.dropped:
         log.warning('%s: %d poses left out (not finite, or back in time)', bag.path, track.dropped)
     return track._replace(poses=options.apply(track.poses, f'{bag.path}, {topic}'))

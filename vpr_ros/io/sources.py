@@ -22,8 +22,8 @@ from vpr_ros.io.frames import Frame
 from vpr_ros.io.frames import Source
 from vpr_ros.io.image_folder import find_image_folder
 from vpr_ros.io.image_folder import folder_source
-from vpr_ros.io.map_poses import CHECKED
 from vpr_ros.io.map_poses import bag_poses
+from vpr_ros.io.map_poses import CHECKED
 from vpr_ros.io.map_poses import PoseOptions
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
 
 
 def _with_one_datum(sessions: list[Places]) -> list[Places]:
-    """Return sessions with positions from the datum of the first; raise SourceError if some lack it."""
+    """Return sessions with positions from the first one's datum, which all or none must have."""
     first = sessions[0].datum
     if any((places.datum is None) != (first is None) for places in sessions):
         raise SourceError('the sources have poses in different frames: some are from the fixes of '

@@ -21,6 +21,8 @@ from vpr_ros.core.metrics import BINS
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
 from vpr_ros.io.bag import Bag
+from vpr_ros.io.map_poses import bag_poses
+from vpr_ros.io.map_poses import CHECKED
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
@@ -77,11 +80,13 @@ class Fit:
 
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
-               image_topic: str | None = None, odometry_topic: str | None = None) -> KnownDrive:
+               image_topic: str | None = None, odometry_topic: str | None = None,
+               poses: PoseOptions = CHECKED) -> KnownDrive:
     """
     Read a bag as a drive: its frames encoded, with true poses from `truth_topic`.
 
-    Without a name, the first image topic, the best pose topic and the first odometry are taken.
+    Without a name, the best image and pose topics and the first odometry are taken. `poses` says
+    how the true ones are read.
     Raises SourceError when fewer than 30 frames have a true pose.
     """
     descriptors: list[NDArray[np.float32]] = []
@@ -89,7 +94,7 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
     odometry: list[Floats] = []
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
-        truth = bag.poses(bag.pose_topic(truth_topic))
+        truth = bag_poses(bag, truth_topic, poses)
         track = bag.odometry(odometry_topic)
         for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder), desc=str(path),
                                       total=bag.count(topic), unit='frame', disable=None):

@@ -148,8 +148,8 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
     The report may have `expected`, of self_calibrate.expected.
     """
-    yield (f'{report["places"]} places, {report["median_step"]:.2f} m apart (median); calibrated on '
-           f'{report["calibration"]}')
+    yield (f'{report["places"]} places, {report["median_step"]:.2f} m apart (median); '
+           f'calibrated on {report["calibration"]}')
     for session in report['sessions']:
         yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
                f'{session["metres"]:.0f} m')

@@ -23,6 +23,7 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.frames import some_of
+from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import utm_of
 from vpr_ros.io.sources import open_source
 from vpr_ros.training.image_table import ImageTable
@@ -124,6 +125,7 @@ def utm_folder(folder: str | Path) -> ImageTable:
                     some_of(unlocated))
     files, places = zip(*located, strict=True)
     east, north, heading, zones = zip(*places, strict=True)
+    check_metres([path.name for path in files], np.column_stack([east, north]), folder)
     return _table_of_files(
         files, _label_numbers(zones), position=np.column_stack([east, north]),
         heading=np.array(heading), session=_label_numbers([str(path.parent) for path in files]))
