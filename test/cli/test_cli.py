@@ -173,7 +173,8 @@ def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
                        '--condition', 'winter', '--condition', 'night', '--index', 'hnsw',
                        '--no-thumbnails')
     assert code == 0
-    assert out == f"{tmp_path / 'map'}: {COUNT} places, one every 2.0 m, in frame 'map'\n"
+    assert out == (f"{tmp_path / 'map'}: {COUNT} places, 2.00 m apart (median; 2.00 m at most), "
+                   "in frame 'map'\n")
     manifest = PlaceMap.load(tmp_path / 'map').manifest
     assert [session.condition for session in manifest.sessions] == ['winter', 'night']
     assert manifest.index == 'hnsw'
