@@ -70,6 +70,10 @@ def _run_replay(options: argparse.Namespace) -> None:
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
+    if options.truth_topic:
+        with Bag(options.bag) as bag:
+            truth = bag_poses(bag, options.truth_topic,
+                              pose_options(options, datum=place_map.manifest.datum))
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
                           min_confidence=options.min_confidence,
                           correct_radius=options.correct_radius, compensate=options.compensate,
@@ -82,9 +86,6 @@ def _run_replay(options: argparse.Namespace) -> None:
           f'{drive.dropped.total()} dropped, {count / drive.seconds:.1f} frames/s '
           f'on {encoder.provider}')
     if options.truth_topic:
-        with Bag(options.bag) as bag:
-            truth = bag_poses(bag, options.truth_topic,
-                              pose_options(options, datum=place_map.manifest.datum))
         score = score_drive(drive.stamps, drive.poses, drive.trusted, truth,
                             options.correct_radius)
         print(f'{score.frames} frames with ground truth: {score.published} localised, '

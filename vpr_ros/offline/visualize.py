@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
 from vpr_ros.core.files import whole_directory
 from vpr_ros.io.frames import check_same_frames
+from vpr_ros.io.map_poses import CHECKED
+from vpr_ros.io.map_poses import PoseOptions
 from vpr_ros.io.sources import open_source
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.place_map import PlaceMap
@@ -66,15 +69,16 @@ class VisualizeOptions:
     """
     What of the drives is read, and how it is drawn.
 
-    `conditions` name the season or light of the bags and folders, in their order; none, or one for
-    each. Of each drive at most `max_frames` frames are described, evenly spaced, and at most
-    `max_images` of these shown to the visual words. Two frames within `radius` metres show the
-    same place. `seed` is that of t-SNE and UMAP.
+    `poses` says how the poses of bags and folders are read. `conditions` name their season or
+    light, in their order; none, or one for each. Of each drive at most `max_frames` frames are
+    described, evenly spaced, and at most `max_images` of these shown to the visual words. Two
+    frames within `radius` metres show the same place. `seed` is that of t-SNE and UMAP.
     """
 
     conditions: Sequence[str] = ()
     image_topic: str | None = None
     pose_topic: str | None = None
+    poses: PoseOptions = CHECKED
     max_frames: int = 400
     max_images: int = 60
     radius: float = defaults.CORRECT_RADIUS
@@ -144,15 +148,18 @@ def read_drives(sources: Sequence[str | Path], encoder: Encoder, options: Visual
     labels = _labels(options.conditions, are_maps)
     drives: list[DescribedDrive] = []
     frame_ids: set[tuple[str, str]] = set()
+    poses = options.poses
     for path, is_map, label in zip(sources, are_maps, labels, strict=True):
         if is_map:
             place_map = PlaceMap.load(path, encoder)
             frame_ids.add((place_map.manifest.frame_id, place_map.manifest.child_frame_id))
             check_same_frames(frame_ids)
+            poses = replace(poses, datum=place_map.manifest.datum or poses.datum)
             drives += describe_map(place_map, options.max_frames, options.max_images)
             continue
         with open_source(path, image_topic=options.image_topic,
-                         pose_topic=options.pose_topic) as source:
+                         pose_topic=options.pose_topic, poses=poses) as source:
+            poses = replace(poses, datum=source.datum or poses.datum)
             frame_ids.add((source.frame_id, source.child_frame_id))
             check_same_frames(frame_ids)
             drives.append(describe_drive(source, encoder, label or source.name,

@@ -25,6 +25,7 @@ from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.frames import some_of
 from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import utm_of
+from vpr_ros.io.map_poses import PoseOptions
 from vpr_ros.io.sources import open_source
 from vpr_ros.training.image_table import ImageTable
 from vpr_ros.training.street_drives import draw
@@ -66,24 +67,28 @@ def folders_of_places(folder: str | Path) -> ImageTable:
 
 def traverses(sources: Sequence[str | Path], *, spacing: float = 1.0,
               image_topic: str | None = None, pose_topic: str | None = None,
-              pose_file: str | Path | None = None, in_order: bool = False) -> ImageTable:
+              pose_file: str | Path | None = None, in_order: bool = False, axes: str = '',
+              heading: str = '') -> ImageTable:
     """
     Return the images of drives through one world: bags, or folders of images with poses.
 
     Each source is a session, and all poses are in one metric frame. Images and poses are found as
-    by `vpr build-map` (`vpr_ros.io.sources.open_source`). Frames nearer than `spacing` metres to
-    the previous one kept are dropped, because images of a bag are held in memory: compressed ones
-    as recorded, raw ones as JPEG of quality 95, some tens of kilobytes each. Images without a pose
-    in the pose file are left out, named and counted in the log. Raises SourceError when a source
-    has no usable frame or the coordinate frames differ, PoseError or FileNotFoundError.
+    by `vpr build-map` (`vpr_ros.io.sources.open_source`), with its `axes` and `heading`. Frames
+    nearer than `spacing` metres to the previous one kept are dropped, because images of a bag are
+    held in memory: compressed ones as recorded, raw ones as JPEG of quality 95, some tens of
+    kilobytes each. Images without a pose in the pose file are left out, named and counted in the
+    log. Raises SourceError when a source has no usable frame or the coordinate frames differ,
+    PoseError or FileNotFoundError.
     """
+    options = PoseOptions(axes, heading)
     frames: list[Frame] = []
     names: list[str] = []
     sessions: list[int] = []
     references: set[tuple[str, str]] = set()
     for number, path in enumerate(sources):
         with open_source(path, image_topic=image_topic, pose_topic=pose_topic,
-                         pose_file=pose_file, in_order=in_order) as source:
+                         pose_file=pose_file, in_order=in_order, poses=options) as source:
+            options = replace(options, datum=source.datum or options.datum)
             references.add((source.frame_id, source.child_frame_id))
             check_same_frames(references)
             spaced = list(_spaced_frames(source, spacing))
