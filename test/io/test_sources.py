@@ -179,6 +179,12 @@ def test_axes_that_are_named_are_not_questioned(tmp_path, caplog):
     assert not warnings(caplog)
 
 
+@pytest.mark.parametrize('options', [{'axes': 'optical'}, {'heading': 'track'}])
+def test_another_option_is_refused_with_the_choices(options):
+    with pytest.raises(ValueError, match=r"'(optical|track)' is not one of (robot|poses), "):
+        PoseOptions(**options)
+
+
 # Gaps between poses
 
 def write_slow(path, seconds):

@@ -43,6 +43,11 @@ class PoseOptions:
     frames: tuple[str, str] | None = None
     datum: Datum | None = None
 
+    def __post_init__(self) -> None:
+        for value, choices in ((self.axes, defaults.AXES), (self.heading, defaults.HEADINGS)):
+            if value not in ('', *choices):
+                raise ValueError(f"'{value}' is not one of {', '.join(choices)}")
+
     def apply(self, poses: Floats, name: str) -> Floats:
         """
         Return poses (N,7), in order of time, in a robot's axes and with its headings.
