@@ -20,6 +20,7 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
@@ -177,6 +178,13 @@ def test_sessions_from_gps_share_the_datum_of_the_first(tmp_path, encoder):
     np.testing.assert_allclose(place_map.poses[5:, 0], np.arange(5) + 74.6, atol=0.1)
     place_map.save(tmp_path / 'map')
     assert PlaceMap.load(tmp_path / 'map').manifest.datum == first
+    text = (tmp_path / 'map' / 'map.yaml').read_text()
+    begin, end = text.index('datum:'), text.index('places:')
+    (tmp_path / 'map' / 'map.yaml').write_text(text[:begin] + text[end:])  # as before 0.3
+    assert PlaceMap.load(tmp_path / 'map').manifest.datum is None
+    (tmp_path / 'map' / 'map.yaml').write_text(text.replace('latitude:', 'lat:'))
+    with pytest.raises(MapError, match=r'map\.yaml is damaged'):
+        PlaceMap.load(tmp_path / 'map')
     with pytest.raises(SourceError, match='some are from the fixes of a GPS'):
         build_map([gps_source('one', first, 0), gps_source('two', None, 0)], encoder)
 
