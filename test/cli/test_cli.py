@@ -168,7 +168,8 @@ def test_a_map_is_built_and_a_bag_replayed_on_it(site, tmp_path, vpr):
                        '--condition', 'winter', '--condition', 'night', '--index', 'hnsw',
                        '--no-thumbnails')
     assert code == 0
-    assert out == f"{tmp_path / 'map'}: {COUNT} places, one every 2.0 m, in frame 'map'\n"
+    assert out == (f"{tmp_path / 'map'}: {COUNT} places, 2.00 m apart (median; 2.00 m at most), "
+                   "in frame 'map'\n")
     manifest = PlaceMap.load(tmp_path / 'map').manifest
     assert [session.condition for session in manifest.sessions] == ['winter', 'night']
     assert manifest.index == 'hnsw'
@@ -300,9 +301,10 @@ def test_bags_that_cannot_be_replayed(site, tmp_path, vpr):
 
 
 @pytest.fixture(scope='module')
-def lacking(tmp_path_factory):
-    """Return a folder with two bags, of which the second has no images on /left."""
+def lacking(tmp_path_factory, site):
+    """Return a folder with a map and two bags, of which the second has no images on /left."""
     folder = tmp_path_factory.mktemp('lacking')
+    (folder / 'm').symlink_to(site / 'map')
     with BagWriter(folder / 'good.mcap') as bag:
         for topic in ('/left', IMAGES):
             bag.write(topic, messages.image(bag.types, 1, 'camera', render(0)), 1)
@@ -315,14 +317,16 @@ def lacking(tmp_path_factory):
 
 
 @pytest.mark.parametrize(('arguments', 'said'), [
-    ('build-map good.mcap other.mcap -o m --image-topic /left',
+    ('build-map good.mcap other.mcap -o o --image-topic /left',
      "other.mcap has no images on '/left'"),
-    ('build-map good.mcap other.mcap -o m --pose-topic /gps', "good.mcap has no poses on '/gps'"),
-    ('build-map good.mcap images -o m', 'poses.csv'),
+    ('build-map good.mcap other.mcap -o o --pose-topic /gps', "good.mcap has no poses on '/gps'"),
+    ('build-map good.mcap images -o o', 'poses.csv'),
     ('build-map good.mcap -o file/m', 'file is a file'),
     ('replay good.mcap --map m -o o --truth-topic /gps', "good.mcap has no poses on '/gps'"),
     ('replay good.mcap --map m -o o --odometry-topic /w', 'good.mcap has no odometry'),
     ('replay good.mcap --map m -o file/o', 'file is a file'),
+    ('replay good.mcap --map images -o o', 'images is not a map'),
+    ('calibrate nothing good.mcap', 'nothing: no such map'),
     ('calibrate m good.mcap other.mcap --image-topic /left',
      "other.mcap has no images on '/left'"),
     ('calibrate m good.mcap other.mcap --truth-topic /gps', "good.mcap has no poses on '/gps'"),

@@ -20,9 +20,11 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
+from vpr_ros.core.geodesy import Datum
 from vpr_ros.core.poses import planar
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io import messages
@@ -161,6 +163,39 @@ def test_sources_in_different_frames_are_refused(tmp_path, encoder):
         build_map(sources, encoder)
     assert 'base_link in map' in str(caught.value)
     assert 'base_link in utm' in str(caught.value)
+
+
+def gps_source(name, datum, offset):
+    frames = [Frame(i, pose(i + offset), lambda min_size, i=i: render(i), str(i))
+              for i in range(5)]
+    return nullcontext(Source(name, frames, 5, datum=datum))
+
+
+def test_sessions_from_gps_share_the_datum_of_the_first(tmp_path, encoder):
+    first, other = Datum(48.0, 11.0, 500.0), Datum(48.0, 11.001, 500.0)
+    place_map = build_map([gps_source('one', first, 0), gps_source('two', other, 0)], encoder)
+    assert place_map.manifest.datum == first
+    np.testing.assert_allclose(place_map.poses[5:, 0], np.arange(5) + 74.6, atol=0.1)
+    place_map.save(tmp_path / 'map')
+    assert PlaceMap.load(tmp_path / 'map').manifest.datum == first
+    text = (tmp_path / 'map' / 'map.yaml').read_text()
+    begin, end = text.index('datum:'), text.index('places:')
+    (tmp_path / 'map' / 'map.yaml').write_text(text[:begin] + text[end:])  # as before 0.3
+    assert PlaceMap.load(tmp_path / 'map').manifest.datum is None
+    (tmp_path / 'map' / 'map.yaml').write_text(text.replace('latitude:', 'lat:'))
+    with pytest.raises(MapError, match=r'map\.yaml is damaged'):
+        PlaceMap.load(tmp_path / 'map')
+    with pytest.raises(SourceError, match='some are from the fixes of a GPS'):
+        build_map([gps_source('one', first, 0), gps_source('two', None, 0)], encoder)
+
+
+@pytest.mark.parametrize(('spacing', 'warned'), [(0.5, True), (0.9, False), (1.0, False),
+                                                 (0.0, False), (2.5, False)])
+def test_images_sparser_than_the_spacing_are_warned_about(tmp_path, encoder, caplog, spacing,
+                                                          warned):
+    mapped(write_bag(tmp_path / 'drive', range(9)), encoder, spacing=spacing,
+           self_calibrate=False)
+    assert ('1.00 m apart (median), more than the spacing of 0.5 m' in caplog.text) == warned
 
 
 def test_sources_read_in_parallel_give_the_same_map(tmp_path, encoder):

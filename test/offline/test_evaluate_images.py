@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 import csv
 import math
 from pathlib import Path
@@ -15,7 +16,9 @@ from vpr_ros.core import images
 from vpr_ros.core.defaults import CENTERINGS
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
+from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import read_ground_truth
+from vpr_ros.io.ground_truth import utm_of
 from vpr_ros.offline import evaluate_images
 from vpr_ros.offline.localize_queries import EvaluationOptions
 from vpr_ros.offline.summary import summary
@@ -231,6 +234,21 @@ def test_file_names_may_say_where_images_are(tmp_path, encoder):
     (database / 'elsewhere.png').write_bytes(next(database.iterdir()).read_bytes())
     with pytest.raises(SourceError, match=r'elsewhere\.png is not named @utm_east'):
         evaluate_images.evaluate_utm(tmp_path / 'set', encoder, cache=False)
+
+
+@pytest.mark.parametrize(('names', 'degrees'), [
+    (['@11.5700@48.1300@', '@11.5710@48.1310@'], True),
+    (['@48.13@11.57@', '@48.14@11.58@'], True),                  # the other way round
+    (['@-122.419416@37.774929@', '@151.209296@-33.868820@'], True),
+    (['@11.57@48.13@32@U@', '@11.58@48.13@32@U@'], True),
+    (['@500000.00@4649776.2@33@T@', '@500001.00@4649776.2@33@T@'], False),
+    (['@10.5@20.5@', '@60.5@20.5@'], False),                     # metres of a small site
+    (['@10.5@20.5@'], False),
+])
+def test_names_in_degrees_are_refused(names, degrees):
+    positions = np.array([utm_of(name)[:2] for name in names])
+    with pytest.raises(SourceError, match='longitude and latitude') if degrees else nullcontext():
+        check_metres(names, positions, 'set')
 
 
 def test_images_of_the_same_name_are_refused(tmp_path):

@@ -27,7 +27,7 @@ def test_a_map(tmp_path, model):
     assert printed['places'] == COUNT
     assert printed['frames'] == 'base_link in map'
     assert printed['extent'] == '39.0 x 0.0 x 0.0 m'
-    assert printed['spacing'] == '1.0 m requested, 1.00 m median'
+    assert printed['spacing'] == '1.0 m requested, 1.00 m median, 1.00 m at most'
     assert printed['index'] == (f'fp16, {DIMENSION} dimensions, finds the exact nearest neighbour '
                                 'for 100.0% of queries')
     assert printed['model'] == f'm.onnx {sha256(model)}'

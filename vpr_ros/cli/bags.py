@@ -11,11 +11,13 @@ from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
-from vpr_ros.cli.options import check_topics
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import command
+from vpr_ros.cli.options import find_topics
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import MODEL_HELP
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import poses_on_map
 from vpr_ros.cli.options import size
 from vpr_ros.core import defaults
 
@@ -40,6 +42,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--truth-topic', metavar='TOPIC',
                         help='compare with the true poses on this topic of the bag (default: no '
                              'comparison)')
+    add_pose_options(parser)
     parser.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
                         default=defaults.MIN_CONFIDENCE,
                         help='write a pose from this confidence on')
@@ -56,6 +59,7 @@ def add_replay(commands: Commands) -> None:
 def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
     from vpr_ros.io.bag import Bag
+    from vpr_ros.io.map_poses import bag_poses
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.drive_score import score_drive
@@ -63,19 +67,18 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
-    check_topics(options, options.bag, truth=False)
-    truth = None
-    if options.truth_topic:
-        with Bag(options.bag) as bag:
-            truth = bag.poses(options.truth_topic)
+    poses = poses_on_map(options)
+    with Bag(options.bag) as bag:
+        image_topic, odometry_topic = find_topics(bag, options)
+        truth = bag_poses(bag, options.truth_topic, poses) if options.truth_topic else None
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     localizer = Localizer(encoder, place_map, top_k=options.top_k,
                           min_confidence=options.min_confidence,
                           correct_radius=options.correct_radius, compensate=options.compensate,
                           use_filter=options.filter, max_speed=options.max_speed)
-    drive = replay(options.bag, localizer, image_topic=options.image_topic,
-                   odometry_topic=options.odometry_topic, odometry=options.odometry)
+    drive = replay(options.bag, localizer, image_topic=image_topic,
+                   odometry_topic=odometry_topic, odometry=options.odometry)
     write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)
     count = len(drive.estimates)
     print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '

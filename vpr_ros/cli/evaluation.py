@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import poses_on_map
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--truth', metavar='BAG|TUM', help='true poses of the replayed drive')
     add_image_topic(group)
     add_pose_topic(group, '--truth-topic', 'true poses')
+    add_pose_options(group)
 
 
 def _add_model(group: argparse._ActionsContainer) -> None:
@@ -149,7 +152,7 @@ def _drive(options: argparse.Namespace) -> Evaluate:
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate_drives import evaluate_drive
     opened = open_source(options.drive, image_topic=options.image_topic,
-                         pose_topic=options.truth_topic)
+                         pose_topic=options.truth_topic, poses=poses_on_map(options))
     opened.check()
 
     def evaluate(encoder: Encoder) -> Evaluation:
@@ -165,15 +168,18 @@ def _drive(options: argparse.Namespace) -> Evaluate:
 def _replay(options: argparse.Namespace) -> Evaluate:
     from vpr_ros.core import pose_files
     from vpr_ros.io.bag import Bag
+    from vpr_ros.io.map_poses import bag_poses
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.evaluate_drives import evaluate_replay
     from vpr_ros.offline.evaluate_drives import frames_of
+    poses = poses_on_map(options)
     read_frames: Callable[[], dict[int, bytes]] = dict
     if options.truth.endswith(('.tum', '.txt')):
         truth = pose_files.read_tum(options.truth)
+        truth = truth._replace(poses=poses.apply(truth.poses, options.truth))
     else:
         with Bag(options.truth) as bag:
-            truth = bag.poses(bag.pose_topic(options.truth_topic))
+            truth = bag_poses(bag, options.truth_topic, poses)
             if options.html and options.image_topic:
                 bag.image_topic(options.image_topic)
         if options.html:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 import json
+from statistics import median
 from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_correct_radius
@@ -12,11 +13,14 @@ from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
-from vpr_ros.cli.options import check_topics
 from vpr_ros.cli.options import command
+from vpr_ros.cli.options import find_topics
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import pose_options
+from vpr_ros.cli.options import poses_on_map
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -44,8 +48,16 @@ def add_build_map(commands: Commands) -> None:
     add_image_topic(parser)
     add_pose_topic(parser)
     parser.add_argument('--pose-file', metavar='FILE',
-                        help='poses of a folder of images, CSV or TUM (default: the file in the '
-                             'folder)')
+                        help='poses of a folder of images: CSV, TUM, EuRoC or KITTI (default: the '
+                             'file in the folder)')
+    add_pose_options(parser)
+    parser.add_argument('--heading', default='', choices=defaults.HEADINGS,
+                        help='where headings come from: the poses, or the direction of travel '
+                             '(default: the poses, unless their orientation never changes)')
+    parser.add_argument('--max-pose-gap', type=number(float, 0), metavar='S',
+                        default=defaults.MAX_POSE_GAP,
+                        help='seconds between two poses up to which those between are '
+                             'interpolated')
     parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
                         help='keep no small images of the places')
     parser.add_argument('--jobs', '-j', type=number(int, 1), default=1, metavar='N',
@@ -61,8 +73,10 @@ def _run_build_map(options: argparse.Namespace) -> None:
         raise ValueError(f'{len(options.condition)} conditions for {len(options.sources)} '
                          'sources: give one --condition for each, or none')
     check_output(options.output, MANIFEST, overwrite=options.overwrite)  # before the long work
+    poses = pose_options(options, heading=options.heading, max_gap=options.max_pose_gap)
     sources = [open_source(source, image_topic=options.image_topic,
-                           pose_topic=options.pose_topic, pose_file=options.pose_file)
+                           pose_topic=options.pose_topic, pose_file=options.pose_file,
+                           poses=poses)
                for source in options.sources]
     for source in sources:
         source.check()
@@ -70,7 +84,10 @@ def _run_build_map(options: argparse.Namespace) -> None:
                           spacing=options.spacing, index=options.index,
                           thumbnails=options.thumbnails, jobs=options.jobs)
     place_map.save(options.output, overwrite=options.overwrite)
-    print(f'{options.output}: {len(place_map)} places, one every {options.spacing} m, in frame '
+    steps = place_map.steps()
+    apart = (f'{median(steps):.2f} m apart (median; {max(steps):.2f} m at most), '
+             if len(steps) else '')
+    print(f"{options.output}: {len(place_map)} places, {apart}in frame "
           f"'{place_map.manifest.frame_id}'")
 
 
@@ -83,6 +100,7 @@ def add_calibrate(commands: Commands) -> None:
     parser.add_argument('bags', nargs='+', metavar='BAG', help='drives through the mapped site')
     add_localizer_options(parser)
     add_pose_topic(parser, '--truth-topic', 'true poses')
+    add_pose_options(parser)
     add_image_topic(parser)
     add_odometry_options(parser)
     add_correct_radius(parser)
@@ -92,17 +110,21 @@ def add_calibrate(commands: Commands) -> None:
 
 
 def _run_calibrate(options: argparse.Namespace) -> None:
+    from vpr_ros.io.bag import Bag
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.calibrate import calibrate
     from vpr_ros.offline.calibrate import read_drive
     from vpr_ros.offline.calibrate import report
-    check_topics(options, *options.bags)
+    poses = poses_on_map(options)
+    topics = []
+    for path in options.bags:
+        with Bag(path) as bag:
+            topics.append((*find_topics(bag, options), bag.pose_topic(options.truth_topic)))
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
-    drives = [read_drive(bag, encoder, truth_topic=options.truth_topic,
-                         image_topic=options.image_topic, odometry_topic=options.odometry_topic,
-                         use_odometry=options.odometry)
-              for bag in options.bags]
+    drives = [read_drive(path, encoder, image_topic=image, odometry_topic=odometry,
+                         truth_topic=truth, use_odometry=options.odometry, poses=poses)
+              for path, (image, odometry, truth) in zip(options.bags, topics, strict=True)]
     fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
                     max_speed=options.max_speed)
     for line in report(fit):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 from typing import TYPE_CHECKING
 
 from vpr_ros.core import defaults
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from vpr_ros.cli.parser import Parser
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.bag import Bag
+    from vpr_ros.io.map_poses import PoseOptions
 
     Commands = argparse._SubParsersAction[Parser]
 
@@ -85,15 +88,45 @@ def add_provider(parser: argparse._ActionsContainer) -> None:
 def add_image_topic(parser: argparse._ActionsContainer) -> None:
     """Add --image-topic."""
     parser.add_argument('--image-topic', metavar='TOPIC',
-                        help='topic of the camera images (default: the first image topic)')
+                        help='topic of the camera images (default: the first that looks like '
+                             'a view, not depth)')
 
 
 def add_pose_topic(parser: argparse._ActionsContainer, name: str = '--pose-topic',
                    what: str = 'poses') -> None:
     """Add an option that names a topic of poses."""
     parser.add_argument(name, metavar='TOPIC',
-                        help=f'topic of the {what} (default: the first of type '
-                             'PoseWithCovarianceStamped, else PoseStamped, else Odometry)')
+                        help=f'topic of the {what} (default: the best of type '
+                             'PoseWithCovarianceStamped, else PoseStamped, Odometry, TFMessage, '
+                             'NavSatFix)')
+
+
+def add_pose_options(parser: argparse._ActionsContainer) -> None:
+    """Add --axes and --tf-frames: how the poses of a drive are read."""
+    parser.add_argument('--axes', default='', choices=defaults.AXES,
+                        help='axes of the poses: of a robot (x ahead, z up); of a camera (x '
+                             'right, y down, z ahead), or only their body or world (default: of a '
+                             'robot, unless they seem to be others)')
+    parser.add_argument('--tf-frames', nargs=2, type=lambda name: name.lstrip('/'),
+                        metavar=('PARENT', 'CHILD'),
+                        help='with poses from /tf: the frame of the map, and that of the robot in '
+                             'it (default: map, or odom, and base_link, or base_footprint)')
+
+
+def pose_options(options: argparse.Namespace, **others: Any) -> PoseOptions:
+    """Return how poses are read by `add_pose_options`, and by `others` of its fields."""
+    from vpr_ros.io.map_poses import PoseOptions
+    frames = tuple(options.tf_frames) if options.tf_frames else None
+    return PoseOptions(axes=options.axes, frames=frames, **others)
+
+
+def poses_on_map(options: argparse.Namespace) -> PoseOptions:
+    """Return how the poses of drives on the map of the options are read: from its datum."""
+    from pathlib import Path
+
+    from vpr_ros.maps.manifest import read_manifest
+    manifest, _ = read_manifest(Path(options.map))
+    return pose_options(options, datum=manifest.datum)
 
 
 def add_odometry_options(parser: argparse._ActionsContainer) -> None:
@@ -132,21 +165,15 @@ def _providers(text: str) -> str:
     return text
 
 
-def check_topics(options: argparse.Namespace, *bags: str, truth: bool = True) -> None:
+def find_topics(bag: Bag, options: argparse.Namespace) -> tuple[str, str | None]:
     """
-    Raise SourceError before the long work when a bag lacks what the options need of it.
+    Return the topics of a bag's images and odometry, if there is any, before the long work.
 
-    That is images, odometry if its topic is named, and true poses: with `truth` on any topic,
-    without it only if their topic is named.
+    They are named by the options, or chosen. Raises SourceError when there are no images, or no
+    odometry on a topic that is named.
     """
-    from vpr_ros.io.bag import Bag
-    for path in bags:
-        with Bag(path) as bag:
-            bag.image_topic(options.image_topic)
-            if options.odometry:
-                bag.odometry_topic(options.odometry_topic)
-            if truth or options.truth_topic:
-                bag.pose_topic(options.truth_topic)
+    return (bag.image_topic(options.image_topic),
+            bag.odometry_topic(options.odometry_topic) if options.odometry else None)
 
 
 def load_encoder(options: argparse.Namespace) -> Encoder:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
+from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import load_encoder
 from vpr_ros.cli.options import number
+from vpr_ros.cli.options import pose_options
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def add_visualize(commands: Commands) -> None:
                              'order (default: their names; maps know their conditions)')
     add_image_topic(parser)
     add_pose_topic(parser)
+    add_pose_options(parser)
     parser.add_argument('--most', type=number(int, 4), default=400, metavar='N',
                         dest='max_frames', help='frames to take of each drive, evenly spaced')
     parser.add_argument('--images', '--pictures', type=number(int, 1), default=60, metavar='N',
@@ -55,7 +58,8 @@ def _run_visualize(options: argparse.Namespace) -> None:
     page = visualize(
         options.sources, load_encoder(options), options.output,
         VisualizeOptions(conditions=options.conditions, image_topic=options.image_topic,
-                         pose_topic=options.pose_topic, max_frames=options.max_frames,
+                         pose_topic=options.pose_topic, poses=pose_options(options),
+                         max_frames=options.max_frames,
                          max_images=options.max_images, radius=options.radius,
                          seed=options.seed),
         overwrite=options.overwrite)

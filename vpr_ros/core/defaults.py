@@ -30,6 +30,17 @@ map), the mean of the map, or the running mean of the drive."""
 CENTERING = 'running'
 """What the robot does: one of CENTERINGS."""
 
+MAX_POSE_GAP = 1.5
+"""Seconds between two true poses up to which those between are interpolated: 1 Hz with jitter. On
+the line between them a robot that turns with 2 m/s2 is half a metre off at most."""
+
+AXES = ('robot', 'camera', 'camera-body', 'camera-world')
+"""Axes of poses. robot: x ahead, y left, z up. camera: the optical ones, x right, y down, z ahead,
+of the world and the body, or of only one of them."""
+
+HEADINGS = ('poses', 'from-track')
+"""Where headings come from: the orientations of the poses, or the direction of travel."""
+
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
 """The execution providers, in the order in which 'auto' tries them."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -118,16 +119,23 @@ def read(path: str | Path, min_size: tuple[int, int] | None = None) -> NDArray[n
     return decode(np.fromfile(path, np.uint8), str(path), min_size)
 
 
+def by_number(path: Path) -> tuple[list[str | int], Path]:
+    """Return a key that sorts paths by their numbers: 2.png before 10.png."""
+    parts = re.split(r'([0-9]+)', str(path))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path
+
+
 def list_folder(folder: str | Path) -> list[Path]:
     """
-    Return the image files of a folder, without its subfolders, sorted by name.
+    Return the image files of a folder, without its subfolders, in the order of `by_number`.
 
     Raises SourceError when there is no such folder or no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise SourceError(f'{folder} is not a folder')
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES),
+                   key=by_number)
     if not paths:
         raise SourceError(f'{folder} has no images ({", ".join(sorted(SUFFIXES))})')
     return paths

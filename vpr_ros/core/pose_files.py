@@ -1,4 +1,4 @@
-"""Poses in text files: the TUM format, and CSV with a name for each pose."""
+"""Poses in text files: TUM and KITTI trajectories, and CSV with names or stamps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial.transform import Rotation
+from vpr_ros.core.csv_table import floats
+from vpr_ros.core.csv_table import is_numeric
+from vpr_ros.core.csv_table import nanoseconds
+from vpr_ros.core.csv_table import read_lines
+from vpr_ros.core.csv_table import read_table
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.files import whole_file
+from vpr_ros.core.pose_track import PoseTrack
 from vpr_ros.core.pose_track import track
 from vpr_ros.core.poses import checked
 from vpr_ros.core.poses import planar
@@ -18,13 +25,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from vpr_ros.core.pose_track import PoseTrack
+    from vpr_ros.core.csv_table import Table
 
     Floats = NDArray[np.float64]
 
-_MAX_SECONDS = 9_223_372_036  # in int64 nanoseconds
+_LATEST = 1e11  # seconds
+_FULL = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
+_PLANAR = ('x', 'y', 'yaw')
 
-_CSV_COLUMNS = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
+
+def read_pose_file(path: str | Path) -> PoseTrack | tuple[list[str], Floats] | Floats:
+    """
+    Read poses in any of the formats, which is told by the contents.
+
+    Returns a PoseTrack of stamped poses (TUM; CSV that begins with a timestamp, as EuRoC's), names
+    and poses (N,7) of images (CSV), or poses (N,7) in the order of the images (KITTI). Raises
+    FileNotFoundError, or PoseError that names the file and the line.
+    """
+    first = next((line for line in read_lines(path) if not line.startswith('#')), '')
+    if Path(path).suffix == '.tum' or (is_numeric(first) and not set(first) & set(',;')):
+        return read_kitti(path) if len(first.split()) == 12 else read_tum(path)
+    table = read_table(path)
+    if table.header[0].name != 'timestamp':
+        return read_csv(path)
+    unit = table.header[0].unit
+    return track([nanoseconds(row[0], path, unit) for row in table.rows], _poses(table))
 
 
 def read_tum(path: str | Path) -> PoseTrack:
@@ -33,9 +58,13 @@ def read_tum(path: str | Path) -> PoseTrack:
 
     Raises FileNotFoundError, or PoseError that names the file and the line.
     """
-    rows = _rows(Path(path), delimiter=' ')
-    return track([nanoseconds(row[0], path) for row in rows],
-                 np.array([_numbers(row[1:], 7, path) for row in rows]))
+    rows = _rows(path)
+    poses = np.array([floats(row[1:], 7, path) for row in rows])
+    if rows and is_numeric(rows[0][0]) and float(rows[0][0]) > _LATEST:
+        raise PoseError(f'{path}: {rows[0][0]} is not a time in seconds, with which a line of TUM '
+                        'begins: EuRoC has nanoseconds, and quaternions with w first; give its '
+                        'data.csv, with its header')
+    return track([nanoseconds(row[0], path, 's') for row in rows], poses)
 
 
 def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> None:
@@ -46,28 +75,31 @@ def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> Non
             for stamp, pose in zip(stamps.tolist(), poses, strict=True)))
 
 
+def read_kitti(path: str | Path) -> Floats:
+    """
+    Read the poses (N,7) of a file of KITTI's odometry set: the 12 numbers of [R|t], row by row.
+
+    There are no stamps: the lines are in the order of the images. Raises FileNotFoundError, or
+    PoseError that names the file and the line.
+    """
+    matrices = np.array([floats(row, 12, path) for row in _rows(path)]).reshape(-1, 3, 4)
+    turns = matrices[:, :, :3]
+    if not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=0.01):
+        raise PoseError(f'{path}: its 12 numbers a line are not the rows of [R|t], as in KITTI')
+    return np.concatenate([matrices[:, :, 3], Rotation.from_matrix(turns).as_quat()], axis=1)
+
+
 def read_csv(path: str | Path) -> tuple[list[str], Floats]:
     """
     Read the pose of each image from `image,...` rows; return file names and poses (N,7).
 
-    The columns after the name are x,y,z,qx,qy,qz,qw or, for planar poses, x,y,yaw (radians); a
-    suffix as in x_m or yaw_rad is ignored. Raises FileNotFoundError, or PoseError that names the
-    file and the line.
+    The columns after the name are x,y,z,qx,qy,qz,qw or, for planar poses, x,y,yaw: in metres and
+    radians, or in the unit that they name (x_mm, yaw_deg). csv_table.read_table says how fields
+    are separated. Raises FileNotFoundError, or PoseError that names the file and the line.
     """
-    path = Path(path)
-    rows = _rows(path, delimiter=',')
-    if not rows:
-        raise PoseError(f'{path} is empty: it needs a header line and one line per image')
-    header = [column.strip().lower().split('_')[0] for column in rows[0]]
-    if header[1:] == list(_CSV_COLUMNS):
-        poses = np.array([_numbers(row[1:], 7, path) for row in rows[1:]]).reshape(-1, 7)
-    elif header[1:] == ['x', 'y', 'yaw']:
-        x, y, yaw = np.array([_numbers(row[1:], 3, path) for row in rows[1:]]).reshape(-1, 3).T
-        poses = planar(x, y, yaw)
-    else:
-        raise PoseError(f'{path}: columns must be image,x,y,z,qx,qy,qz,qw or image,x,y,yaw, '
-                        f'not {",".join(rows[0])}')
-    names = [row[0] for row in rows[1:]]
+    table = read_table(path)
+    poses = _poses(table)
+    names = [row[0] for row in table.rows]
     for name, pose in zip(names, poses, strict=True):
         checked(pose, f'{path}: the pose of {name}')
     return names, checked(poses)
@@ -79,48 +111,22 @@ def write_csv(path: str | Path, names: Sequence[str], poses: Floats, *, header: 
     extra = extra or {}
     with whole_file(path) as part, part.open('w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow([header, *_CSV_COLUMNS, *extra])
+        writer.writerow([header, *_FULL, *extra])
         for row in zip(names, poses.tolist(), *extra.values(), strict=True):
             writer.writerow([row[0], *row[1], *row[2:]])
 
 
-def _rows(path: Path, delimiter: str) -> list[list[str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f'{path} does not exist')
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise PoseError(f'{path} is not a text file') from error
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith('#')]
-    if delimiter == ' ':
-        return [line.split() for line in lines]
-    try:
-        return list(csv.reader(lines, delimiter=delimiter))
-    except csv.Error as error:
-        raise PoseError(f'{path} is not a CSV file: {error}') from error
+def _poses(table: Table) -> Floats:
+    """Return the poses (N,7) of a table, whose first column is something else."""
+    names = [column.name for column in table.header[1:]]
+    if sorted(names) == sorted(_PLANAR):
+        return planar(*table.numbers(_PLANAR).T)
+    # Behind a stamped pose EuRoC has velocities and biases.
+    if sorted(names if table.header[0].name != 'timestamp' else names[:7]) == sorted(_FULL):
+        return table.numbers(_FULL)
+    raise PoseError(f'{table.path}: columns must be image,x,y,z,qx,qy,qz,qw or image,x,y,yaw, '
+                    f'not {",".join(column.name for column in table.header)}')
 
 
-def _numbers(fields: Sequence[str], count: int, path: str | Path) -> list[float]:
-    try:
-        values = [float(field) for field in fields]
-    except ValueError as error:
-        raise PoseError(f'{path}: {error}, in the line {",".join(fields)}') from error
-    if len(values) != count:
-        raise PoseError(f'{path}: a line has {len(values)} numbers where {count} are needed: '
-                        f'{",".join(fields)}')
-    return values
-
-
-def nanoseconds(field: str, path: str | Path) -> int:
-    """
-    Return decimal seconds as whole nanoseconds, exactly: a double has too few digits.
-
-    Raises PoseError, which names `path`, for a field that is not a time.
-    """
-    try:
-        seconds = Decimal(field)
-        if not abs(seconds) < _MAX_SECONDS:
-            raise ValueError(f'{field} does not fit in 64 bits of nanoseconds')
-    except (ArithmeticError, ValueError) as error:
-        raise PoseError(f'{path}: {field} is not a time in seconds') from error
-    return int(seconds.scaleb(9))
+def _rows(path: str | Path) -> list[list[str]]:
+    return [line.split() for line in read_lines(path) if not line.startswith('#')]

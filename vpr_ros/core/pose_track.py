@@ -6,12 +6,14 @@ from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import defaults
 from vpr_ros.core.poses import checked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.geodesy import Datum
 
     Floats = NDArray[np.float64]
 
@@ -21,7 +23,8 @@ class PoseTrack(NamedTuple):
     The poses of one drive over time.
 
     stamps int64 (N,) ns, strictly increasing; poses float64 (N,7). `dropped` counts the poses that
-    were left out because they were not finite or out of order.
+    were left out because they were not finite or out of order; `datum` is the origin of frame_id,
+    if it is known.
     """
 
     stamps: NDArray[np.int64]
@@ -29,6 +32,7 @@ class PoseTrack(NamedTuple):
     frame_id: str = 'map'
     child_frame_id: str = 'base_link'
     dropped: int = 0
+    datum: Datum | None = None
 
 
 def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | Floats,
@@ -44,8 +48,8 @@ def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | F
                      int((~good).sum()))
 
 
-def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float = 1.0
-                ) -> tuple[Floats, NDArray[np.bool_]]:
+def interpolate(reference: PoseTrack, stamps: NDArray[np.int64],
+                max_gap: float = defaults.MAX_POSE_GAP) -> tuple[Floats, NDArray[np.bool_]]:
     """
     Return poses (N,7) at `stamps` (N,) ns, and flags (N,) of those that are known.
 
@@ -75,8 +79,26 @@ def interpolate(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float 
     return poses, known
 
 
+def why_unknown(reference: PoseTrack, stamps: NDArray[np.int64], max_gap: float) -> str:
+    """Return why `interpolate` gives no pose at the stamps (N,) ns, of which there is one."""
+    after = np.searchsorted(reference.stamps, stamps)
+    inside = (after > 0) & (after < len(reference.stamps))
+    reasons = []
+    if not inside.all():
+        reasons.append(f'{int((~inside).sum())} are before the first pose or after the last')
+    if inside.any():
+        gap = np.diff(reference.stamps)[after[inside] - 1].max() / 1e9
+        reasons.append(f'the poses around {int(inside.sum())} are up to {gap:.3f} s apart, more '
+                       f'than {max_gap:g} (--max-pose-gap)')
+    return '; '.join(reasons)
+
+
 def at(reference: PoseTrack | None, stamp: int, max_gap: float = 1.0) -> Floats | None:
-    """Return the pose (7,) at one stamp, or None where `interpolate` gives none."""
+    """
+    Return the pose (7,) at one stamp, or None where `interpolate` gives none.
+
+    The default of `max_gap` is for odometry, which comes often.
+    """
     if reference is None:
         return None
     pose, known = interpolate(reference, np.array([stamp]), max_gap)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import lru_cache
+import logging
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2 import Reader
@@ -23,6 +23,17 @@ from vpr_ros.core import pose_track
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
+from vpr_ros.io.pose_messages import fix_track
+from vpr_ros.io.pose_messages import stamped_track
+from vpr_ros.io.pose_messages import transform_track
+from vpr_ros.io.topics import FIX
+from vpr_ros.io.topics import image_rank
+from vpr_ros.io.topics import IMAGE_TYPES
+from vpr_ros.io.topics import is_command
+from vpr_ros.io.topics import NO_VIEW
+from vpr_ros.io.topics import ODOMETRY
+from vpr_ros.io.topics import POSE_TYPES
+from vpr_ros.io.topics import TRANSFORMS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,14 +42,11 @@ if TYPE_CHECKING:
 
     from rosbags.interfaces import Connection
     from rosbags.typesys.store import Typestore
+    from vpr_ros.core.geodesy import Datum
 
-IMAGE_TYPES = (messages.RAW_IMAGE, messages.COMPRESSED_IMAGE)
+log = logging.getLogger(__name__)
 
-ODOMETRY = 'nav_msgs/msg/Odometry'
-
-# In order of preference: poses of a localiser or a survey are better than odometry, which drifts.
-POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/PoseStamped',
-              ODOMETRY)
+_RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals come less often
 
 
 @lru_cache(maxsize=1)
@@ -113,28 +121,47 @@ class Bag:
 
     def image_topic(self, topic: str | None = None) -> str:
         """
-        Return the image topic to read: `topic`, or by default the first by name.
+        Return the image topic to read: `topic`, or by default the one most like a camera's view.
 
-        Raises SourceError, which lists the image topics, when `topic` does not exist, has no
-        messages or has no images.
+        Colour and grey images come before infrared ones, and those before depth; then raw images
+        before compressed ones; then the first by name. Raises SourceError, which lists the image
+        topics, when `topic` does not exist, has no messages or has no images.
         """
         candidates = [name for name in self._topics_of(IMAGE_TYPES)
                       if not name.endswith('/compressedDepth')]
+        if topic is None and candidates:
+            ranks = {name: image_rank(name, next(self._messages(name), (0, None))[1])
+                     for name in candidates}
+            candidates.sort(key=ranks.__getitem__)
+            if ranks[candidates[0]] == NO_VIEW:
+                log.warning('%s: %s looks like depth or a mask, not like the view of a camera',
+                            self.path, candidates[0])
         return self._select(topic, candidates, 'images')
 
     def pose_topic(self, topic: str | None = None) -> str:
         """
         Return the pose topic to read: `topic`, or by default the best one.
 
-        PoseWithCovarianceStamped is preferred to PoseStamped, and that to Odometry, but topics
-        with few messages come last. Raises SourceError, which lists the topics, when there is
-        none.
+        PoseWithCovarianceStamped is preferred to PoseStamped, that to Odometry, that to transforms
+        and those to fixes of a GPS; but topics of goals, or that cover less than half of the bag's
+        duration, come last. Raises SourceError, which lists the topics, when there is none.
         """
-        candidates = self._topics_of(POSE_TYPES)
-        # Goals and initial poses are not a trajectory: such topics have far fewer messages.
-        largest = max(map(self.count, candidates), default=0)
-        candidates.sort(key=lambda name: self.count(name) < largest / 20)
+        candidates = [name for name in self._topics_of(POSE_TYPES) if name != '/tf_static']
+        if topic is None and len(candidates) > 1:
+            candidates.sort(key=lambda name: is_command(name) or not self._is_track(name))
+            first, *others = (self.topics[name] for name in candidates)
+            if first == TRANSFORMS and FIX in others:
+                raise SourceError(f'{self.path} has poses in transforms and in fixes of a GPS: '
+                                  f'choose {" or ".join(candidates)} with --pose-topic')
         return self._select(topic, candidates, 'poses')
+
+    def _is_track(self, topic: str) -> bool:
+        """Return whether the messages of a topic span half of the bag, and come often enough."""
+        connections, half = self._connections(topic), self._reader.duration // 2
+        with _damage(self.path):
+            _, first, _ = next(self._reader.messages(connections))
+            late = next(self._reader.messages(connections, start=first + half), None)
+        return late is not None and self.count(topic) * _RAREST_POSES >= 2 * half
 
     def odometry_topic(self, topic: str | None = None) -> str | None:
         """
@@ -166,30 +193,26 @@ class Bag:
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
 
-    def poses(self, topic: str) -> pose_track.PoseTrack:
+    def poses(self, topic: str, *, frames: tuple[str, str] | None = None,
+              datum: Datum | None = None) -> pose_track.PoseTrack:
         """
         Read all poses on a topic, sorted by stamp; unusable ones are left out and counted.
 
-        Raises SourceError when none is usable, or when they are in more than one frame.
+        Of transforms, those of one of two `frames` in the other, as in transform_track; of fixes
+        of a GPS, metres from `datum`, by default from the first. Raises SourceError when none is
+        usable, or when they are in more than one frame.
         """
-        stamps: list[int] = []
-        values: list[Any] = []
-        frames: set[tuple[str, str]] = set()
-        for time, message in self._messages(topic):
-            stamps.append(messages.stamp_ns(message.header) or time)
-            values.append(messages.raw_pose(message))
-            frames.add((message.header.frame_id, getattr(message, 'child_frame_id', '')))
-        if len(frames) > 1:
-            raise SourceError(f'{self.path}: the poses on {topic} are in more than one frame: '
-                              f'{", ".join(sorted("->".join(pair) for pair in frames))}')
-        order = np.argsort(np.array(stamps, np.int64), kind='stable')
-        frame_id, child_frame_id = frames.pop() if frames else ('', '')
-        track = pose_track.track(np.array(stamps, np.int64)[order],
-                                 np.array(values).reshape(-1, 7)[order],
-                                 frame_id or 'map', child_frame_id or 'base_link')
+        name, kind = f'{self.path}, {topic}', self._connections(topic)[0].msgtype
+        if kind == TRANSFORMS:
+            fixed = self._messages('/tf_static') if '/tf_static' in self._by_topic else ()
+            track = transform_track(self._messages(topic), fixed, frames, name)
+        elif kind == FIX:
+            track = fix_track(self._messages(topic), datum, name)
+        else:
+            track = stamped_track(self._messages(topic), name)
         if len(track.stamps) == 0:
-            raise SourceError(f'{self.path}: not one of the {len(stamps)} poses on {topic} is '
-                              'usable (finite, with a quaternion)')
+            raise SourceError(f'{self.path}: not one of the {self.count(topic)} poses on {topic} '
+                              'is usable (finite, with a quaternion)')
         return track
 
     def raw(self, topics: Collection[str] | None = None) -> Iterator[tuple[str, str, int, bytes]]:
@@ -226,7 +249,10 @@ class Bag:
             raise SourceError(f'{self.path} has no {content}; its topics are '
                               f'{_listed(self.topics)}')
         if topic is None:
-            return candidates[0]
+            chosen, *others = candidates
+            log.info('%s: %s from %s%s', self.path, content, chosen,
+                     f', not from {", ".join(others)}' if others else '')
+            return chosen
         if topic not in candidates:
             raise SourceError(f"{self.path} has no {content} on '{topic}'; choose "
                               f'{" or ".join(candidates)}')

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.geodesy import Datum
 
 TURN = math.radians(15)
 """A frame is also a new place when the robot has turned by this angle (rad) since the last."""
@@ -40,13 +41,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Source:
-    """The frames of one drive in order, and the frame_id and child_frame_id of their poses."""
+    """
+    The frames of one drive in order, and the frame_id and child_frame_id of their poses.
+
+    `datum` is the origin of frame_id, if it is known.
+    """
 
     name: str
     frames: Iterable[Frame]
     count: int
     frame_id: str = 'map'
     child_frame_id: str = 'base_link'
+    datum: Datum | None = None
 
 
 def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float

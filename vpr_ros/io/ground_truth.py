@@ -5,12 +5,19 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 from vpr_ros.core.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+_TOWN = 2.0  # degrees of longitude and latitude, or as many metres
 
 
 def read_ground_truth(path: str | Path, queries: Sequence[Path], references: Sequence[Path]
@@ -67,6 +74,24 @@ def utm_of(name: str) -> tuple[float, float, float, str] | None:
     # Bands C to M are south of the equator, where northings have another origin.
     hemisphere = 'south' if 'C' <= band.upper() < 'N' else 'north'
     return east, north, math.radians(90.0 - compass), f'{zone} {hemisphere}'
+
+
+def check_metres(names: Sequence[str], positions: NDArray[np.float64], folder: str | Path) -> None:
+    """
+    Raise SourceError when positions (N,2) in file names are degrees of longitude and latitude.
+
+    They are in degrees when all could be, and either lie within two metres or have four and more
+    decimals: in metres, no survey has so many.
+    """
+    largest = np.abs(positions).max(axis=0)
+    if largest.max() > 180 or largest.min() > 90:
+        return
+    fine = all(re.match(r'@-?[0-9]+\.[0-9]{4,}@-?[0-9]+\.[0-9]{4,}', name) for name in names)
+    if fine or (len(names) > 1 and np.ptp(positions, axis=0).max() < _TOWN):
+        raise SourceError(
+            f'{folder}: {names[0]} seems to hold longitude and latitude in degrees: rename the '
+            'files to @utm_east@utm_north@..., in metres (the packages utm and pyproj convert '
+            'them)')
 
 
 def _number(field: str) -> float:

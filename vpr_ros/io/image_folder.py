@@ -13,6 +13,8 @@ from vpr_ros.core import images
 from vpr_ros.core import pose_files
 from vpr_ros.core import pose_track
 from vpr_ros.core import poses
+from vpr_ros.core.csv_table import nanoseconds
+from vpr_ros.core.csv_table import read_table
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io.frames import Frame
 from vpr_ros.io.frames import some_of
@@ -22,12 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.io.map_poses import PoseOptions
+
+    Floats = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
-_IMAGE_FOLDERS = ('.', 'images', 'database', 'rgb')
-
-_POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt')
+_IMAGE_FOLDERS = (
+    '.', 'images', 'database', 'rgb',
+    'data', 'cam0/data', 'mav0/cam0/data',         # EuRoC
+    'image_2', 'image_0', 'image_02/data')         # KITTI: odometry, raw
+_POSE_FILES = ('poses.csv', 'poses.tum', 'poses.txt',
+               'groundtruth.txt')                  # TUM RGB-D
+_EUROC_POSES = 'state_groundtruth_estimate0/data.csv'
 
 
 def find_image_folder(path: Path) -> Path | None:
@@ -39,11 +48,15 @@ def find_image_folder(path: Path) -> Path | None:
         if folder.is_dir() and any(entry.suffix.lower() in images.SUFFIXES
                                    for entry in folder.iterdir()):
             return folder
+    if not any(path.glob('*.db3*')) and not any(path.glob('*.mcap*')):
+        raise SourceError(f'{path} is neither a rosbag2, with a metadata.yaml, nor a folder of '
+                          'images: there are none in it, nor in its '
+                          f'{", ".join(_IMAGE_FOLDERS[1:])}')
     return None
 
 
-def folder_source(path: Path, folder: Path, pose_file: str | Path | None, *, in_order: bool
-                  ) -> Source:
+def folder_source(path: Path, folder: Path, pose_file: str | Path | None, options: PoseOptions,
+                  *, in_order: bool) -> Source:
     """
     Return the source `path` whose images lie in `folder`; see open_source for its poses.
 
@@ -51,41 +64,81 @@ def folder_source(path: Path, folder: Path, pose_file: str | Path | None, *, in_
     """
     files = images.list_folder(folder)
     if pose_file is None and not in_order:
-        pose_file = next((path / name for name in _POSE_FILES if (path / name).is_file()), None)
+        usual = [path / name for name in _POSE_FILES]
+        pose_file = next((file for file in (*usual, folder.absolute().parents[1] / _EUROC_POSES)
+                          if file.is_file()), None)
         if pose_file is None:
             log.warning('%s has no pose file: its images are assumed to be one metre apart', path)
-    track = _folder_poses(folder, files, pose_file)
-    if not track.known.any():
-        raise SourceError(f'{pose_file} names none of the {len(files)} images of {folder}')
-    if not track.known.all():
-        log.warning('%s has no pose for %d of %d images: they are left out (%s)', pose_file,
-                    int((~track.known).sum()), len(files),
-                    some_of([files[i].name for i in np.flatnonzero(~track.known)]))
-    frames = [Frame(int(track.stamps[i]), track.poses[i], partial(images.read, files[i]),
-                    files[i].name) for i in np.flatnonzero(track.known)]
+    if pose_file is None:
+        metres = np.arange(len(files), dtype=np.float64)
+        return _source(path, files, _seconds(files), poses.planar(metres, 0 * metres, 0 * metres))
+    found = _found(pose_file, folder, files, options.max_gap)
+    missing = [file.name for file, known in zip(found.files, found.known, strict=True)
+               if not known]
+    if len(missing) == len(files):
+        raise SourceError(f'{pose_file} names none of the {len(files)} images of {folder}'
+                          + (f': {found.why}' if found.why else ''))
+    if missing:
+        log.warning('%s has no pose for %d of %d images, which are left out%s (%s)', pose_file,
+                    len(missing), len(files), f': {found.why}' if found.why else '',
+                    some_of(missing))
+    kept = [file for file, known in zip(found.files, found.known, strict=True) if known]
+    return _source(path, kept, found.stamps[found.known],
+                   options.apply(found.poses[found.known], str(pose_file)))
+
+
+class _Found(NamedTuple):
+    """N image files in order, with stamps (N,) ns, poses (N,7), which are known, and why not."""
+
+    files: Sequence[Path]
+    stamps: NDArray[np.int64]
+    poses: Floats
+    known: NDArray[np.bool_]
+    why: str = ''
+
+
+def _found(pose_file: str | Path, folder: Path, files: Sequence[Path], max_gap: float) -> _Found:
+    """Return the images of a folder with their poses in a file: by stamp, by name or in order."""
+    read = pose_files.read_pose_file(pose_file)
+    if isinstance(read, pose_track.PoseTrack):
+        stamps = _stamps(folder, files)
+        order = np.argsort(stamps, kind='stable')
+        stamps = stamps[order]
+        between, known = pose_track.interpolate(read, stamps, max_gap)
+        return _Found([files[number] for number in order], stamps, between, known,
+                      pose_track.why_unknown(read, stamps[~known], max_gap))
+    if isinstance(read, tuple):
+        by_name = dict(zip(*read, strict=True))
+        return _Found(files, _seconds(files),
+                      np.array([by_name.get(file.name, poses.IDENTITY) for file in files]),
+                      np.array([file.name in by_name for file in files]))
+    if len(read) != len(files):
+        raise SourceError(f'{pose_file} has {len(read)} poses without a name or stamp, as KITTI '
+                          f'has them, and {folder} has {len(files)} images: there must be one for '
+                          'each')
+    return _Found(files, _seconds(files), read, np.ones(len(files), np.bool_))
+
+
+def _source(path: Path, files: Sequence[Path], stamps: NDArray[np.int64], given: Floats
+            ) -> Source:
+    frames = [Frame(int(stamp), pose, partial(images.read, file), file.name)
+              for file, stamp, pose in zip(files, stamps, given, strict=True)]
     return Source(path.name, frames, len(frames))
 
 
-class _FolderPoses(NamedTuple):
-    """The stamps int64 (N,) ns and poses float64 (N,7) of N image files, and which are known."""
-
-    stamps: NDArray[np.int64]
-    poses: NDArray[np.float64]
-    known: NDArray[np.bool_]
+def _seconds(files: Sequence[Path]) -> NDArray[np.int64]:
+    """Return stamps (N,) ns a second apart, for images without."""
+    return np.arange(len(files), dtype=np.int64) * 10**9
 
 
-def _folder_poses(folder: Path, files: Sequence[Path], pose_file: str | Path | None
-                  ) -> _FolderPoses:
-    """Read the poses of image files; without a pose file they are a metre and a second apart."""
-    seconds = np.arange(len(files), dtype=np.int64) * 10**9
-    if pose_file is None:
-        metres = np.arange(len(files), dtype=np.float64)
-        return _FolderPoses(seconds, poses.planar(metres, 0 * metres, 0 * metres),
-                            np.ones(len(files), np.bool_))
-    if Path(pose_file).suffix.lower() == '.csv':
-        by_name = dict(zip(*pose_files.read_csv(pose_file), strict=True))
-        return _FolderPoses(
-            seconds, np.array([by_name.get(file.name, poses.IDENTITY) for file in files]),
-            np.array([file.name in by_name for file in files]))
-    stamps = np.array([pose_files.nanoseconds(file.stem, folder) for file in files])
-    return _FolderPoses(stamps, *pose_track.interpolate(pose_files.read_tum(pose_file), stamps))
+def _stamps(folder: Path, files: Sequence[Path]) -> NDArray[np.int64]:
+    """Return the stamps (N,) ns of files named by them, or listed in EuRoC's data.csv."""
+    listed = folder.parent / 'data.csv'
+    if folder.name == 'data' and listed.is_file():
+        table = read_table(listed)
+        if [column.name for column in table.header] == ['timestamp', 'filename']:
+            by_name = {name.strip(): stamp for stamp, name in table.rows}
+            unit = table.header[0].unit
+            return np.array([nanoseconds(by_name.get(file.name, file.stem), listed, unit)
+                             for file in files])
+    return np.array([nanoseconds(file.stem, folder) for file in files])

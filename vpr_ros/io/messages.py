@@ -124,6 +124,12 @@ def raw_pose(message: Any) -> Floats:
     return np.array([position.x, position.y, position.z, q.x, q.y, q.z, q.w], np.float64)
 
 
+def transform_pose(message: Any) -> Floats:
+    """Return the pose (7,) of the child of a TransformStamped in its frame, unchecked."""
+    position, q = message.transform.translation, message.transform.rotation
+    return np.array([position.x, position.y, position.z, q.x, q.y, q.z, q.w], np.float64)
+
+
 def pose_stamped(types: Types, stamp: int, frame_id: str, pose: Floats) -> Any:
     """Return a pose (7,) as a geometry_msgs/PoseStamped."""
     return types('geometry_msgs/msg/PoseStamped')(header=header(types, stamp, frame_id),

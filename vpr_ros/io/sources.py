@@ -9,12 +9,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 import logging
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+import numpy as np
 from vpr_ros.core import pose_track
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
@@ -22,11 +24,15 @@ from vpr_ros.io.frames import Frame
 from vpr_ros.io.frames import Source
 from vpr_ros.io.image_folder import find_image_folder
 from vpr_ros.io.image_folder import folder_source
+from vpr_ros.io.map_poses import bag_poses
+from vpr_ros.io.map_poses import CHECKED
+from vpr_ros.io.map_poses import PoseOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from vpr_ros.core.geodesy import Datum
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +61,22 @@ class LazySource(AbstractContextManager['Source']):
         opened, self._opened = self._opened, None
         return opened.__exit__(kind, error, trace) if opened is not None else None
 
+    def from_datum(self, datum: Datum | None) -> LazySource:
+        """Return the source, which reads the fixes of a GPS as metres from `datum`."""
+        self._options['poses'] = replace(self._options['poses'], datum=datum)
+        return self
+
     def check(self) -> None:
         """
         Raise now what opening would raise, before long work on other sources.
 
-        Of a bag only the topics are looked up: to read its poses may take as long as the work.
+        Of a bag only the topics are chosen: to read its poses may take as long as the work.
         """
         if self._path.exists() and find_image_folder(self._path) is None:
             with Bag(self._path) as bag:
-                bag.image_topic(self._options['image_topic'])
-                bag.pose_topic(self._options['pose_topic'])
+                self._options |= {
+                    'image_topic': bag.image_topic(self._options['image_topic']),
+                    'pose_topic': bag.pose_topic(self._options['pose_topic'])}
             return
         with self as source:
             self._checked = nullcontext(source)
@@ -72,7 +84,7 @@ class LazySource(AbstractContextManager['Source']):
 
 def open_source(path: str | Path, *, image_topic: str | None = None,
                 pose_topic: str | None = None, pose_file: str | Path | None = None,
-                in_order: bool = False) -> LazySource:
+                in_order: bool = False, poses: PoseOptions = CHECKED) -> LazySource:
     """
     Return a bag or a folder of images as a source of frames with poses, to open by `with`.
 
@@ -80,41 +92,41 @@ def open_source(path: str | Path, *, image_topic: str | None = None,
     of `pose_file`, by default of its poses.csv (image,x,y,z,qx,qy,qz,qw or image,x,y,yaw) or its
     poses.tum (with images named by their stamp in seconds). Without a pose file, or with
     `in_order` instead of the default ones, the images are assumed to be one metre apart in the
-    order of their names. Opening raises SourceError, PoseError or FileNotFoundError.
+    order of their names. `poses` says how they are read, and what is done about wrong ones.
+    Opening raises SourceError, PoseError or FileNotFoundError.
     """
     return LazySource(path, image_topic=image_topic, pose_topic=pose_topic, pose_file=pose_file,
-                      in_order=in_order)
+                      in_order=in_order, poses=poses)
 
 
 @contextmanager
 def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
-            pose_file: str | Path | None, in_order: bool) -> Iterator[Source]:
+            pose_file: str | Path | None, in_order: bool, poses: PoseOptions
+            ) -> Iterator[Source]:
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
     folder = find_image_folder(path)
     if folder is not None:
-        yield folder_source(path, folder, pose_file, in_order=in_order)
+        yield folder_source(path, folder, pose_file, poses, in_order=in_order)
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
-        track_topic = bag.pose_topic(pose_topic)
-        track = bag.poses(track_topic)
-        log.info('%s: images from %s, poses from %s', path, topic, track_topic)
-        if track.dropped:
-            log.warning('%s: %d poses left out (not finite, or back in time)', path, track.dropped)
-        yield Source(path.name, _bag_frames(bag, topic, track), bag.count(topic),
-                     track.frame_id, track.child_frame_id)
+        track = bag_poses(bag, pose_topic, poses)
+        yield Source(path.name, _bag_frames(bag, topic, track, poses.max_gap), bag.count(topic),
+                     track.frame_id, track.child_frame_id, track.datum)
 
 
-def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack) -> Iterator[Frame]:
-    unknown = 0
+def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack, max_gap: float
+                ) -> Iterator[Frame]:
+    unknown: list[int] = []
     raw = bag.topics[topic] == messages.RAW_IMAGE
     for stamp, message in bag.images(topic):
-        pose = pose_track.at(track, stamp)
+        pose = pose_track.at(track, stamp, max_gap)
         if pose is None:
-            unknown += 1
+            unknown.append(stamp)
             continue
         yield Frame(stamp, pose, partial(messages.rgb, message),
                     f'frame at {stamp / 1e9:.3f} s', raw)
     if unknown:
-        log.warning('%d frames left out: no pose before and after them', unknown)
+        log.warning('%s: %d frames left out: %s', bag.path, len(unknown),
+                    pose_track.why_unknown(track, np.array(unknown, np.int64), max_gap))

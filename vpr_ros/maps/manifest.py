@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelMismatchError
+from vpr_ros.core.geodesy import Datum
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.inventory import Inventory
 import yaml
@@ -63,7 +64,8 @@ class Manifest:
 
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
-    (index_choice.py), None where it was not.
+    (index_choice.py), None where it was not. `datum` is the origin of frame_id, for a map from the
+    fixes of a GPS.
     """
 
     model: ModelIdentity
@@ -74,25 +76,28 @@ class Manifest:
     index: str = 'flat'
     calibration: Calibration = field(default_factory=Calibration)
     recall: float | None = None
+    datum: Datum | None = None
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
         """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
-        recall, spacing = raw.get('recall'), float(raw['spacing'])
+        recall, spacing, datum = raw.get('recall'), float(raw['spacing']), raw.get('datum')
         if not 0 <= spacing < math.inf:
             raise ValueError(f'spacing {spacing}')
         return cls(
             model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
             sessions=tuple(Session(**session) for session in raw['sessions']),
-            frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
+            frame_id=str(raw['frame_id']).lstrip('/'), child_frame_id=str(raw['child_frame_id']),
             spacing=spacing, index=str(raw['index']),
             calibration=Calibration.from_dict(raw['calibration']),
-            recall=None if recall is None else float(recall))
+            recall=None if recall is None else float(recall),
+            datum=None if datum is None else Datum(**datum))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
         return {**asdict(self), 'sessions': [asdict(session) for session in self.sessions],
-                'calibration': self.calibration.as_dict()}
+                'calibration': self.calibration.as_dict(),
+                'datum': self.datum and self.datum._asdict()}
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""

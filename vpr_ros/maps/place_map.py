@@ -23,6 +23,7 @@ from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.files import whole_directory
 from vpr_ros.core.poses import checked
+from vpr_ros.core.poses import distance
 from vpr_ros.maps.index import search
 from vpr_ros.maps.index_choice import fit_index
 from vpr_ros.maps.inventory import Inventory
@@ -109,6 +110,11 @@ class PlaceMap:
         share = np.bincount(self.sessions, minlength=len(self.means)) / len(self)
         mean: NDArray[np.float32] = (share @ self.means).astype(np.float32)
         return mean
+
+    def steps(self) -> NDArray[np.float64]:
+        """Return the distances in metres from each place to the next of its session, (M,)."""
+        along = self.sessions[1:] == self.sessions[:-1]
+        return distance(self.poses[1:][along], self.poses[:-1][along])
 
     def search(self, descriptors: NDArray[np.float32], k: int
                ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

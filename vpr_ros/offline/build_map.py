@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
 from functools import partial
 import logging
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
+from vpr_ros.core import geodesy
 from vpr_ros.core import images
+from vpr_ros.core import poses
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
@@ -40,12 +43,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from vpr_ros.core.geodesy import Datum
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
 
 log = logging.getLogger(__name__)
 
 _THUMBNAIL_HEIGHT = 120
+_STANDING = 0.02  # m between frames
 _REPORT = 32
 """Frames after which a process reports its progress."""
 
@@ -56,7 +61,8 @@ class Places:
     The places of one source.
 
     `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
-    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none.
+    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none; `datum` the
+    origin of its positions, if it is known.
     """
 
     source: str
@@ -65,6 +71,7 @@ class Places:
     stamps: NDArray[np.int64]
     poses: NDArray[np.float64]
     thumbnails: list[bytes]
+    datum: Datum | None = None
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -91,16 +98,34 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     else:
         sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
     check_same_frames({places.frames for places in sessions})
+    sessions = _with_one_datum(sessions)
     frame_id, child_frame_id = sessions[0].frames
     names = conditions or ['unknown'] * len(sessions)
     manifest = Manifest(
         ModelIdentity.of(encoder),
         tuple(Session(places.source, name) for places, name in zip(sessions, names, strict=True)),
-        frame_id, child_frame_id, spacing, index)
+        frame_id, child_frame_id, spacing, index, datum=sessions[0].datum)
     place_map = _joined(sessions, manifest)
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
+
+
+def _with_one_datum(sessions: list[Places]) -> list[Places]:
+    """Return sessions with positions from the first one's datum, which all or none must have."""
+    first = sessions[0].datum
+    if any((places.datum is None) != (first is None) for places in sessions):
+        raise SourceError('the sources have poses in different frames: some are from the fixes of '
+                          'a GPS, others are not')
+    moved = []
+    for places in sessions:
+        if places.datum is not None and first is not None and places.datum != first:
+            # Within a site, north is the same direction for both, to a hundredth of a degree.
+            position = geodesy.moved(places.poses[:, :3], places.datum, first)
+            places = replace(places, datum=first,
+                             poses=np.concatenate([position, places.poses[:, 3:]], axis=1))
+        moved.append(places)
+    return moved
 
 
 def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
@@ -167,7 +192,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         if not stamps:
             raise SourceError(f'{source.name} gives no place: it has no usable frame')
         return Places(source.name, references, np.concatenate(descriptors),
-                      np.array(stamps, np.int64), np.array(places), jpegs)
+                      np.array(stamps, np.int64), np.array(places), jpegs, source.datum)
 
 
 @dataclass
@@ -185,9 +210,14 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
     """Yield batches of frames `spacing` metres apart."""
     batch = _Batch()
     last: NDArray[np.float64] | None = None
+    previous: NDArray[np.float64] | None = None
+    steps: list[float] = []
     min_size = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
     bad = 0
     for frame in frames:
+        if previous is not None:
+            steps.append(float(poses.distance(frame.pose, previous)))
+        previous = frame.pose
         if not is_new_place(frame.pose, last, spacing):
             continue
         try:
@@ -208,6 +238,11 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
             batch = _Batch()
     if batch.stamps:
         yield batch
+    moving = [step for step in steps if step > _STANDING]
+    if spacing > 0 and moving and np.median(moving) > 1.2 * spacing:
+        log.warning('%s: its images are %.2f m apart (median), more than the spacing of %g m: '
+                    'drive slower, or record more images a second', name, np.median(moving),
+                    spacing)
     if bad:
         log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
                     name, bad)

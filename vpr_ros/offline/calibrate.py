@@ -21,6 +21,8 @@ from vpr_ros.core.metrics import BINS
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
 from vpr_ros.io.bag import Bag
+from vpr_ros.io.map_poses import bag_poses
+from vpr_ros.io.map_poses import CHECKED
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
@@ -80,20 +83,21 @@ class Fit:
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
                image_topic: str | None = None, odometry_topic: str | None = None,
-               use_odometry: bool = True) -> KnownDrive:
+               use_odometry: bool = True, poses: PoseOptions = CHECKED) -> KnownDrive:
     """
     Read a bag as a drive: its frames encoded, with true poses from `truth_topic`.
 
-    Without a name, the first image topic, the best pose topic and the first odometry are taken;
-    no odometry without `use_odometry`, or, after a warning, where none is usable. Raises
-    SourceError when fewer than 30 frames have a true pose.
+    Without a name, the best image and pose topics and the first odometry are taken; no odometry
+    without `use_odometry`, or, after a warning, where none is usable. `poses` says how the true
+    ones are read. Raises SourceError when fewer than 30 frames have a true pose, PoseError when
+    they cannot be right.
     """
     descriptors: list[NDArray[np.float32]] = []
     stamps: list[int] = []
     odometry: list[Floats] = []
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
-        truth = bag.poses(bag.pose_topic(truth_topic))
+        truth = bag_poses(bag, truth_topic, poses)
         track = read_odometry(bag, odometry_topic) if use_odometry else None
         for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder), desc=str(path),
                                       total=bag.count(topic), unit='frame', disable=None):

@@ -20,6 +20,7 @@ from vpr_ros.core import metrics
 from vpr_ros.core import pose_files
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
+from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.io.ground_truth import utm_of
 from vpr_ros.maps.confidence import Mode
@@ -229,4 +230,5 @@ def _utm_positions(files: Sequence[Path]) -> tuple[Floats, NDArray[np.str_]]:
             raise SourceError(f'{file} is not named @utm_east@utm_north@...@')
         positions.append(located[:2])
         zones.append(located[3])
+    check_metres([file.name for file in files], np.array(positions), files[0].parent)
     return np.array(positions), np.array(zones)

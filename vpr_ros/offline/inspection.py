@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.core import poses
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.bag import Bag
 from vpr_ros.maps.place_map import PlaceMap
@@ -46,13 +45,17 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     place_map = PlaceMap.load(path, verify=verify)
     manifest = place_map.manifest
     low, high = place_map.poses[:, :3].min(axis=0), place_map.poses[:, :3].max(axis=0)
-    steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
+    steps = place_map.steps()
     yield 'map', path
     yield 'places', len(place_map)
     yield 'frames', f'{manifest.child_frame_id} in {manifest.frame_id}'
+    if manifest.datum:
+        yield 'datum', 'latitude {:.7f}, longitude {:.7f}, altitude {:.2f} m'.format(
+            *manifest.datum)
     yield 'extent', ' x '.join(f'{side:.1f}' for side in high - low) + ' m'
     if len(steps):
-        yield 'spacing', f'{manifest.spacing} m requested, {np.median(steps):.2f} m median'
+        yield 'spacing', (f'{manifest.spacing} m requested, {np.median(steps):.2f} m median, '
+                          f'{steps.max():.2f} m at most')
     recall = '' if manifest.index == 'flat' or manifest.recall is None else (
         f', finds the exact nearest neighbour for {manifest.recall:.1%} of queries')
     yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions{recall}'

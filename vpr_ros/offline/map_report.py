@@ -93,7 +93,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     twice = np.unique(pairs[~same & (turn < _SAME_HEADING)])
     stretches = _stretches(place_map, aliased, other)
     report = {
-        'places': len(place_map), 'spacing': spacing,
+        'places': len(place_map), 'spacing': spacing, 'median_step': _median_step(place_map),
         'calibration': place_map.manifest.calibration.origin,
         'validated': place_map.manifest.calibration.validated,
         'sessions': [_session(place_map, number) for number in range(len(place_map.means))],
@@ -106,7 +106,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
 
 
 def _median_step(place_map: PlaceMap) -> float:
-    steps = poses.distance(place_map.poses[1:], place_map.poses[:-1])
+    steps = place_map.steps()
     return float(np.median(steps)) if len(steps) and np.median(steps) > 0 else 1.0
 
 
@@ -192,8 +192,8 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
 
     The report may have `expected`, of self_calibrate.expected.
     """
-    yield (f'{report["places"]} places, one every {report["spacing"]:g} m; calibrated on '
-           f'{report["calibration"]}')
+    yield (f'{report["places"]} places, {report["median_step"]:.2f} m apart (median); '
+           f'calibrated on {report["calibration"]}')
     for session in report['sessions']:
         yield (f'  {session["source"]} ({session["condition"]}): {session["places"]} places, '
                f'{session["metres"]:.0f} m')

@@ -22,6 +22,8 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
 from vpr_ros.core.files import whole_directory
 from vpr_ros.io.frames import check_same_frames
+from vpr_ros.io.map_poses import CHECKED
+from vpr_ros.io.map_poses import PoseOptions
 from vpr_ros.io.sources import open_source
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.place_map import PlaceMap
@@ -67,15 +69,16 @@ class VisualizeOptions:
     """
     What of the drives is read, and how it is drawn.
 
-    `conditions` name the season or light of the bags and folders, in their order; none, or one for
-    each. Of each drive at most `max_frames` frames are described, evenly spaced, and at most
-    `max_images` of these shown to the visual words. Two frames within `radius` metres show the
-    same place. `seed` is that of t-SNE and UMAP.
+    `poses` says how the poses of bags and folders are read. `conditions` name their season or
+    light, in their order; none, or one for each. Of each drive at most `max_frames` frames are
+    described, evenly spaced, and at most `max_images` of these shown to the visual words. Two
+    frames within `radius` metres show the same place. `seed` is that of t-SNE and UMAP.
     """
 
     conditions: Sequence[str] = ()
     image_topic: str | None = None
     pose_topic: str | None = None
+    poses: PoseOptions = CHECKED
     max_frames: int = 400
     max_images: int = 60
     radius: float = defaults.CORRECT_RADIUS
@@ -143,21 +146,25 @@ def read_drives(sources: Sequence[str | Path], encoder: Encoder, options: Visual
     """Return the described drives of bags, folders and maps; a map has one for each session."""
     are_maps = [Path(path, MANIFEST).is_file() for path in sources]
     labels = _labels(options.conditions, are_maps)
-    opened = [open_source(path, image_topic=options.image_topic, pose_topic=options.pose_topic)
+    opened = [open_source(path, image_topic=options.image_topic, pose_topic=options.pose_topic,
+                          poses=options.poses)
               for path in sources]
     for unread, is_map in zip(opened, are_maps, strict=True):
         if not is_map:
             unread.check()  # all of them before the long work
     drives: list[DescribedDrive] = []
     frame_ids: set[tuple[str, str]] = set()
+    datum = options.poses.datum
     for unread, is_map, label in zip(opened, are_maps, labels, strict=True):
         if is_map:
             place_map = PlaceMap.load(str(unread), encoder)
             frame_ids.add((place_map.manifest.frame_id, place_map.manifest.child_frame_id))
             check_same_frames(frame_ids)
+            datum = place_map.manifest.datum or datum
             drives += describe_map(place_map, options.max_frames, options.max_images)
             continue
-        with unread as source:
+        with unread.from_datum(datum) as source:
+            datum = source.datum or datum
             frame_ids.add((source.frame_id, source.child_frame_id))
             check_same_frames(frame_ids)
             drives.append(describe_drive(source, encoder, label or source.name,

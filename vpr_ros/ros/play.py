@@ -33,7 +33,7 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
-from vpr_ros.io.bag import IMAGE_TYPES
+from vpr_ros.io.topics import IMAGE_TYPES
 from vpr_ros.ros.interfaces import rclpy_types
 
 _CLOCK = '/clock'

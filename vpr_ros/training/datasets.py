@@ -23,7 +23,9 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.frames import some_of
+from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import utm_of
+from vpr_ros.io.map_poses import PoseOptions
 from vpr_ros.io.sources import open_source
 from vpr_ros.training.image_table import ImageTable
 from vpr_ros.training.street_drives import draw
@@ -65,24 +67,28 @@ def folders_of_places(folder: str | Path) -> ImageTable:
 
 def traverses(sources: Sequence[str | Path], *, spacing: float = 1.0,
               image_topic: str | None = None, pose_topic: str | None = None,
-              pose_file: str | Path | None = None, in_order: bool = False) -> ImageTable:
+              pose_file: str | Path | None = None, in_order: bool = False, axes: str = '',
+              heading: str = '') -> ImageTable:
     """
     Return the images of drives through one world: bags, or folders of images with poses.
 
     Each source is a session, and all poses are in one metric frame. Images and poses are found as
-    by `vpr build-map` (`vpr_ros.io.sources.open_source`). Frames nearer than `spacing` metres to
-    the previous one kept are dropped, because images of a bag are held in memory: compressed ones
-    as recorded, raw ones as JPEG of quality 95, some tens of kilobytes each. Images without a pose
-    in the pose file are left out, named and counted in the log. Raises SourceError when a source
-    has no usable frame or the coordinate frames differ, PoseError or FileNotFoundError.
+    by `vpr build-map` (`vpr_ros.io.sources.open_source`), with its `axes` and `heading`. Frames
+    nearer than `spacing` metres to the previous one kept are dropped, because images of a bag are
+    held in memory: compressed ones as recorded, raw ones as JPEG of quality 95, some tens of
+    kilobytes each. Images without a pose in the pose file are left out, named and counted in the
+    log. Raises SourceError when a source has no usable frame or the coordinate frames differ,
+    PoseError or FileNotFoundError.
     """
+    options = PoseOptions(axes, heading)
     frames: list[Frame] = []
     names: list[str] = []
     sessions: list[int] = []
     references: set[tuple[str, str]] = set()
     for number, path in enumerate(sources):
         with open_source(path, image_topic=image_topic, pose_topic=pose_topic,
-                         pose_file=pose_file, in_order=in_order) as source:
+                         pose_file=pose_file, in_order=in_order, poses=options) as source:
+            options = replace(options, datum=source.datum or options.datum)
             references.add((source.frame_id, source.child_frame_id))
             check_same_frames(references)
             spaced = list(_spaced_frames(source, spacing))
@@ -124,6 +130,7 @@ def utm_folder(folder: str | Path) -> ImageTable:
                     some_of(unlocated))
     files, places = zip(*located, strict=True)
     east, north, heading, zones = zip(*places, strict=True)
+    check_metres([path.name for path in files], np.column_stack([east, north]), folder)
     return _table_of_files(
         files, _label_numbers(zones), position=np.column_stack([east, north]),
         heading=np.array(heading), session=_label_numbers([str(path.parent) for path in files]))
@@ -203,8 +210,9 @@ def _existing_folder(folder: str | Path) -> Path:
 
 
 def _images_below(folder: str | Path) -> list[Path]:
-    files = sorted(path for path in _existing_folder(folder).rglob('*')
-                   if path.suffix.lower() in images.SUFFIXES and path.is_file())
+    files = sorted((path for path in _existing_folder(folder).rglob('*')
+                    if path.suffix.lower() in images.SUFFIXES and path.is_file()),
+                   key=images.by_number)
     if not files:
         raise SourceError(f'{folder} and its subfolders have no images '
                           f'({", ".join(sorted(images.SUFFIXES))})')
