@@ -16,6 +16,7 @@ from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import images
 from vpr_ros.core import raw_images
+from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import ModelError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.encoder import MAX_BATCH
@@ -31,9 +32,12 @@ def test_a_descriptor_has_unit_norm_whatever_the_size(
     assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize('grey', [0, 127, 255])
-def test_the_descriptor_of_a_uniform_image_has_unit_norm(encoder: Encoder, grey: int) -> None:
-    descriptor = encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
+@pytest.mark.parametrize(('grey', 'cause'), [(0, 'all black'), (127, 'featureless'),
+                                             (255, 'over-exposed')])
+def test_an_image_that_shows_nothing_is_refused(encoder: Encoder, grey: int, cause: str) -> None:
+    with pytest.raises(ImageError, match=f'the image shows nothing: {cause}'):
+        encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
+    descriptor = encoder.encode_batch([np.full((HEIGHT, WIDTH, 3), grey, np.uint8)])[0]
     assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 

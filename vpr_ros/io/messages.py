@@ -36,6 +36,9 @@ CLOUD = 'sensor_msgs/msg/PointCloud2'
 
 _SECOND = 1_000_000_000
 
+_VIDEO = ('h264', 'h.264', 'avc1', 'h265', 'h.265', 'hevc', 'vp8', 'vp9', 'av1', 'ffmpeg', 'theora')
+"""What the format of a compressed image has in it when it is a frame of a video."""
+
 # The datatypes of sensor_msgs/PointField.
 _FIELD_DTYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 _FLOAT32 = 7
@@ -97,13 +100,20 @@ def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
     """
     Convert a sensor_msgs/CompressedImage to uint8 (H,W,3) RGB; `min_size` as in `rgb`.
 
-    Raises ImageError for a depth image, or one that OpenCV cannot decode.
+    Raises ImageError for a depth image, a video, or one that is damaged or cannot be decoded.
     """
-    if 'compressedDepth' in message.format:
+    kind = message.format.lower()
+    if 'compresseddepth' in kind:
         raise ImageError(f"format '{message.format}' is a depth image: choose the topic of a "
                          'colour or grey camera')
-    return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
-                         min_size)
+    if any(codec in kind for codec in _VIDEO):
+        raise ImageError(f"format '{message.format}' is not supported: a frame of a video needs "
+                         'those before it; publish or record JPEG (image_transport compressed)')
+    rgb = images.decode(message.data, f"compressed image ({message.format or 'no format'})",
+                        min_size)
+    # compressed_image_transport's word for a node that gave RGB to a JPEG encoder that takes BGR.
+    # Its subscriber takes such an image as it is, so red and blue change places.
+    return np.ascontiguousarray(rgb[..., ::-1]) if 'compressed rgb' in kind else rgb
 
 
 def pose_of(message: Any) -> Floats:

@@ -16,12 +16,14 @@ import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
 from vpr_ros.core import images
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.frames import is_new_place
+from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
 from vpr_ros.maps.manifest import Manifest
@@ -156,7 +158,8 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             _reported(source.frames, report) if report is not None
             else tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None))
-        batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
+        left_out = LeftOut()
+        batches = _batches(frames, encoder, spacing, left_out, thumbnails=thumbnails)
         # The next batches are read and decoded here while the network runs in other threads.
         for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
                                       depth=encoder.concurrency + 1, threads=encoder.concurrency):
@@ -165,7 +168,10 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             places += batch.poses
             jpegs += batch.thumbnails
         if not stamps:
-            raise SourceError(f'{source.name} gives no place: it has no usable frame')
+            raise SourceError(f'{source.name} gives no place: '
+                              f'{left_out or "it has no usable frame"}')
+        if left_out:
+            log.warning('%s: %s', source.name, left_out)
         return Places(source.name, references, np.concatenate(descriptors),
                       np.array(stamps, np.int64), np.array(places), jpegs)
 
@@ -180,25 +186,26 @@ class _Batch:
     thumbnails: list[bytes] = field(default_factory=list)
 
 
-def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: float, *,
+def _batches(frames: Iterable[Frame], encoder: Encoder, spacing: float, left_out: LeftOut, *,
              thumbnails: bool) -> Iterator[_Batch]:
-    """Yield batches of frames `spacing` metres apart."""
+    """Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`."""
     batch = _Batch()
     last: NDArray[np.float64] | None = None
     min_size = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
-    bad = 0
     for frame in frames:
         if not is_new_place(frame.pose, last, spacing):
             continue
         try:
             rgb = frame.load(min_size=min_size)
+            fitted = images.resize(rgb, *encoder.size)
+            check_content(fitted)
         except ImageError as error:
-            bad += 1
+            left_out.add(error)
             log.debug('%s: %s', frame.name, error)
             continue
         batch.stamps.append(frame.stamp)
         batch.poses.append(frame.pose)
-        batch.rgb.append(images.resize(rgb, *encoder.size))
+        batch.rgb.append(fitted)
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
@@ -208,9 +215,6 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
             batch = _Batch()
     if batch.stamps:
         yield batch
-    if bad:
-        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
-                    name, bad)
 
 
 def _reported(frames: Iterable[Frame], report: Callable[[int], object]) -> Iterator[Frame]:

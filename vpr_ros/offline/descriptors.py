@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import images
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import user_cache
 from vpr_ros.core.files import whole_file
 from vpr_ros.io import messages
+from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -105,29 +107,30 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
     Raises SourceError when no frame is left.
     """
     kept: list[Frame] = []
-    bad = 0
+    left_out = LeftOut()
     chosen = (frame for number, frame in enumerate(tqdm(
         source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
         if wanted is None or number in wanted)
 
     def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
-        nonlocal bad
         for frame, future in prefetch(lambda frame: _timed(encoder.size, frame.load), chosen):
             try:
                 rgb, seconds = future.result()
+                fitted = images.resize(rgb, *encoder.size)
+                check_content(fitted)
             except ImageError as error:
-                bad += 1
+                left_out.add(error)
                 log.debug('%s: %s', frame.name, error)
                 continue
             kept.append(_with_jpeg(frame, rgb) if frame.raw else frame)
-            yield rgb, seconds
+            yield fitted, seconds
 
     descriptors, seconds = _in_batches(readable(), encoder)
-    if bad:
-        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
-                    source.name, bad)
     if not kept:
-        raise SourceError(f'{source.name} has no frame with a pose and an image')
+        raise SourceError(f'{source.name} has no frame with a pose and an image'
+                          + (f': {left_out}' if left_out else ''))
+    if left_out:
+        log.warning('%s: %s', source.name, left_out)
     return kept, descriptors, seconds
 
 
