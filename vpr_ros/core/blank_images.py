@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MIN_STRUCTURE = 1.0
 """
 Grey levels of structure, as `structure` measures it, that an image needs. Camera noise of 5 levels
-with a smooth vignette has less; of 5,000 photographs, by night, in fog and snow, the emptiest has
+with a smooth vignette has less; of 11,000 photographs, by night, in fog and snow, the emptiest has
 1.8 (benchmarks/accuracy/blank_images.py).
 """
 

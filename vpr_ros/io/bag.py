@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from rosbags.interfaces import Connection
     from rosbags.typesys.store import Typestore
+    from vpr_ros.core.camera import Camera
 
 IMAGE_TYPES = (messages.RAW_IMAGE, messages.COMPRESSED_IMAGE)
 
@@ -156,6 +157,14 @@ class Bag:
         """
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
+
+    def camera(self, image_topic: str) -> Camera | None:
+        """Return the camera of an image topic, from its first CameraInfo; None without one."""
+        topic = messages.camera_info_topic(image_topic)
+        if self.topics.get(topic) != messages.CAMERA_INFO or not self.count(topic):
+            return None
+        _, message = next(self._messages(topic))
+        return messages.camera_of(message)
 
     def poses(self, topic: str) -> pose_track.PoseTrack:
         """

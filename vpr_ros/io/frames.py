@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
     from vpr_ros.core.errors import ImageError
 
 TURN = math.radians(15)
@@ -42,13 +43,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Source:
-    """The frames of one drive in order, and the frame_id and child_frame_id of their poses."""
+    """
+    The frames of one drive in order, and the frame_id and child_frame_id of their poses.
+
+    `camera` is what a CameraInfo says of their camera, None without one.
+    """
 
     name: str
     frames: Iterable[Frame]
     count: int
     frame_id: str = 'map'
     child_frame_id: str = 'base_link'
+    camera: Camera | None = None
 
 
 class LeftOut:

@@ -87,7 +87,7 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
         if track.dropped:
             log.warning('%s: %d poses left out (not finite, or back in time)', path, track.dropped)
         yield Source(path.name, _bag_frames(bag, topic, track), bag.count(topic),
-                     track.frame_id, track.child_frame_id)
+                     track.frame_id, track.child_frame_id, camera=bag.camera(topic))
 
 
 def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack) -> Iterator[Frame]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+from vpr_ros.core.camera import Camera
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelMismatchError
 from vpr_ros.maps.calibration import Calibration
@@ -63,7 +64,7 @@ class Manifest:
 
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
-    (index_choice.py), None where it was not.
+    (index_choice.py), None where it was not. `cameras` are the different ones of its sessions.
     """
 
     model: ModelIdentity
@@ -74,6 +75,7 @@ class Manifest:
     index: str = 'flat'
     calibration: Calibration = field(default_factory=Calibration)
     recall: float | None = None
+    cameras: tuple[Camera, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
@@ -87,12 +89,14 @@ class Manifest:
             frame_id=str(raw['frame_id']), child_frame_id=str(raw['child_frame_id']),
             spacing=spacing, index=str(raw['index']),
             calibration=Calibration.from_dict(raw['calibration']),
-            recall=None if recall is None else float(recall))
+            recall=None if recall is None else float(recall),
+            cameras=tuple(map(Camera.from_dict, raw.get('cameras', ()))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
         return {**asdict(self), 'sessions': [asdict(session) for session in self.sessions],
-                'calibration': self.calibration.as_dict()}
+                'calibration': self.calibration.as_dict(),
+                'cameras': [camera.as_dict() for camera in self.cameras]}
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""

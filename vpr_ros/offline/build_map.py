@@ -26,6 +26,8 @@ from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
+from vpr_ros.maps.camera_check import camera_of_images
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
 
@@ -58,7 +61,8 @@ class Places:
     The places of one source.
 
     `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
-    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none.
+    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
+    `camera` at least the ratio of its sides is known.
     """
 
     source: str
@@ -67,6 +71,7 @@ class Places:
     stamps: NDArray[np.int64]
     poses: NDArray[np.float64]
     thumbnails: list[bytes]
+    camera: Camera
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -93,16 +98,25 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     else:
         sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
     check_same_frames({places.frames for places in sessions})
+    _warn_of_cameras(sessions)
     frame_id, child_frame_id = sessions[0].frames
     names = conditions or ['unknown'] * len(sessions)
     manifest = Manifest(
         ModelIdentity.of(encoder),
         tuple(Session(places.source, name) for places, name in zip(sessions, names, strict=True)),
-        frame_id, child_frame_id, spacing, index)
+        frame_id, child_frame_id, spacing, index,
+        cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
     place_map = _joined(sessions, manifest)
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
+
+
+def _warn_of_cameras(sessions: Sequence[Places]) -> None:
+    check = CameraCheck([sessions[0].camera])
+    for places in sessions[1:]:
+        if problem := check.problem(places.camera):
+            log.warning('%s: %s', places.source, problem)
 
 
 def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
@@ -151,6 +165,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
     places: list[NDArray[np.float64]] = []
     descriptors: list[NDArray[np.float32]] = []
     jpegs: list[bytes] = []
+    sizes: list[tuple[int, int]] = []
     with opened as source:
         references = source.frame_id, source.child_frame_id
         check_same_frames({*before, references})
@@ -167,22 +182,29 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             stamps += batch.stamps
             places += batch.poses
             jpegs += batch.thumbnails
+            sizes += batch.sizes
         if not stamps:
             raise SourceError(f'{source.name} gives no place: '
                               f'{left_out or "it has no usable frame"}')
         if left_out:
             log.warning('%s: %s', source.name, left_out)
         return Places(source.name, references, np.concatenate(descriptors),
-                      np.array(stamps, np.int64), np.array(places), jpegs)
+                      np.array(stamps, np.int64), np.array(places), jpegs,
+                      camera_of_images(source.camera, sizes[0]))
 
 
 @dataclass
 class _Batch:
-    """Frames that become places; their images uint8 (H,W,3), of the model's input size."""
+    """
+    Frames that become places; their images uint8 (H,W,3), of the model's input size.
+
+    `sizes` are the images' own heights and widths, perhaps both halved.
+    """
 
     stamps: list[int] = field(default_factory=list)
     poses: list[NDArray[np.float64]] = field(default_factory=list)
     rgb: list[NDArray[np.uint8]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
 
 
@@ -206,6 +228,7 @@ def _batches(frames: Iterable[Frame], encoder: Encoder, spacing: float, left_out
         batch.stamps.append(frame.stamp)
         batch.poses.append(frame.pose)
         batch.rgb.append(fitted)
+        batch.sizes.append((rgb.shape[0], rgb.shape[1]))
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
+    from vpr_ros.maps.camera_check import CameraCheck
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +76,21 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
     return descriptors, seconds
 
 
-def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
-            ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
+def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
+            camera_check: CameraCheck | None = None) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
     """
     Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 
     `frames` are stamps in ns, each with an Image or a CompressedImage. They are read in the
     caller's thread, decoded in a second and encoded in others; one by one, as the node does, so
-    that the descriptors are the same. `result()` raises ImageError for a bad frame.
+    that the descriptors are the same. `result()` raises ImageError for a bad frame, with a
+    `camera_check` also for one of another camera than the map's.
     """
     def decode(frame: tuple[int, Any]) -> NDArray[np.uint8]:
-        return images.resize(messages.rgb(frame[1], encoder.size), *encoder.size)
+        rgb = messages.rgb(frame[1], encoder.size)
+        if camera_check is not None:
+            camera_check.check(*rgb.shape[:2])
+        return images.resize(rgb, *encoder.size)
 
     def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
         return encoder.encode(decoded[1].result())

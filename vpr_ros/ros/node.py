@@ -159,8 +159,18 @@ class LocalizerNode(LifecycleNode):
         initial_pose = self.create_subscription(
             rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
             operations.on_initial_pose, 1)
-        self._inputs = [image, odometry, initial_pose]
+        camera = self.create_subscription(
+            rclpy_types(messages.CAMERA_INFO), self._camera_info_topic(image.topic_name),
+            operations.on_camera_info, QoSProfile(depth=1,
+                                                  reliability=ReliabilityPolicy.BEST_EFFORT))
+        self._inputs = [image, odometry, initial_pose, camera]
         self.get_logger().info(f'listening to {image.topic_name}')
+
+    def _camera_info_topic(self, image_topic: str) -> str:
+        """Return the topic `camera_info` if it is remapped, or the one beside the images."""
+        own = self.resolve_topic_name('camera_info')
+        plain = f'{self.get_namespace().rstrip("/")}/camera_info'
+        return own if own != plain else messages.camera_info_topic(image_topic)
 
     def _stop(self) -> None:
         if self._bond is not None:
@@ -226,6 +236,8 @@ class LocalizerNode(LifecycleNode):
             level, summary = health.ERROR, self._problem
         elif self._state == 'active':
             level, summary = self._health.verdict()
+            if self.operations is not None and (problem := self.operations.camera_problem()):
+                level, summary = health.ERROR, problem
         values = {'state': self._state}
         if self.operations is not None:
             values |= self.operations.description()

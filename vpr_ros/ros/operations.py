@@ -20,6 +20,7 @@ from vpr_ros.io import messages
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.localization.running_mean import read_state
 from vpr_ros.localization.running_mean import write_state
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.ros import parameters
 from vpr_ros.ros.health import Stopwatch
@@ -77,6 +78,7 @@ class Operations:
         self._save_timer: Any = None
         self._saved_stamp: int | None = None
         self._closed = False
+        self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
@@ -116,6 +118,14 @@ class Operations:
         """Keep a nav_msgs/Odometry for the frames around it."""
         self._odometry.put(message)
 
+    def on_camera_info(self, message: Any) -> None:
+        """Note which camera takes the images, from a CameraInfo."""
+        self._camera_check.camera = messages.camera_of(message)
+
+    def camera_problem(self) -> str:
+        """Return why frames of this camera are not localised, '' if they are."""
+        return self._camera_check.warning if self._camera_check.refuses else ''
+
     def _work(self) -> None:
         while (frame := self._slot.take()) is not None:
             message, received = frame
@@ -136,6 +146,7 @@ class Operations:
         stamp = messages.stamp_ns(message.header)
         with watch.stage('convert'):
             rgb = messages.rgb(message, self.localizer.encoder.size)
+            self._check_camera(rgb.shape[0], rgb.shape[1])
         with watch.stage('odometry'):
             odometry = self._odometry.at(stamp)
         with watch.stage('encode'):  # without the lock: callbacks would wait for the network
@@ -154,6 +165,13 @@ class Operations:
                 modes = localizer.modes()
             self._publishers.publish_details(estimate, modes, localizer, rgb)
         self._health.processed(estimate, watch.seconds)
+
+    def _check_camera(self, height: int, width: int) -> None:
+        """Raise ImageError when images of this size are too different from the map's; warn once."""
+        check, before = self._camera_check, self._camera_check.warning
+        check.check(height, width)
+        if check.warning not in ('', before):
+            self._node.get_logger().warning(check.warning)
 
     def _encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
@@ -214,6 +232,8 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+            self._camera_check = CameraCheck(new.place_map.manifest.cameras,
+                                             self._camera_check.camera)
         self.publish_map()
         return True, f'{len(new.place_map)} places'
 
@@ -255,7 +275,8 @@ class Operations:
         return {'provider': encoder.provider, 'model': encoder.digest[:12],
                 'map': self._node.get_parameter('map').value,
                 'places': str(len(self.localizer.place_map)),
-                'calibration': self.localizer.calibration.origin}
+                'calibration': self.localizer.calibration.origin,
+                'camera': self._camera_check.warning or 'like that of the map'}
 
     # The state file
 
