@@ -1,5 +1,6 @@
 """Start the localiser: `ros2 launch vpr_ros localize.launch.py map:=/path/to/map`."""
 
+import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -44,7 +45,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def localizer(context: LaunchContext) -> list[LifecycleNode]:
     """Return the node. Raises FileNotFoundError when there is no such params_file."""
-    params_file = LaunchConfiguration('params_file').perform(context)
+    params_file = os.path.expanduser(LaunchConfiguration('params_file').perform(context))
     if not Path(params_file).is_file():  # launch_ros would only warn, and use the defaults
         raise FileNotFoundError(f'{params_file}: no such params_file')
     # An empty argument must not override the file.

@@ -247,6 +247,7 @@ def test_initialpose_is_accepted_only_in_the_frame_of_the_map(site, fresh):
             ('odom', 1.0, 1.0, "initialpose ignored: its frame is 'odom'"),
             ('map', np.nan, 1.0, 'initialpose ignored: pose'),
             ('map', 12.0, np.nan, 'initialpose ignored: a deviation'),
+            ('map', 12.0, -1.0, 'initialpose ignored: a deviation is the root'),
             ('map', 12.0, 1.0, 'initialpose accepted: x 12.0')):
         where = pose(0)
         where[0] = x

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.interfaces import QosDurability
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from vpr_ros.core import pose_track
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
+from vpr_ros.io.bag_reader import BagReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rosbags.interfaces import Connection
+    from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
     from vpr_ros.core.camera import Camera
 
@@ -40,6 +41,11 @@ ODOMETRY = 'nav_msgs/msg/Odometry'
 # In order of preference: poses of a localiser or a survey are better than odometry, which drifts.
 POSE_TYPES = ('geometry_msgs/msg/PoseWithCovarianceStamped', 'geometry_msgs/msg/PoseStamped',
               ODOMETRY)
+
+_SUFFIXES = ('.mcap', '.db3')
+
+_INTACT = ('not supported', 'files are missing')
+"""What rosbags says of a bag that is not damaged."""
 
 
 @lru_cache(maxsize=1)
@@ -73,6 +79,12 @@ class Bag:
         self.path = Path(path)
         self._reader = _open(self.path)
         self._by_topic: dict[str, list[Connection]] = {}
+        formats = {connection.ext.serialization_format  # type: ignore[union-attr]
+                   for connection in self._reader.connections}
+        if formats and 'cdr' not in formats:
+            self.close()
+            raise SourceError(f'{self.path} has no messages of ROS 2: they are in '
+                              f'{", ".join(sorted(formats))}')
         for connection in self._reader.connections:
             self._by_topic.setdefault(connection.topic, []).append(connection)
         self.message_count = self._reader.message_count
@@ -241,13 +253,16 @@ def _open(path: Path) -> Reader:
         raise SourceError(f'{path} is a bag of ROS 1: convert it with '
                           f'rosbags-convert --src {path} --dst {path.with_suffix("")}')
     if path.is_dir() and not (path / 'metadata.yaml').is_file():
-        raise SourceError(f'{path} has no metadata.yaml: it is not a rosbag2, or its recording '
-                          'was cut off (ros2 bag reindex repairs it)')
-    if path.is_file() and path.suffix not in ('.mcap', '.db3'):
+        if not any(file.suffix in _SUFFIXES for file in path.iterdir()):
+            raise SourceError(f'{path} is no bag (it has no metadata.yaml, .mcap or .db3 file) and '
+                              'no folder of images in a layout that is read: see docs/maps.md')
+        raise SourceError(f'{path} has no metadata.yaml: its recording was cut off (ros2 bag '
+                          'reindex repairs it)')
+    if path.is_file() and path.suffix not in _SUFFIXES:
         raise SourceError(f'{path} is not a bag: give a rosbag2 directory, or a .mcap or .db3 '
                           'file')
     with _damage(path):
-        reader = Reader(path)
+        reader = BagReader(path)
         reader.open()
     return reader
 
@@ -259,10 +274,14 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except VprError:
         raise
+    except OSError as error:
+        raise SourceError(f'{path} cannot be read: {error.strerror or error}') from error
     except Exception as error:
         # A damaged bag raises errors of sqlite, zstd, lz4 and struct, IndexError, AssertionError.
         reason = ' '.join(str(error).split()) or type(error).__name__
-        raise SourceError(f'{path} is damaged or cut off: {reason}') from error
+        intact = any(words in reason for words in _INTACT)
+        raise SourceError(f'{path} {"cannot be read" if intact else "is damaged or cut off"}: '
+                          f'{reason.removesuffix("; please report issue.")}') from error
 
 
 def _listed(topics: dict[str, str]) -> str:

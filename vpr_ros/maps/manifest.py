@@ -100,7 +100,8 @@ class Manifest:
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""
-        if self.model.sha256 != encoder.digest:
+        same = encoder.metadata.get('same_as', '').split()  # other files of this very network
+        if self.model.sha256 not in (encoder.digest, *same):
             raise ModelMismatchError(
                 f'{directory or "the map"} was built with the model {self.model.name} '
                 f'{self.model.sha256[:12]}, not with {encoder.path} {encoder.digest[:12]}: use '

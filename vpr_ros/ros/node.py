@@ -260,4 +260,4 @@ class LocalizerNode(LifecycleNode):
         self._publish_diagnostics()
 
     def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        return parameters.value_of(self, name)

@@ -47,7 +47,7 @@ def load_localizer(node: LifecycleNode, encoder: Encoder) -> Localizer:
 
     Raises VprError, OSError or ValueError when there is no such map, or it cannot be used.
     """
-    path = node.get_parameter('map').value
+    path = parameters.value_of(node, 'map')
     if not path:
         raise VprError("the parameter 'map' is empty: give it the directory of a map")
     return Localizer(encoder, PlaceMap.load(path, encoder), **{
@@ -199,7 +199,11 @@ class Operations:
             return
         try:
             pose = messages.pose_of(message)
-            deviation = math.sqrt(max(message.pose.covariance[0], message.pose.covariance[7]))
+            variances = message.pose.covariance[0], message.pose.covariance[7]
+            if not min(variances) >= 0:  # nor NaN
+                raise ValueError('a deviation is the root of the variances in x and y, which are '
+                                 f'{variances[0]:g} and {variances[1]:g}: give both (m^2)')
+            deviation = math.sqrt(max(variances))
             with self._lock:
                 self.localizer.expect(pose, deviation)
         except (VprError, ValueError) as error:
@@ -273,7 +277,7 @@ class Operations:
         """Return which model and map are in use, as values for the diagnostics."""
         encoder = self.localizer.encoder
         return {'provider': encoder.provider, 'model': encoder.digest[:12],
-                'map': self._node.get_parameter('map').value,
+                'map': parameters.value_of(self._node, 'map'),
                 'places': str(len(self.localizer.place_map)),
                 'calibration': self.localizer.calibration.origin,
                 'camera': self._camera_check.warning or 'like that of the map'}
@@ -282,7 +286,7 @@ class Operations:
 
     def _save_state(self) -> None:
         """Write the state of the drive, if there is a state file and a frame since the last."""
-        path = self._node.get_parameter('state_file').value
+        path = parameters.value_of(self._node, 'state_file')
         if not path:
             return
         with self._lock:
@@ -298,7 +302,7 @@ class Operations:
 
     def _resume(self) -> None:
         """Hand the drive in the state file to a localizer that has seen no frame yet."""
-        path = self._node.get_parameter('state_file').value
+        path = parameters.value_of(self._node, 'state_file')
         if not path or self.localizer.state is not None:
             return
         try:
