@@ -1,6 +1,5 @@
 """Start the localiser: `ros2 launch vpr_ros localize.launch.py map:=/path/to/map`."""
 
-import os
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -45,8 +44,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def localizer(context: LaunchContext) -> list[LifecycleNode]:
     """Return the node. Raises FileNotFoundError when there is no such params_file."""
-    params_file = os.path.expanduser(LaunchConfiguration('params_file').perform(context))
-    if not Path(params_file).is_file():  # launch_ros would only warn, and use the defaults
+    params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
+    if not params_file.is_file():  # launch_ros would only warn, and use the defaults
         raise FileNotFoundError(f'{params_file}: no such params_file')
     # An empty argument must not override the file.
     overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
@@ -56,7 +55,7 @@ def localizer(context: LaunchContext) -> list[LifecycleNode]:
     return [LifecycleNode(
         package='vpr_ros', executable='localizer', name='vpr_localizer',
         namespace=LaunchConfiguration('namespace'),
-        output='screen', parameters=[params_file, overrides],
+        output='screen', parameters=[str(params_file), overrides],
         remappings=[('odom', LaunchConfiguration('odom_topic')), ('image', image_topic),
                     ('image/compressed', [image_topic, '/compressed']),
                     # Each robot has its own transform tree, as in nav2's bring-up.

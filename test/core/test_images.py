@@ -213,7 +213,7 @@ def test_a_jpeg_damaged_inside_is_refused_without_a_line_of_libjpeg(
         min_size: tuple[int, int] | None) -> None:
     pytest.importorskip('simplejpeg')
     rng = np.random.default_rng(3)
-    for seed in range(4):
+    for _ in range(4):
         rgb = images.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), 480, 640)
         jpeg = images.encode_jpeg(rgb, int(rng.integers(50, 96)))
         at = int(rng.integers(1000, len(jpeg) - 1000))

@@ -312,7 +312,7 @@ def test_an_mcap_file_without_profile_is_read(tmp_path):
 
 
 def test_an_mcap_file_of_ros_1_is_refused_with_the_way_to_convert_it(tmp_path):
-    with pytest.raises(SourceError, match='holds messages of ROS 1: .*rosbags-convert'):
+    with pytest.raises(SourceError, match=r'holds messages of ROS 1: .*rosbags-convert'):
         Bag(mcap_of(tmp_path / 'drive.mcap', b'\4\0\0\0ros1'))
 
 
@@ -330,7 +330,7 @@ def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path, changed, why):
 
 def test_a_folder_that_is_no_bag_gets_no_advice_about_bags(tmp_path):
     (tmp_path / 'mav0').mkdir()
-    with pytest.raises(SourceError, match='is no bag .* and no folder of images'):
+    with pytest.raises(SourceError, match=r'is no bag .* and no folder of images'):
         Bag(tmp_path)
     (tmp_path / 'part.mcap').write_bytes(b'')
     with pytest.raises(SourceError, match=r'no metadata\.yaml: its recording was cut off'):

@@ -83,7 +83,8 @@ def encoded(rgb):
         'yuyv': (yuv(rgb, 'yuyv'), 6), 'yuv422_yuy2': (yuv(rgb, 'yuyv'), 6),
     }
     deep = {name.replace('8', '16'): (pixels.astype('<u2') * 256 + 13, tolerance)
-            for name, (pixels, tolerance) in shallow.items() if 'yu' not in name and 'uy' not in name}
+            for name, (pixels, tolerance) in shallow.items()
+            if 'yu' not in name and 'uy' not in name}
     return shallow | deep
 
 

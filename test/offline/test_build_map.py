@@ -134,7 +134,8 @@ def test_a_frame_beside_a_bad_one_takes_its_place(tmp_path, encoder):
 def test_no_usable_frame_is_an_error(tmp_path, encoder):
     tiny = [(stamp(i), np.zeros((1, 1, 3), np.uint8)) for i in range(3)]
     track = [(stamp(i), pose(i)) for i in range(3)]
-    with pytest.raises(SourceError, match='tiny gives no place: 3 frames left out: 3 as image is 1x1'):
+    with pytest.raises(SourceError,
+                       match='tiny gives no place: 3 frames left out: 3 as image is 1x1'):
         mapped(write_drive(tmp_path / 'tiny', tiny, track), encoder)
     late = [(stamp(9), render(9))]
     with pytest.raises(SourceError, match='late gives no place'):

@@ -21,8 +21,8 @@ from node_operator import LIMIT
 from node_operator import node_process_on
 from node_operator import Operator
 from rclpy.qos import ReliabilityPolicy
-from small_drive import camera_info
 from small_drive import CAMERA_INFO
+from small_drive import camera_info
 from small_drive import COUNT
 from small_drive import FOCAL
 from small_drive import IMAGES

@@ -66,13 +66,14 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _expand_home(options: argparse.Namespace) -> None:
     """Expand ~ in paths: the shell does not in --output=~/map."""
+    from vpr_ros.core.files import expanded
     for name, value in vars(options).items():
         if 'topic' in name:
             continue
         if isinstance(value, str):
-            setattr(options, name, os.path.expanduser(value))
+            setattr(options, name, expanded(value))
         elif isinstance(value, list):
-            setattr(options, name, [os.path.expanduser(item) if isinstance(item, str) else item
+            setattr(options, name, [expanded(item) if isinstance(item, str) else item
                                     for item in value])
 
 

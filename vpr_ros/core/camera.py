@@ -35,7 +35,7 @@ class Camera:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Camera:
-        """Return a camera from `as_dict`; raise KeyError, TypeError or ValueError if it is none."""
+        """Return a camera from `as_dict`; raise KeyError, TypeError or ValueError if none."""
         k, d = (tuple(map(float, raw.get(name, ()))) for name in ('k', 'd'))
         width, height = int(raw['width']), int(raw['height'])
         if min(width, height) < 1 or len(k) not in (0, 4) or not np.isfinite(k + d).all():

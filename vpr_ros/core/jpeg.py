@@ -50,7 +50,8 @@ def read_header(view: memoryview) -> Header | None:
     while at + 10 <= len(view) and view[at] == 0xFF:
         marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            return Header(*struct.unpack_from('>HHB', view, at + 5), rotated)
+            height, width, channels = struct.unpack_from('>HHB', view, at + 5)
+            return Header(height, width, channels, rotated)
         rotated |= bytes(view[at + 4:at + 8]) == b'Exif'
         at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment
     raise ValueError('the header of the JPEG has no end')

@@ -19,7 +19,7 @@ _SAMPLE = 10_000
 _EXTREMES = (0.2, 99.8)
 """The percentiles that stand for the darkest and the brightest pixels: some are always broken."""
 _MARGIN = 0.25
-"""Share of their difference that is kept free beyond both where black is not 0: it steadies them."""
+"""Share of their difference that is left free beyond both where black is not 0: steadier."""
 _MIN_SPAN = 32
 """Grey levels of the input from black to white, at least, in median differences of neighbours."""
 

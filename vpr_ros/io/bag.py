@@ -254,8 +254,8 @@ def _open(path: Path) -> Reader:
                           f'rosbags-convert --src {path} --dst {path.with_suffix("")}')
     if path.is_dir() and not (path / 'metadata.yaml').is_file():
         if not any(file.suffix in _SUFFIXES for file in path.iterdir()):
-            raise SourceError(f'{path} is no bag (it has no metadata.yaml, .mcap or .db3 file) and '
-                              'no folder of images in a layout that is read: see docs/maps.md')
+            raise SourceError(f'{path} is no bag (it has no metadata.yaml, .mcap or .db3 file) '
+                              'and no folder of images in a layout that is read: see docs/maps.md')
         raise SourceError(f'{path} has no metadata.yaml: its recording was cut off (ros2 bag '
                           'reindex repairs it)')
     if path.is_file() and path.suffix not in _SUFFIXES:

@@ -1,16 +1,18 @@
 """
 The reader of rosbags, for two kinds of bags that it refuses but can read.
 
-`ros2 bag reindex` of Humble leaves `storage_identifier` empty, and mcap files of other recorders have
-no profile, though their messages are those of ROS 2.
+`ros2 bag reindex` of Humble leaves `storage_identifier` empty, and mcap files of other recorders
+have no profile, though their messages are those of ROS 2.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BufferedReader
 from io import FileIO
 from pathlib import Path
 import struct
+from types import MappingProxyType
 from typing import Any
 
 from rosbags.rosbag2 import Reader
@@ -70,12 +72,12 @@ def _by_suffix(path: Any) -> Any:
 
 
 class _DirectoryReader(DirectoryReader):
-    STORAGE_PLUGINS = {  # type: ignore[assignment]
-        **DirectoryReader.STORAGE_PLUGINS, 'mcap': _mcap, '': _by_suffix, None: _by_suffix}
+    STORAGE_PLUGINS: Mapping[Any, Any] = MappingProxyType({
+        **DirectoryReader.STORAGE_PLUGINS, 'mcap': _mcap, '': _by_suffix, None: _by_suffix})
 
 
 class BagReader(Reader):
     """As rosbags' Reader, but it also reads bags without storage identifier or mcap profile."""
 
-    STORAGE_PLUGINS = {  # type: ignore[assignment]
-        **Reader.STORAGE_PLUGINS, 'dir': _DirectoryReader, '.mcap': _mcap}
+    STORAGE_PLUGINS: Mapping[Any, Any] = MappingProxyType({
+        **Reader.STORAGE_PLUGINS, 'dir': _DirectoryReader, '.mcap': _mcap})

@@ -38,7 +38,8 @@ CLOUD = 'sensor_msgs/msg/PointCloud2'
 
 _SECOND = 1_000_000_000
 
-_VIDEO = ('h264', 'h.264', 'avc1', 'h265', 'h.265', 'hevc', 'vp8', 'vp9', 'av1', 'ffmpeg', 'theora')
+_VIDEO = ('h264', 'h.264', 'avc1', 'h265', 'h.265', 'hevc', 'vp8', 'vp9', 'av1', 'ffmpeg',
+          'theora')
 """What the format of a compressed image has in it when it is a frame of a video."""
 
 # The datatypes of sensor_msgs/PointField.

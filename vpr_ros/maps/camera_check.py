@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from vpr_ros.core.camera import Camera
@@ -26,6 +27,15 @@ def camera_of_images(told: Camera | None, size: tuple[int, int]) -> Camera:
     known but the size.
     """
     return told if told is not None and told.fits(*size) else Camera(size[1], size[0])
+
+
+def _unknown_crop(camera: Camera, mapped: Camera) -> str:
+    """Return that images may be cropped; '' for the map's size, half of it and so on."""
+    halvings = math.log2(camera.width / mapped.width)
+    if abs(halvings - round(halvings)) < 0.02:  # JPEGs are decoded at half their size
+        return ''
+    return (f'the images are {camera}, those of the map {mapped}: without CameraInfo of both, a '
+            'crop is not told from a scaled image')
 
 
 class CameraCheck:
@@ -59,7 +69,7 @@ class CameraCheck:
                               key=lambda pair: pair[0], default=(1.0, camera))
         self.refuses = shared < REFUSE_BELOW
         if shared >= WARN_BELOW:
-            return ''
+            return '' if camera.k and nearest.k else _unknown_crop(camera, nearest)
         limit = f', less than {REFUSE_BELOW:.0%}' if self.refuses else ''
         return (f"another lens or crop than the map's: this camera ({camera}) and that of the map "
                 f'({nearest}) share {shared:.0%} of their width or height{limit}; use the camera '

@@ -77,7 +77,8 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
 
 
 def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
-            camera_check: CameraCheck | None = None) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
+            camera_check: CameraCheck | None = None
+            ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
     """
     Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 

@@ -167,7 +167,7 @@ class Operations:
         self._health.processed(estimate, watch.seconds)
 
     def _check_camera(self, height: int, width: int) -> None:
-        """Raise ImageError when images of this size are too different from the map's; warn once."""
+        """Raise ImageError when the camera of images of this size is another one; warn once."""
         check, before = self._camera_check, self._camera_check.warning
         check.check(height, width)
         if check.warning not in ('', before):

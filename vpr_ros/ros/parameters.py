@@ -7,7 +7,6 @@ config/localize.yaml and docs/parameters.md repeat them; tests compare the three
 from __future__ import annotations
 
 from dataclasses import dataclass
-import os
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
 from vpr_ros.core import defaults
+from vpr_ros.core.files import expanded
 from vpr_ros.encoding.engines import provider_names
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Parameter:
 
     `attribute` is the attribute of the Localizer that it sets, '' if it sets none: with one, it
     takes effect on the next frame, without one at the next configure. `check` raises ValueError
-    for a value that cannot be taken, where more values than `choices` can. In a path ~ is expanded.
+    for a value that cannot be taken, where more values than `choices` can. In one that `is_path`
+    ~ is expanded.
     """
 
     name: str
@@ -113,7 +114,7 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 def value_of(node: Node, name: str) -> Any:
     """Return a parameter of a node, a path with ~ expanded."""
     value = node.get_parameter(name).value
-    return os.path.expanduser(value) if BY_NAME[name].is_path else value
+    return expanded(value) if BY_NAME[name].is_path else value
 
 
 def declare(node: Node) -> None:

@@ -1,4 +1,4 @@
-"""Saving ONNX models so that the ONNX Runtime of a robot, which is often an older one, reads them."""
+"""Saving ONNX models so that the ONNX Runtime of a robot, often an older one, reads them."""
 
 from __future__ import annotations
 
