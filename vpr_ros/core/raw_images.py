@@ -91,16 +91,19 @@ def to_8_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """
     Scale pixels, uint16 (H,W,C), to 8 bits by what the image holds: 10 to 16 bits, or an offset.
 
-    White is what the brightest pixels have, unless that needs 16 bits: then the high byte is the
-    result. Black is 0, or the level of the darkest pixels if all are much brighter than 0, as
-    those of a thermal camera. All of it changes smoothly with the image, so that a video does not
-    flicker. An image of nothing but noise is not stretched to full contrast.
+    White is what the brightest pixels have, or all of 10, 12, 14 or 16 bits where they come near
+    to it: the result is then that of the camera's 8 bits. Black is 0, or the level of the darkest
+    pixels if all are much brighter than 0, as those of a thermal camera. All of it changes
+    smoothly with the image, so that a video does not flicker. An image of nothing but noise is
+    not stretched to full contrast.
     """
     step = max(1, round(math.sqrt(deep.shape[0] * deep.shape[1] / _SAMPLE)))
     colours = deep[..., :3]  # without alpha
     low, high = np.percentile(colours[::step, ::step], _EXTREMES)
     bits = math.log2(max(high, 1.0))
-    white = 2.0 ** min(16.0, bits + max(0.0, bits - 14.0))  # at 15 bits and more: 16
+    whole = math.ceil(bits) - 1
+    # To the next power of two where more than 70 % of it is used, and to 16 bits from 15 on.
+    white = 2.0 ** min(16.0, whole + min(1.0, 2 * (bits - whole)) + max(0.0, bits - 14.0))
     offset = min(1.0, max(0.0, 4 * low / max(high, 1.0) - 2))  # 0 to half of `high`, 1 from 3/4
     margin = _MARGIN * (high - low)
     black = offset * (low - margin)
