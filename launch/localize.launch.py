@@ -47,8 +47,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def localizer(context: LaunchContext) -> list[LifecycleNode]:
     """Return the node. Raises FileNotFoundError when there is no such params_file."""
-    params_file = LaunchConfiguration('params_file').perform(context)
-    if not Path(params_file).is_file():  # launch_ros would only warn, and use the defaults
+    params_file = Path(LaunchConfiguration('params_file').perform(context)).expanduser()
+    if not params_file.is_file():  # launch_ros would only warn, and use the defaults
         raise FileNotFoundError(f'{params_file}: no such params_file')
     # An empty argument must not override the file.
     overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=kind)
@@ -58,7 +58,7 @@ def localizer(context: LaunchContext) -> list[LifecycleNode]:
     return [LifecycleNode(
         package='vpr_ros', executable='localizer', name='vpr_localizer',
         namespace=LaunchConfiguration('namespace'),
-        output='screen', parameters=[params_file, overrides],
+        output='screen', parameters=[str(params_file), overrides],
         remappings=[('odom', LaunchConfiguration('odom_topic')), ('image', image_topic),
                     ('image/compressed', [image_topic, '/compressed']),
                     ('odometry/filtered', LaunchConfiguration('filtered_topic')),

@@ -7,6 +7,7 @@ distinct descriptor.
 
 from __future__ import annotations
 
+from typing import Any
 from typing import TYPE_CHECKING
 
 import cv2
@@ -30,6 +31,8 @@ STEP = 200_000_000
 COUNT = 40
 HEIGHT, WIDTH = 60, 80
 IMAGES, POSES = '/camera/image_raw', '/ground_truth/pose'
+CAMERA_INFO = '/camera/camera_info'
+FOCAL = 50.0
 
 
 def stamp(place: int) -> int:
@@ -50,12 +53,20 @@ def render(place: int, noise: int = 0) -> NDArray[np.uint8]:
     return (scene + grain).astype(np.uint8)
 
 
+def camera_info(types: messages.Types, focal: float) -> Any:
+    """Return the CameraInfo of a camera of a focal length in pixels."""
+    return messages.camera_info(types, START, 'camera', np.array(
+        [[focal, 0, WIDTH / 2], [0, focal, HEIGHT / 2], [0, 0, 1]]), WIDTH, HEIGHT)
+
+
 def write_bag(path: Path, places: Iterable[int] = range(COUNT), *, noise: int = 0,
               compressed: bool = False, with_poses: bool = True, with_images: bool = True,
-              frame_id: str = 'map') -> Path:
-    """Write the drive as a rosbag2 and return its path."""
+              frame_id: str = 'map', focal: float | None = None) -> Path:
+    """Write the drive as a rosbag2, with a CameraInfo if `focal` is given; return its path."""
     image_message = messages.compressed_image if compressed else messages.image
     with BagWriter(path) as bag:
+        if focal is not None:
+            bag.write(CAMERA_INFO, camera_info(bag.types, focal), START)
         for place in places:
             if with_poses:
                 bag.write(POSES, messages.pose_stamped(bag.types, stamp(place), frame_id,
@@ -85,7 +96,7 @@ def write_folder(path: Path, places: Iterable[int] = range(COUNT), *, noise: int
 
 def write_map(path: Path, model: Path, places: Iterable[int] = range(COUNT)) -> Path:
     """Write a map of the drive, built with the model, and return its path."""
-    bag = write_bag(path.with_name(f'{path.name}-drive'), places)
+    bag = write_bag(path.with_name(f'{path.name}-drive'), places, focal=FOCAL)
     build_map([open_source(bag)], Encoder(model, 'cpu', 1)).save(path)
     return path
 

@@ -56,6 +56,7 @@ ROSDEP = {
     'pyyaml': 'python3-yaml',
     'tqdm': 'python3-tqdm',
     'rosbags': 'python3-rosbags-pip',
+    'simplejpeg': None,
     'onnxruntime': 'python3-onnxruntime-pip',
     'onnxruntime-gpu': 'python3-onnxruntime-gpu-pip',
     'onnxruntime-openvino': 'python3-onnxruntime-openvino-pip',

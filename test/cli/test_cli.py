@@ -31,6 +31,7 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.maps.place_map import PlaceMap
 
+ROOT = str(Path(__file__).resolve().parents[2])
 COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'map-report', 'visualize',
             'play', 'street', 'demo', 'train', 'export', 'wrap-model', 'prepare-engine')
 
@@ -286,6 +287,31 @@ def test_bags_that_cannot_be_mapped(site, tmp_path, vpr):
         (tmp_path / 'whole' / 'metadata.yaml').read_text().replace('whole', 'cut'))
     (tmp_path / 'cut' / 'cut.db3').write_bytes((tmp_path / 'whole' / 'whole.db3').read_bytes()[:9])
     assert failed(tmp_path / 'cut', 'damaged or cut off')
+
+
+def test_home_is_expanded_in_paths_but_not_in_topics(site, tmp_path, vpr, monkeypatch):
+    monkeypatch.setenv('HOME', str(site))
+    code, out, _ = vpr('build-map', '~/query.mcap', '--model=~/m.onnx',
+                       f'--output=~/{tmp_path.name}')
+    assert code == 0, out
+    assert (site / tmp_path.name / 'map.yaml').is_file()
+    assert vpr('inspect', f'~/{tmp_path.name}')[0] == 0
+    assert "'~/image'" in vpr('build-map', '~/query.mcap', '--model=~/m.onnx', '--output=~/other',
+                              '--image-topic', '~/image')[2]
+
+
+@pytest.mark.parametrize('arguments', [['inspect', 'query.mcap'], ['inspect', 'map'], ['--help'],
+                                       ['map-report', 'map', '--model', 'm.onnx']],
+                         ids=' '.join)
+def test_a_reader_of_the_output_may_leave(site, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([sys.executable, '-m', 'vpr_ros.cli', *arguments], cwd=site,
+                            stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+                            env={**os.environ, 'PYTHONPATH': ROOT})
+    os.close(writing)
+    assert result.returncode in (0, 141)  # argparse says 0
+    assert result.stderr == ''
 
 
 def test_bags_that_cannot_be_replayed(site, tmp_path, vpr):

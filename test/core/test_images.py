@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 import struct
+from typing import TYPE_CHECKING
 import zlib
 
 import cv2
 import numpy as np
 import pytest
 from vpr_ros.core import images
+from vpr_ros.core import jpeg
 from vpr_ros.core import raw_images
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEIGHT, WIDTH = 24, 32
 COLOUR = (200, 120, 40)
 COLOURS = ('rgb8', 'bgr8', '8UC3', 'rgba8', 'bgra8', '8UC4')
 GREYS = ('mono8', '8UC1', 'mono16', '16UC1')
 BAYER = ('bayer_rggb8', 'bayer_bggr8', 'bayer_gbrg8', 'bayer_grbg8')
+DEEP = tuple(name.replace('8', '16') for name in (*COLOURS, *BAYER))
 YUV = ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2')
 
 
 def test_every_encoding_is_tested() -> None:
-    assert sorted((*COLOURS, *GREYS, *BAYER, *YUV)) == list(raw_images.ENCODINGS)
+    assert sorted((*COLOURS, *GREYS, *BAYER, *YUV, *DEEP)) == list(raw_images.ENCODINGS)
 
 
 @pytest.mark.parametrize('padding', [0, 5])
@@ -80,6 +87,47 @@ def test_yuv_pixel_pairs_give_their_colour(encoding: str, padding: int) -> None:
     rgb = raw_images.from_raw(data, HEIGHT, WIDTH, encoding, step)
     assert rgb.shape == (HEIGHT, WIDTH, 3)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
+
+
+@pytest.mark.parametrize('encoding', DEEP)
+def test_sixteen_bits_of_colour_give_the_colours_of_eight(encoding: str) -> None:
+    channels = 1 if 'bayer' in encoding else 4 if 'a' in encoding or 'C4' in encoding else 3
+    shallow = images.resize(_noise(6, 8), 120, 160)[..., [0, 1, 2, 0][:channels]]
+    shallow[:8], shallow[8:16] = 0, 255
+    expected = raw_images.from_raw(shallow.tobytes(), 120, 160, encoding.replace('16', '8'),
+                                   160 * channels)
+    for scale in (1, 4, 16, 256):
+        deep = shallow.astype('<u2') * scale
+        rgb = raw_images.from_raw(deep.tobytes(), 120, 160, encoding, 320 * channels)
+        assert np.abs(rgb.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+@pytest.mark.parametrize(('scale', 'offset'), [(1, 0), (4, 0), (16, 0), (64, 0), (256, 77),
+                                               (4, 7000), (1, 29000)])
+def test_sixteen_bits_are_scaled_to_what_the_image_holds(
+        encoding: str, scale: int, offset: int) -> None:
+    grey = images.resize(_noise(6, 8), 60, 80)[..., 0]
+    grey[:4], grey[4:8] = 0, 255
+    deep = grey.astype('<u2') * scale + np.uint16(offset)
+    rgb = raw_images.from_raw(deep.tobytes(), 60, 80, encoding, 160)
+    assert np.corrcoef(rgb[..., 0].ravel(), grey.ravel())[0, 1] > 0.99
+    assert abs(rgb.mean() - grey.mean()) < 20
+
+
+def test_the_scale_of_sixteen_bits_changes_smoothly_with_the_light() -> None:
+    grey = images.resize(_noise(6, 8), 60, 80)[..., 0]
+    means = [raw_images.to_8_bits((grey * light).astype(np.uint16)[..., None]).mean()
+             for light in np.geomspace(4, 257, 400)]
+    assert np.abs(np.diff(means)).max() < 5
+
+
+@pytest.mark.parametrize('level', [40, 2000, 7500, 29000])
+def test_a_covered_sixteen_bit_camera_shows_nothing(level: int) -> None:
+    deep = np.random.default_rng(0).normal(level, level / 100, (120, 160)).astype('<u2')
+    rgb = raw_images.from_raw(deep.tobytes(), 120, 160, 'mono16', 320)
+    with pytest.raises(ImageError, match='shows nothing'):
+        check_content(images.resize(rgb, 240, 320))
 
 
 @pytest.mark.parametrize('encoding', YUV)
@@ -152,6 +200,57 @@ def test_truncated_images_are_refused() -> None:
     for data in (png[:len(png) // 2], images.encode_jpeg(rgb)[:100]):
         with pytest.raises(ImageError, match='damaged'):
             images.decode(data)
+
+
+@pytest.mark.parametrize('damage', [
+    lambda jpeg, at: jpeg[:at] + jpeg[at + 512:], lambda jpeg, at: jpeg[:at] + jpeg,
+    lambda jpeg, at: jpeg[:at], lambda jpeg, at: jpeg[:-2],
+    lambda jpeg, at: jpeg[:at] + bytes(600) + jpeg[at + 600:]],
+    ids=['bytes lost', 'next frame began', 'cut off', 'without EOI', 'zeros'])
+@pytest.mark.parametrize('min_size', [None, (120, 160)])
+def test_a_jpeg_damaged_inside_is_refused_without_a_line_of_libjpeg(
+        capfd: pytest.CaptureFixture[str], damage: Callable[[bytes, int], bytes],
+        min_size: tuple[int, int] | None) -> None:
+    pytest.importorskip('simplejpeg')
+    rng = np.random.default_rng(3)
+    for _ in range(4):
+        rgb = images.resize(rng.integers(0, 256, (48, 64, 3), np.uint8), 480, 640)
+        jpeg = images.encode_jpeg(rgb, int(rng.integers(50, 96)))
+        at = int(rng.integers(1000, len(jpeg) - 1000))
+        with pytest.raises(ImageError, match='frame 7 is damaged: '):
+            images.decode(damage(jpeg, at), 'frame 7', min_size)
+    assert capfd.readouterr().err == ''
+
+
+def test_bytes_that_a_camera_appends_to_a_whole_jpeg_do_no_harm() -> None:
+    jpeg = images.encode_jpeg(_noise(HEIGHT, WIDTH))
+    expected = images.decode(jpeg)
+    for padded in (jpeg[:-2] + b'\0\0' + jpeg[-2:], jpeg + bytes(100)):
+        np.testing.assert_array_equal(images.decode(padded), expected)
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_a_jpeg_is_turned_by_its_exif_data(orientation: int) -> None:
+    rgb = images.resize(_noise(6, 8), 48, 64)
+    exif = (b'Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0' + bytes([orientation])
+            + bytes(6))
+    jpeg = images.encode_jpeg(rgb)
+    marked = jpeg[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + jpeg[2:]
+    turned = np.rot90(rgb, -1) if orientation == 6 else rgb
+    assert np.abs(images.decode(marked).astype(int) - turned).mean() < 10
+    with pytest.raises(ImageError, match='damaged'):
+        images.decode(marked[:-200])
+
+
+def test_a_jpeg_without_simplejpeg_is_decoded_by_opencv(
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    jpeg_data = images.encode_jpeg(images.resize(_noise(24, 32), 480, 640))
+    expected = [images.decode(jpeg_data, min_size=size) for size in (None, (120, 160))]
+    monkeypatch.setattr(jpeg, 'simplejpeg', None)
+    jpeg._warn_of_missing.cache_clear()
+    for size, rgb in zip((None, (120, 160)), expected, strict=True):
+        np.testing.assert_allclose(images.decode(jpeg_data, min_size=size), rgb, atol=3)
+    assert caplog.text.count('pip install simplejpeg') == 1
 
 
 def test_a_tiny_compressed_image_is_refused() -> None:

@@ -16,7 +16,9 @@ from thumbnail_model import WIDTH
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import images
 from vpr_ros.core import raw_images
+from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.encoder import MAX_BATCH
 from vpr_ros.encoding.engines import PROVIDERS
@@ -31,9 +33,12 @@ def test_a_descriptor_has_unit_norm_whatever_the_size(
     assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize('grey', [0, 127, 255])
-def test_the_descriptor_of_a_uniform_image_has_unit_norm(encoder: Encoder, grey: int) -> None:
-    descriptor = encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
+@pytest.mark.parametrize(('grey', 'cause'), [(0, 'all black'), (127, 'featureless'),
+                                             (255, 'over-exposed')])
+def test_an_image_that_shows_nothing_is_refused(encoder: Encoder, grey: int, cause: str) -> None:
+    with pytest.raises(ImageError, match=f'the image shows nothing: {cause}'):
+        encoder.encode(np.full((HEIGHT, WIDTH, 3), grey, np.uint8))
+    descriptor = encoder.encode_batch([np.full((HEIGHT, WIDTH, 3), grey, np.uint8)])[0]
     assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 
@@ -119,6 +124,23 @@ def test_a_file_that_is_not_an_onnx_model_is_refused(tmp_path: Path, content: by
     path = tmp_path / 'bad.onnx'
     path.write_bytes(content)
     _refused(path, 'not an ONNX model, or it is damaged')
+
+
+@pytest.mark.parametrize(('field', 'version'), [('ir_version', 99), ('opset', 99)])
+def test_a_model_for_a_newer_onnx_runtime_is_not_called_damaged(
+        tmp_path: Path, model_path: Path, field: str, version: int) -> None:
+    model = onnx.load(model_path)
+    if field == 'opset':
+        model.opset_import[0].version = version
+    else:
+        model.ir_version = version
+    onnx.save(model, tmp_path / 'bad.onnx')
+    _refused(tmp_path / 'bad.onnx', f'needs a newer onnxruntime than .*{version}')
+
+
+def test_the_bundled_model_has_the_lowest_version_that_holds_it() -> None:
+    model = onnx.load(bundled_model())
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 
 def test_a_truncated_model_is_refused(tmp_path: Path, model_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -283,6 +284,57 @@ def test_raw_messages_come_in_time_order_with_their_types(tmp_path):
     assert kinds == {('/odom', 'nav_msgs/msg/Odometry')}
     assert len(records) == 2 * COUNT
     assert len(odometry) == COUNT
+
+
+@pytest.mark.parametrize('storage', [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+@pytest.mark.parametrize('identifier', ["''", 'null'])
+def test_a_bag_that_was_reindexed_on_humble_is_read(tmp_path, storage, identifier):
+    described = write_with(tmp_path / 'drive', contents(), storage=storage) / 'metadata.yaml'
+    described.write_text(re.sub('storage_identifier: .*', f'storage_identifier: {identifier}',
+                                described.read_text()))
+    check(tmp_path / 'drive')
+
+
+def mcap_of(path, profile):
+    """Write a drive as a single mcap file whose header has another profile."""
+    whole = write_with(path.with_suffix(''), contents(), storage=StoragePlugin.MCAP)
+    data = bytearray(next(whole.glob('*.mcap')).read_bytes())
+    assert data[17:25] == b'\4\0\0\0ros2'
+    data[17:25] = profile.ljust(8, b'\0')  # the rest becomes part of the library's name
+    path.write_bytes(data)
+    return path
+
+
+def test_an_mcap_file_without_profile_is_read(tmp_path):
+    with Bag(mcap_of(tmp_path / 'drive.mcap', b'\0\0\0\0')) as bag:
+        assert bag.topics['/odom'] == 'nav_msgs/msg/Odometry'
+        assert len(list(bag.images('/camera/image_raw'))) == COUNT
+
+
+def test_an_mcap_file_of_ros_1_is_refused_with_the_way_to_convert_it(tmp_path):
+    with pytest.raises(SourceError, match=r'holds messages of ROS 1: .*rosbags-convert'):
+        Bag(mcap_of(tmp_path / 'drive.mcap', b'\4\0\0\0ros1'))
+
+
+@pytest.mark.parametrize(('changed', 'why'), [
+    (('version: ', 'version: 9'), 'cannot be read: Rosbag2 version 98 not supported'),
+    (('storage_identifier: sqlite3', 'storage_identifier: rocks'),
+     "cannot be read: Storage plugin 'rocks' not supported"),
+    (('.db3', '.db4'), 'cannot be read: Some database files are missing')])
+def test_a_bag_that_is_whole_is_not_called_damaged(tmp_path, changed, why):
+    described = write(tmp_path / 'drive') / 'metadata.yaml'
+    described.write_text(described.read_text().replace(*changed))
+    with pytest.raises(SourceError, match=why):
+        Bag(tmp_path / 'drive')
+
+
+def test_a_folder_that_is_no_bag_gets_no_advice_about_bags(tmp_path):
+    (tmp_path / 'mav0').mkdir()
+    with pytest.raises(SourceError, match=r'is no bag .* and no folder of images'):
+        Bag(tmp_path)
+    (tmp_path / 'part.mcap').write_bytes(b'')
+    with pytest.raises(SourceError, match=r'no metadata\.yaml: its recording was cut off'):
+        Bag(tmp_path)
 
 
 def test_a_latched_topic_is_recognised_by_its_offered_durability(tmp_path):

@@ -133,6 +133,6 @@ def test_the_best_poses_are_those_of_a_localiser_over_the_drive(tmp_path, topics
 def test_transforms_beside_fixes_are_a_choice_of_the_user(tmp_path):
     path = write(tmp_path / 'bag', [('/tf', transforms, [0, 1]), ('/fix', fix, [0, 1])])
     with Bag(path) as bag:
-        with pytest.raises(SourceError, match='choose /tf or /fix with --pose-topic'):
+        with pytest.raises(SourceError, match='choose the topic, /tf or /fix'):
             bag.pose_topic()
         assert bag.pose_topic('/fix') == '/fix'

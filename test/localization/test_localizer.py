@@ -174,8 +174,7 @@ def test_a_map_of_one_or_of_identical_places_gives_numbers(
     seeds = [0] * count if alike else range(count)
     views = [_view(seed) for seed in seeds]
     localizer = Localizer(encoder, _map(encoder, encoder.encode_batch(views), spacing=10.0))
-    blank = np.zeros((48, 64, 3), np.uint8)
-    for number, view in enumerate([views[0], views[0], blank, blank + 255, _view(99)]):
+    for number, view in enumerate([views[0], views[0], _view(98), _view(99)]):
         _check(localizer.localize(view, NOW + number))
 
 

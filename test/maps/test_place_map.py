@@ -8,6 +8,7 @@ import resource
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import defaults
@@ -266,6 +267,15 @@ def test_another_models_map_is_refused_with_both_hashes_and_the_command(
     assert other.digest[:12] in message
     assert (f'`vpr build-map SOURCE --model {other.path} --output {tmp_path / "map"} '
             '--overwrite`') in message
+
+
+def test_a_map_of_another_file_of_the_same_network_is_accepted(
+        tmp_path: Path, encoder: Encoder) -> None:
+    _of(encoder).save(tmp_path / 'map')
+    model = onnx.load(encoder.path)
+    onnx.helper.set_model_props(model, {'same_as': encoder.digest})
+    onnx.save(model, tmp_path / 'again.onnx')
+    assert len(PlaceMap.load(tmp_path / 'map', Encoder(tmp_path / 'again.onnx'))) == 2
 
 
 def test_a_missing_map_is_named(tmp_path: Path) -> None:

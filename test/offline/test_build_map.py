@@ -118,9 +118,12 @@ def test_bad_images_of_a_bag_are_left_out_and_counted(tmp_path, encoder, caplog)
     message.encoding = 'smell8'
     frames[2] = (stamp(2), message)
     frames[3] = (stamp(3), np.zeros((1, 1, 3), np.uint8))
-    drive = write_drive(tmp_path / 'drive', frames, [(stamp(i), pose(i)) for i in range(5)])
+    frames[5:] = [(stamp(i), np.full((60, 80, 3), i, np.uint8)) for i in (5, 6)]
+    drive = write_drive(tmp_path / 'drive', frames, [(stamp(i), pose(i)) for i in range(7)])
     assert mapped(drive, encoder).poses[:, 0].tolist() == [0, 1, 4]
-    assert '2 frames left out: their images are damaged' in caplog.text
+    assert '4 frames left out: 2 as the image shows nothing: all black' in caplog.text
+    assert "; 1 as encoding 'smell8' is not supported" in caplog.text
+    assert '; 1 as image is 1x1' in caplog.text
 
 
 def test_a_frame_beside_a_bad_one_takes_its_place(tmp_path, encoder):
@@ -133,7 +136,8 @@ def test_a_frame_beside_a_bad_one_takes_its_place(tmp_path, encoder):
 def test_no_usable_frame_is_an_error(tmp_path, encoder):
     tiny = [(stamp(i), np.zeros((1, 1, 3), np.uint8)) for i in range(3)]
     track = [(stamp(i), pose(i)) for i in range(3)]
-    with pytest.raises(SourceError, match='tiny gives no place'):
+    with pytest.raises(SourceError,
+                       match='tiny gives no place: 3 frames left out: 3 as image is 1x1'):
         mapped(write_drive(tmp_path / 'tiny', tiny, track), encoder)
     late = [(stamp(9), render(9))]
     with pytest.raises(SourceError, match='late gives no place'):

@@ -9,6 +9,7 @@ import pytest
 from small_drive import POSES
 from small_drive import write_bag
 from vpr_ros.core import poses
+from vpr_ros.core.camera import Camera
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.localization.localizer import Localizer
@@ -155,6 +156,17 @@ def test_a_drive_that_is_too_short_is_refused(tmp_path, encoder):
     bag = write_bag(tmp_path / 'short', range(12))
     with pytest.raises(SourceError, match=r'short: 12 frames have a true pose, at least 30'):
         read_drive(bag, encoder)
+
+
+def test_a_drive_with_another_lens_than_the_maps_is_said_and_above_a_difference_refused(
+        tmp_path, encoder, caplog):
+    mapped = [Camera(80, 60, (50., 50., 40., 30.))]
+    other = write_bag(tmp_path / 'other', range(30), focal=50 / 0.92)
+    read_drive(other, encoder, cameras=mapped)
+    assert "another lens or crop than the map's" in caplog.text
+    third = write_bag(tmp_path / 'third', range(30), focal=50 / 0.8)
+    with pytest.raises(SourceError, match=r'third has no usable frame: 30 frames .*another lens'):
+        read_drive(third, encoder, cameras=mapped)
 
 
 def test_a_drive_without_odometry_is_fitted_without(encoder):

@@ -43,6 +43,18 @@ def test_a_drive_is_evaluated_on_a_map(tmp_path, encoder):
         evaluate_drive(place_map, replace(source, frame_id='elsewhere'), encoder)
 
 
+def test_a_drive_with_another_lens_than_the_maps_is_said_and_above_a_difference_refused(
+        tmp_path, encoder, caplog):
+    with_lens = {focal: open_source(write_bag(tmp_path / f'{focal}', range(5), focal=focal))
+                 for focal in (50, 54, 62)}
+    place_map = build_map([with_lens[50]], encoder, self_calibrate=False)
+    with with_lens[54] as source:
+        evaluate_drive(place_map, source, encoder)
+    assert "another lens or crop than the map's" in caplog.text
+    with with_lens[62] as source, pytest.raises(SourceError, match='another lens or crop'):
+        evaluate_drive(place_map, source, encoder)
+
+
 @pytest.mark.parametrize('mode', ['--filter', '--no-filter'])
 def test_a_drive_that_is_nowhere_on_the_map_has_no_recall(tmp_path, encoder, mode, capsys):
     bag = write_bag(tmp_path / 'drive')

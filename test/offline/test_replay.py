@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 from small_drive import COUNT
+from small_drive import FOCAL
 from small_drive import IMAGES
 from small_drive import pose
 from small_drive import POSES
@@ -16,6 +17,7 @@ from small_drive import render
 from small_drive import stamp
 from small_drive import write_bag
 from small_drive import write_map
+from vpr_ros.core import images
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.pose_files import read_tum
@@ -54,6 +56,50 @@ def test_every_frame_of_the_mapped_street_is_found(site, bag):
     assert drive.trusted[settled].all()
     np.testing.assert_allclose(drive.poses[settled], [pose(place) for place in range(6, COUNT)],
                                atol=0.5)
+
+
+@pytest.mark.parametrize(('focal', 'warned', 'refused'), [
+    (FOCAL, False, False), (FOCAL / 0.92, True, False), (FOCAL / 0.8, True, True)])
+def test_another_lens_than_the_maps_is_said_and_above_a_difference_refused(
+        site, tmp_path, caplog, focal, warned, refused):
+    drive = write_bag(tmp_path / 'drive', range(20), noise=1, focal=focal)
+    if refused:
+        with pytest.raises(SourceError, match=r"another lens or crop than the map's: .*80x60, "
+                                              r'65x51 degrees.*80x60, 77x62 degrees.*than 88%'):
+            replay(drive, Localizer(*site))
+        return
+    assert not replay(drive, Localizer(*site)).dropped
+    assert ("another lens or crop than the map's" in caplog.text) == warned
+
+
+def test_without_camera_info_another_size_of_the_images_is_said(site, tmp_path, caplog):
+    for name, size in (('half', (30, 40)), ('cropped', (45, 60))):
+        with BagWriter(tmp_path / name) as bag:
+            for place in range(3):
+                bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera',
+                                                 images.resize(render(place), *size)),
+                          stamp(place))
+        assert not replay(tmp_path / name, Localizer(*site)).dropped
+        assert ('those of the map 80x60' in caplog.text) == (name == 'cropped')
+
+
+def test_frames_that_show_nothing_are_dropped_with_the_reason(site, tmp_path, caplog):
+    with BagWriter(tmp_path / 'drive') as bag:
+        for place in range(8):
+            view = render(place) if place < 4 else np.full((60, 80, 3), 3, np.uint8)
+            bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera', view),
+                      stamp(place))
+    assert replay(tmp_path / 'drive', Localizer(*site)).dropped == {'ImageError': 4}
+    assert 'the image shows nothing: all black' in caplog.text
+
+
+def test_images_of_another_ratio_than_the_maps_are_refused(site, tmp_path):
+    with BagWriter(tmp_path / 'drive') as bag:
+        for place in range(3):
+            bag.write(IMAGES, messages.image(bag.types, stamp(place), 'camera',
+                                             render(place)[:, :60]), stamp(place))
+    with pytest.raises(SourceError, match='another lens or crop'):
+        replay(tmp_path / 'drive', Localizer(*site))
 
 
 def test_a_replay_is_what_the_localizer_says_frame_by_frame(site, bag):

@@ -25,6 +25,7 @@ from node_operator import node_process_on
 from node_operator import Operator
 from node_operator import SHUTDOWN
 from small_drive import IMAGES
+from small_drive import render
 from small_drive import stamp
 from small_drive import write_map
 from std_srvs.srv import Trigger
@@ -44,7 +45,7 @@ def test_a_model_that_crashes_can_be_configured_again(site, unconfigured):
     assert node.change(ACTIVATE)
     node.connect()
     node.camera.publish(messages.image(rclpy_types, stamp(1), 'camera',
-                                       np.full((60, 80, 3), 255, np.uint8)))
+                                       render(1) | np.uint8(255 * (np.arange(80) < 8))[:, None]))
     status = node.status(lambda values: values['level'] == '2')
     assert status['message'].startswith('model failed: ')
     assert node.state() == 'unconfigured'

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 
@@ -20,7 +21,10 @@ from node_operator import LIMIT
 from node_operator import node_process_on
 from node_operator import Operator
 from rclpy.qos import ReliabilityPolicy
+from small_drive import CAMERA_INFO
+from small_drive import camera_info
 from small_drive import COUNT
+from small_drive import FOCAL
 from small_drive import IMAGES
 from small_drive import pose
 from small_drive import render
@@ -243,6 +247,7 @@ def test_initialpose_is_accepted_only_in_the_frame_of_the_map(site, fresh):
             ('odom', 1.0, 1.0, "initialpose ignored: its frame is 'odom'"),
             ('map', np.nan, 1.0, 'initialpose ignored: pose'),
             ('map', 12.0, np.nan, 'initialpose ignored: a deviation'),
+            ('map', 12.0, -1.0, 'initialpose ignored: a deviation is the root'),
             ('map', 12.0, 1.0, 'initialpose accepted: x 12.0')):
         where = pose(0)
         where[0] = x
@@ -267,6 +272,24 @@ def test_top_k_takes_effect_at_once(fresh):
 ])
 def test_parameters_that_cannot_be_taken_are_refused(fresh, values, why):
     assert why in fresh.set_parameters(**values)
+
+
+def test_another_lens_than_the_maps_is_an_error_until_it_is_exchanged(fresh):
+    told = fresh.node.create_publisher(rclpy_types(messages.CAMERA_INFO), CAMERA_INFO, 1)
+    stamps = itertools.count(stamp(5), STEP)
+
+    def seen_with(focal):
+        told.publish(camera_info(rclpy_types, focal))
+        fresh.camera.publish(frame(7, time=next(stamps)))
+        return fresh.diagnostics[-1]
+
+    fresh.until(lambda: seen_with(FOCAL / 0.6)['level'] == '2')
+    status = fresh.diagnostics[-1]
+    assert "another lens or crop than the map's" in status['message']
+    assert status['last failure'] == status['camera'] == status['message']
+    fresh.until(lambda: seen_with(FOCAL)['camera'] == 'like that of the map')
+    fresh.until(lambda: seen_with(FOCAL)['level'] != '2')
+    fresh.node.destroy_publisher(told)
 
 
 def test_a_new_map_replaces_the_old_one_only_if_it_can_be_used(site, fresh):

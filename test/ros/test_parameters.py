@@ -206,6 +206,18 @@ def test_the_running_mean_is_preserved_over_a_restart(start, site, tmp_path):
     again.trigger_deactivate()
 
 
+def test_home_is_expanded_in_every_path(start, site, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    node = start(provider='cpu', threads=1, map='~/map', model='~/m.onnx', state_file='~/state',
+                 engine_cache='~/engines')
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    node.operations.localizer.localize(render(3), stamp(3))
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert (tmp_path / 'state').is_file()
+    assert node.operations.description()['map'] == str(tmp_path / 'map')
+
+
 def test_a_damaged_state_file_is_ignored(start, site, tmp_path):
     (tmp_path / 'state').write_text('no state')
     node = start(**site, state_file=str(tmp_path / 'state'))

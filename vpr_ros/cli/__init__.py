@@ -27,18 +27,37 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return 0, 1 after an error (printed in one line), 130 after Ctrl-C."""
+    """
+    Run a subcommand.
+
+    Returns 0, 1 after an error (printed in one line), 130 after Ctrl-C, and 141 when the reader of
+    the output is gone (`vpr ... | head`), as a command that SIGPIPE ends.
+    """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        return 141
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     if '_ARGCOMPLETE' in os.environ:  # the shell asks for what could follow
         import argcomplete
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
+    _expand_home(options)
     logging.basicConfig(format='%(levelname)s: %(message)s', level=logging.WARNING)
     logging.getLogger('vpr_ros').setLevel(logging.INFO)
     from vpr_ros.core.errors import how_to_install
     from vpr_ros.core.errors import VprError
     try:
         return int(options.run(options) or 0)
+    except BrokenPipeError:
+        raise
     except (VprError, OSError, ValueError) as error:
         if options.debug:
             raise
@@ -50,6 +69,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('vpr: interrupted', file=sys.stderr)
         return 130
+
+
+def _expand_home(options: argparse.Namespace) -> None:
+    """Expand ~ in paths: the shell does not in --output=~/map."""
+    from vpr_ros.core.files import expanded
+    for name, value in vars(options).items():
+        if 'topic' in name:
+            continue
+        if isinstance(value, str):
+            setattr(options, name, expanded(value))
+        elif isinstance(value, list):
+            setattr(options, name, [expanded(item) if isinstance(item, str) else item
+                                    for item in value])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -123,7 +123,8 @@ def _run_calibrate(options: argparse.Namespace) -> None:
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
     drives = [read_drive(path, encoder, image_topic=image, odometry_topic=odometry,
-                         truth_topic=truth, use_odometry=options.odometry, poses=poses)
+                         truth_topic=truth, use_odometry=options.odometry, poses=poses,
+                         cameras=place_map.manifest.cameras)
               for path, (image, odometry, truth) in zip(options.bags, topics, strict=True)]
     fit = calibrate(place_map, encoder, drives, correct_radius=options.correct_radius,
                     max_speed=options.max_speed)

@@ -128,6 +128,14 @@ def spot_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def expanded(path: str) -> str:
+    """Return a path with ~ expanded: as it is, where that has no meaning."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith('~') else path
+    except RuntimeError:  # no such user
+        return path
+
+
 def user_cache() -> Path:
     """Return the package's folder in the user's cache directory (XDG_CACHE_HOME, ~/.cache)."""
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'vpr_ros')

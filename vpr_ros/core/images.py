@@ -19,6 +19,7 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+from vpr_ros.core import jpeg  # noqa: E402
 from vpr_ros.core.errors import ImageError  # noqa: E402
 from vpr_ros.core.errors import SourceError  # noqa: E402
 
@@ -37,7 +38,6 @@ At 3.5 the descriptors keep a cosine of .999 (at 2.8 .9986): benchmarks/accuracy
 # Swapping BGR to RGB takes a seventh of the time of a JPEG; since OpenCV 4.11 it is avoidable.
 _IMREAD_RGB = getattr(cv2, 'IMREAD_COLOR_RGB', 0)
 _IMREAD_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2  # colour has the same bit
-_JPEG = b'\xff\xd8'
 
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
 
@@ -58,18 +58,26 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
     Decode a compressed image (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
 
     A JPEG that `resize` to `min_size` (height, width) would halve is decoded at half its size,
-    which is faster. Raises ImageError, which starts with `name`, for an image that cannot be
-    decoded or whose size is not supported.
+    which is faster. Raises ImageError, which starts with `name`, for an image that is damaged,
+    cannot be decoded or whose size is not supported.
     """
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
         raise ImageError(f'{name} is empty')
-    declared = _declared_size(buffer.data)
-    half = False
-    if declared is not None:
-        check_size(*declared, name)
-        half = (min_size is not None and bytes(buffer[:2]) == _JPEG
-                and _may_be_halved(*declared, *min_size))
+    try:
+        header = jpeg.read_header(buffer.data)
+        declared = header[:2] if header else _png_size(buffer.data)
+        if declared is not None:
+            check_size(*declared, name)
+        half = (header is not None and min_size is not None
+                and _may_be_halved(*header[:2], *min_size))
+        rgb = header and jpeg.decode_rgb(buffer, header, half=half)
+    except ValueError as error:
+        raise ImageError(f'{name} is damaged: {error}') from error
+    return _decode_by_opencv(buffer, name, half=half) if rgb is None else rgb
+
+
+def _decode_by_opencv(buffer: NDArray[np.uint8], name: str, *, half: bool) -> NDArray[np.uint8]:
     try:
         pixels = cv2.imdecode(
             buffer, (_IMREAD_RGB or cv2.IMREAD_COLOR) | (_IMREAD_HALF if half else 0))
@@ -84,22 +92,15 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
     return np.asarray(pixels, np.uint8)
 
 
-def _declared_size(view: memoryview) -> tuple[int, int] | None:
+def _png_size(view: memoryview) -> tuple[int, int] | None:
     """
-    Return the height and width in a PNG or JPEG header; None for any other data.
+    Return the height and width in a PNG header; None for any other data.
 
     A small file can declare an image that would fill the memory when decoded.
     """
     if bytes(view[:8]) == b'\x89PNG\r\n\x1a\n' and len(view) >= 24:
         width, height = struct.unpack_from('>II', view, 16)
         return height, width
-    at = 2 if bytes(view[:2]) == _JPEG else len(view)
-    while at + 9 <= len(view) and view[at] == 0xFF:
-        marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
-            height, width = struct.unpack_from('>HH', view, at + 5)
-            return height, width
-        at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment
     return None
 
 

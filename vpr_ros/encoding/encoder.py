@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import images
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import ModelError
@@ -95,13 +96,15 @@ class Encoder:
         """
         Return the descriptor, float32 (D,) of unit norm, of a uint8 (H,W,3) RGB image.
 
-        Raises ImageError when the descriptor is not finite.
+        Raises ImageError when the image shows nothing (blank_images.py) or the descriptor is not
+        finite.
         """
         if rgb.shape[:2] == (self.height, self.width):
             batch = rgb[None]
         else:
             batch = self._input_buffer()
             images.resize(rgb, self.height, self.width, out=batch[0])
+        check_content(batch[0])
         descriptor: NDArray[np.float32] = self._run(batch)[0]
         return descriptor
 
@@ -109,7 +112,8 @@ class Encoder:
         """
         Return the descriptors, float32 (N,D), of N uint8 (H,W,3) RGB images of any size.
 
-        Raises ImageError when one is not finite.
+        Raises ImageError when one is not finite. That the images show something is left to the
+        caller: of a batch, one can be left out.
         """
         resized = np.empty((len(batch), self.height, self.width, 3), np.uint8)
         for slot, rgb in zip(resized, batch, strict=True):

@@ -29,7 +29,7 @@ from vpr_ros.encoding.engine_cache import MANIFEST
 from vpr_ros.encoding.engine_cache import read_manifest
 from vpr_ros.encoding.engine_cache import Request
 from vpr_ros.encoding.engine_cache import write_manifest
-from vpr_ros.encoding.model_file import damaged
+from vpr_ros.encoding.model_file import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,7 @@ def _open_with(name: str, request: Request) -> Engine:
         raise
     except Exception as error:  # ONNX Runtime raises a class of its own per provider
         if name == 'cpu':
-            raise damaged(request.path, first_line(error)) from error
+            raise unreadable(request.path, first_line(error), onnxruntime.__version__) from error
         raise ModelError(f'{name} cannot run {request.path} ({first_line(error)})') from error
 
 

@@ -34,6 +34,9 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 """The fields of a tensor with the name of an external file, and with the flag that it is used."""
 _ENGINE = b'EPContext'
 """The operator that runs a compiled engine, which may be in an external file."""
+_NEWER = ('Unsupported model IR version', 'ONNX Runtime only *guarantees* support',
+          'Could not find an implementation', 'No Op registered')
+"""What ONNX Runtime says of a model that was made for a later version of it."""
 _MAX_DEPTH = 32
 """Levels of nested messages that are followed."""
 
@@ -76,6 +79,16 @@ def damaged(path: str | Path, reason: str) -> ModelError:
     """Return the error for a file that cannot be loaded."""
     return ModelError(f'{path} cannot be loaded: it is not an ONNX model, or it is damaged '
                       f'({reason})')
+
+
+def unreadable(path: str | Path, reason: str, runtime: str) -> ModelError:
+    """Return the error for a file that ONNX Runtime, of the version `runtime`, does not load."""
+    for words in _NEWER:
+        if words in reason:
+            return ModelError(f'{path} needs a newer onnxruntime than {runtime} '
+                              f'({reason[reason.index(words):]}): upgrade it, or export the model '
+                              'again with `vpr export`')
+    return damaged(path, reason)
 
 
 def _has_external_data(data: mmap.mmap, message: str, start: int, end: int, depth: int) -> bool:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.interfaces import QosDurability
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from vpr_ros.core import pose_track
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
+from vpr_ros.io.bag_reader import BagReader
 from vpr_ros.io.pose_messages import fix_track
 from vpr_ros.io.pose_messages import stamped_track
 from vpr_ros.io.pose_messages import transform_track
@@ -41,12 +41,19 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rosbags.interfaces import Connection
+    from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
+    from vpr_ros.core.camera import Camera
     from vpr_ros.core.geodesy import Datum
 
 log = logging.getLogger(__name__)
 
 _RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals come less often
+
+_SUFFIXES = ('.mcap', '.db3')
+
+_INTACT = ('not supported', 'files are missing')
+"""What rosbags says of a bag that is not damaged."""
 
 
 @lru_cache(maxsize=1)
@@ -80,6 +87,12 @@ class Bag:
         self.path = Path(path)
         self._reader = _open(self.path)
         self._by_topic: dict[str, list[Connection]] = {}
+        formats = {connection.ext.serialization_format  # type: ignore[union-attr]
+                   for connection in self._reader.connections}
+        if formats and 'cdr' not in formats:
+            self.close()
+            raise SourceError(f'{self.path} has no messages of ROS 2: they are in '
+                              f'{", ".join(sorted(formats))}')
         for connection in self._reader.connections:
             self._by_topic.setdefault(connection.topic, []).append(connection)
         self.message_count = self._reader.message_count
@@ -152,7 +165,7 @@ class Bag:
             first, *others = (self.topics[name] for name in candidates)
             if first == TRANSFORMS and FIX in others:
                 raise SourceError(f'{self.path} has poses in transforms and in fixes of a GPS: '
-                                  f'choose {" or ".join(candidates)} with --pose-topic')
+                                  f'choose the topic, {" or ".join(candidates)}')
         return self._select(topic, candidates, 'poses')
 
     def _is_track(self, topic: str) -> bool:
@@ -192,6 +205,14 @@ class Bag:
         """
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
+
+    def camera(self, image_topic: str) -> Camera | None:
+        """Return the camera of an image topic, from its first CameraInfo; None without one."""
+        topic = messages.camera_info_topic(image_topic)
+        if self.topics.get(topic) != messages.CAMERA_INFO or not self.count(topic):
+            return None
+        _, message = next(self._messages(topic))
+        return messages.camera_of(message)
 
     def poses(self, topic: str, *, frames: tuple[str, str] | None = None,
               datum: Datum | None = None) -> pose_track.PoseTrack:
@@ -267,13 +288,16 @@ def _open(path: Path) -> Reader:
         raise SourceError(f'{path} is a bag of ROS 1: convert it with '
                           f'rosbags-convert --src {path} --dst {path.with_suffix("")}')
     if path.is_dir() and not (path / 'metadata.yaml').is_file():
-        raise SourceError(f'{path} has no metadata.yaml: it is not a rosbag2, or its recording '
-                          'was cut off (ros2 bag reindex repairs it)')
-    if path.is_file() and path.suffix not in ('.mcap', '.db3'):
+        if not any(file.suffix in _SUFFIXES for file in path.iterdir()):
+            raise SourceError(f'{path} is no bag (it has no metadata.yaml, .mcap or .db3 file) '
+                              'and no folder of images in a layout that is read: see docs/maps.md')
+        raise SourceError(f'{path} has no metadata.yaml: its recording was cut off (ros2 bag '
+                          'reindex repairs it)')
+    if path.is_file() and path.suffix not in _SUFFIXES:
         raise SourceError(f'{path} is not a bag: give a rosbag2 directory, or a .mcap or .db3 '
                           'file')
     with _damage(path):
-        reader = Reader(path)
+        reader = BagReader(path)
         reader.open()
     return reader
 
@@ -285,10 +309,14 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except VprError:
         raise
+    except OSError as error:
+        raise SourceError(f'{path} cannot be read: {error.strerror or error}') from error
     except Exception as error:
         # A damaged bag raises errors of sqlite, zstd, lz4 and struct, IndexError, AssertionError.
         reason = ' '.join(str(error).split()) or type(error).__name__
-        raise SourceError(f'{path} is damaged or cut off: {reason}') from error
+        intact = any(words in reason for words in _INTACT)
+        raise SourceError(f'{path} {"cannot be read" if intact else "is damaged or cut off"}: '
+                          f'{reason.removesuffix("; please report issue.")}') from error
 
 
 def _listed(topics: dict[str, str]) -> str:

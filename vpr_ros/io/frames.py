@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
+    from vpr_ros.core.errors import ImageError
     from vpr_ros.core.geodesy import Datum
 
 TURN = math.radians(15)
@@ -44,7 +47,8 @@ class Source:
     """
     The frames of one drive in order, and the frame_id and child_frame_id of their poses.
 
-    `datum` is the origin of frame_id, if it is known.
+    `camera` is what a CameraInfo says of their camera, None without one; `datum` the origin of
+    frame_id, if it is known.
     """
 
     name: str
@@ -52,7 +56,31 @@ class Source:
     count: int
     frame_id: str = 'map'
     child_frame_id: str = 'base_link'
+    camera: Camera | None = None
     datum: Datum | None = None
+
+
+class LeftOut:
+    """Frames that were left out because of their images: how many for which reason."""
+
+    def __init__(self) -> None:
+        self._causes: dict[str, tuple[int, str]] = {}
+
+    def add(self, error: ImageError) -> None:
+        """Count a frame. Errors that differ in numbers only are one cause."""
+        cause = re.sub(r'\d+', '0', str(error))
+        count, _ = self._causes.get(cause, (0, ''))
+        self._causes[cause] = count + 1, str(error)
+
+    def __bool__(self) -> bool:
+        return bool(self._causes)
+
+    def __str__(self) -> str:
+        """Return the number of frames, and of each cause its number and its last error."""
+        causes = sorted(self._causes.values(), reverse=True)
+        total = sum(count for count, _ in causes)
+        return f'{total} frames left out: ' + some_of(
+            [f'{count} as {error}' for count, error in causes], 3, '; ')
 
 
 def is_new_place(pose: NDArray[np.float64], last: NDArray[np.float64] | None, spacing: float
@@ -74,7 +102,7 @@ def check_same_frames(frames: Collection[tuple[str, str]]) -> None:
             f'{child} in {frame}' for frame, child in sorted(frames)))
 
 
-def some_of(names: Sequence[str], limit: int = 10) -> str:
+def some_of(names: Sequence[str], limit: int = 10, separator: str = ', ') -> str:
     """Return the first `limit` names as text for a message, and how many more there are."""
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more
+    return separator.join(names[:limit]) + more

@@ -18,6 +18,7 @@ import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core import poses
 from vpr_ros.core import raw_images
+from vpr_ros.core.camera import Camera
 from vpr_ros.core.errors import ImageError
 
 if TYPE_CHECKING:
@@ -32,9 +33,14 @@ Types = Callable[[str], Any]
 
 RAW_IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 CLOUD = 'sensor_msgs/msg/PointCloud2'
 
 _SECOND = 1_000_000_000
+
+_VIDEO = ('h264', 'h.264', 'avc1', 'h265', 'h.265', 'hevc', 'vp8', 'vp9', 'av1', 'ffmpeg',
+          'theora')
+"""What the format of a compressed image has in it when it is a frame of a video."""
 
 # The datatypes of sensor_msgs/PointField.
 _FIELD_DTYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
@@ -97,13 +103,43 @@ def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
     """
     Convert a sensor_msgs/CompressedImage to uint8 (H,W,3) RGB; `min_size` as in `rgb`.
 
-    Raises ImageError for a depth image, or one that OpenCV cannot decode.
+    Raises ImageError for a depth image, a video, or one that is damaged or cannot be decoded.
     """
-    if 'compressedDepth' in message.format:
+    kind = message.format.lower()
+    if 'compresseddepth' in kind:
         raise ImageError(f"format '{message.format}' is a depth image: choose the topic of a "
                          'colour or grey camera')
-    return images.decode(message.data, f"compressed image ({message.format or 'no format'})",
-                         min_size)
+    if any(codec in kind for codec in _VIDEO):
+        raise ImageError(f"format '{message.format}' is not supported: a frame of a video needs "
+                         'those before it; publish or record JPEG (image_transport compressed)')
+    rgb = images.decode(message.data, f"compressed image ({message.format or 'no format'})",
+                        min_size)
+    # compressed_image_transport's word for a node that gave RGB to a JPEG encoder that takes BGR.
+    # Its subscriber takes such an image as it is, so red and blue change places.
+    return np.ascontiguousarray(rgb[..., ::-1]) if 'compressed rgb' in kind else rgb
+
+
+def camera_of(message: Any) -> Camera | None:
+    """
+    Return the camera of a sensor_msgs/CameraInfo, of its region of interest if it has one.
+
+    None for a message without a size: the driver has no calibration.
+    """
+    if not (message.width and message.height):
+        return None
+    fx, _, cx, _, fy, cy = list(message.k)[:6]
+    roi = message.roi
+    k = (float(fx), float(fy), float(cx - roi.x_offset), float(cy - roi.y_offset))
+    calibrated = min(fx, fy) > 0 and np.isfinite(k).all()
+    return Camera(int(roi.width or message.width), int(roi.height or message.height),
+                  k if calibrated else (), message.distortion_model,
+                  tuple(map(float, message.d)) if calibrated else ())
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Return where the camera of an image topic has its CameraInfo, by the convention of ROS."""
+    base = image_topic.removesuffix('/compressed')
+    return f'{base.rpartition("/")[0]}/camera_info'
 
 
 def pose_of(message: Any) -> Floats:

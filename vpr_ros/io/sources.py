@@ -113,7 +113,7 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
         topic = bag.image_topic(image_topic)
         track = bag_poses(bag, pose_topic, poses)
         yield Source(path.name, _bag_frames(bag, topic, track, poses.max_gap), bag.count(topic),
-                     track.frame_id, track.child_frame_id, track.datum)
+                     track.frame_id, track.child_frame_id, bag.camera(topic), track.datum)
 
 
 def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack, max_gap: float

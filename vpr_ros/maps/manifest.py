@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+from vpr_ros.core.camera import Camera
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelMismatchError
 from vpr_ros.core.geodesy import Datum
@@ -65,7 +66,7 @@ class Manifest:
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
     (index_choice.py), None where it was not. `datum` is the origin of frame_id, for a map from the
-    fixes of a GPS.
+    fixes of a GPS; `cameras` are the different ones of its sessions.
     """
 
     model: ModelIdentity
@@ -77,6 +78,7 @@ class Manifest:
     calibration: Calibration = field(default_factory=Calibration)
     recall: float | None = None
     datum: Datum | None = None
+    cameras: tuple[Camera, ...] = ()
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
@@ -91,17 +93,20 @@ class Manifest:
             spacing=spacing, index=str(raw['index']),
             calibration=Calibration.from_dict(raw['calibration']),
             recall=None if recall is None else float(recall),
-            datum=None if datum is None else Datum(**datum))
+            datum=None if datum is None else Datum(**datum),
+            cameras=tuple(map(Camera.from_dict, raw.get('cameras', ()))))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
         return {**asdict(self), 'sessions': [asdict(session) for session in self.sessions],
                 'calibration': self.calibration.as_dict(),
-                'datum': self.datum and self.datum._asdict()}
+                'datum': self.datum and self.datum._asdict(),
+                'cameras': [camera.as_dict() for camera in self.cameras]}
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""
-        if self.model.sha256 != encoder.digest:
+        same = encoder.metadata.get('same_as', '').split()  # other files of this very network
+        if self.model.sha256 not in (encoder.digest, *same):
             raise ModelMismatchError(
                 f'{directory or "the map"} was built with the model {self.model.name} '
                 f'{self.model.sha256[:12]}, not with {encoder.path} {encoder.digest[:12]}: use '

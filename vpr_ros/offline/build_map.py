@@ -19,14 +19,18 @@ from vpr_ros.core import defaults
 from vpr_ros.core import geodesy
 from vpr_ros.core import images
 from vpr_ros.core import poses
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.frames import is_new_place
+from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
+from vpr_ros.maps.camera_check import camera_of_images
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
     from vpr_ros.core.geodesy import Datum
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
@@ -61,8 +66,9 @@ class Places:
     The places of one source.
 
     `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
-    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none; `datum` the
-    origin of its positions, if it is known.
+    norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
+    `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
+    that is known.
     """
 
     source: str
@@ -71,6 +77,7 @@ class Places:
     stamps: NDArray[np.int64]
     poses: NDArray[np.float64]
     thumbnails: list[bytes]
+    camera: Camera
     datum: Datum | None = None
 
     def __len__(self) -> int:
@@ -99,12 +106,14 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
     check_same_frames({places.frames for places in sessions})
     sessions = _with_one_datum(sessions)
+    _warn_of_cameras(sessions)
     frame_id, child_frame_id = sessions[0].frames
     names = conditions or ['unknown'] * len(sessions)
     manifest = Manifest(
         ModelIdentity.of(encoder),
         tuple(Session(places.source, name) for places, name in zip(sessions, names, strict=True)),
-        frame_id, child_frame_id, spacing, index, datum=sessions[0].datum)
+        frame_id, child_frame_id, spacing, index, datum=sessions[0].datum,
+        cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
     place_map = _joined(sessions, manifest)
     if not self_calibrate:
         return place_map
@@ -126,6 +135,13 @@ def _with_one_datum(sessions: list[Places]) -> list[Places]:
                              poses=np.concatenate([position, places.poses[:, 3:]], axis=1))
         moved.append(places)
     return moved
+
+
+def _warn_of_cameras(sessions: Sequence[Places]) -> None:
+    check = CameraCheck([sessions[0].camera])
+    for places in sessions[1:]:
+        if problem := check.problem(places.camera):
+            log.warning('%s: %s', places.source, problem)
 
 
 def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
@@ -174,6 +190,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
     places: list[NDArray[np.float64]] = []
     descriptors: list[NDArray[np.float32]] = []
     jpegs: list[bytes] = []
+    sizes: list[tuple[int, int]] = []
     with opened as source:
         references = source.frame_id, source.child_frame_id
         check_same_frames({*before, references})
@@ -181,7 +198,9 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             _reported(source.frames, report) if report is not None
             else tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None))
-        batches = _batches(source.name, frames, encoder, spacing, thumbnails=thumbnails)
+        left_out = LeftOut()
+        batches = _batches(source.name, frames, encoder, spacing, left_out,
+                           thumbnails=thumbnails)
         # The next batches are read and decoded here while the network runs in other threads.
         for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
                                       depth=encoder.concurrency + 1, threads=encoder.concurrency):
@@ -189,31 +208,40 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             stamps += batch.stamps
             places += batch.poses
             jpegs += batch.thumbnails
+            sizes += batch.sizes
         if not stamps:
-            raise SourceError(f'{source.name} gives no place: it has no usable frame')
+            raise SourceError(f'{source.name} gives no place: '
+                              f'{left_out or "it has no usable frame"}')
+        if left_out:
+            log.warning('%s: %s', source.name, left_out)
         return Places(source.name, references, np.concatenate(descriptors),
-                      np.array(stamps, np.int64), np.array(places), jpegs, source.datum)
+                      np.array(stamps, np.int64), np.array(places), jpegs,
+                      camera_of_images(source.camera, sizes[0]), source.datum)
 
 
 @dataclass
 class _Batch:
-    """Frames that become places; their images uint8 (H,W,3), of the model's input size."""
+    """
+    Frames that become places; their images uint8 (H,W,3), of the model's input size.
+
+    `sizes` are the images' own heights and widths, perhaps both halved.
+    """
 
     stamps: list[int] = field(default_factory=list)
     poses: list[NDArray[np.float64]] = field(default_factory=list)
     rgb: list[NDArray[np.uint8]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
 
 
-def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: float, *,
-             thumbnails: bool) -> Iterator[_Batch]:
-    """Yield batches of frames `spacing` metres apart."""
+def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: float,
+             left_out: LeftOut, *, thumbnails: bool) -> Iterator[_Batch]:
+    """Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`."""
     batch = _Batch()
     last: NDArray[np.float64] | None = None
     previous: NDArray[np.float64] | None = None
     steps: list[float] = []
     min_size = max(encoder.height, _THUMBNAIL_HEIGHT), encoder.width
-    bad = 0
     for frame in frames:
         if previous is not None:
             steps.append(float(poses.distance(frame.pose, previous)))
@@ -222,13 +250,16 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
             continue
         try:
             rgb = frame.load(min_size=min_size)
+            fitted = images.resize(rgb, *encoder.size)
+            check_content(fitted)
         except ImageError as error:
-            bad += 1
+            left_out.add(error)
             log.debug('%s: %s', frame.name, error)
             continue
         batch.stamps.append(frame.stamp)
         batch.poses.append(frame.pose)
-        batch.rgb.append(images.resize(rgb, *encoder.size))
+        batch.rgb.append(fitted)
+        batch.sizes.append((rgb.shape[0], rgb.shape[1]))
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
@@ -243,9 +274,6 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         log.warning('%s: its images are %.2f m apart (median), more than the spacing of %g m: '
                     'drive slower, or record more images a second', name, np.median(moving),
                     spacing)
-    if bad:
-        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
-                    name, bad)
 
 
 def _reported(frames: Iterable[Frame], report: Callable[[int], object]) -> Iterator[Frame]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import replace
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +22,11 @@ from vpr_ros.core.metrics import BINS
 from vpr_ros.core.metrics import calibration_error
 from vpr_ros.core.metrics import reliability
 from vpr_ros.io.bag import Bag
+from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.map_poses import bag_poses
 from vpr_ros.io.map_poses import CHECKED
 from vpr_ros.maps.calibration import Calibration
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
 from vpr_ros.offline.calibration_examples import Examples
@@ -40,11 +43,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.map_poses import PoseOptions
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
+
+log = logging.getLogger(__name__)
 
 _MODE_NAMES = {Mode.ODOMETRY: 'with odometry', Mode.SEQUENCE: 'without odometry',
                Mode.SINGLE: 'single frames'}
@@ -83,35 +89,46 @@ class Fit:
 
 def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = None,
                image_topic: str | None = None, odometry_topic: str | None = None,
-               use_odometry: bool = True, poses: PoseOptions = CHECKED) -> KnownDrive:
+               use_odometry: bool = True, poses: PoseOptions = CHECKED,
+               cameras: Sequence[Camera] = ()) -> KnownDrive:
     """
     Read a bag as a drive: its frames encoded, with true poses from `truth_topic`.
 
     Without a name, the best image and pose topics and the first odometry are taken; no odometry
     without `use_odometry`, or, after a warning, where none is usable. `poses` says how the true
-    ones are read. Raises SourceError when fewer than 30 frames have a true pose, PoseError when
-    they cannot be right.
+    ones are read. Frames of another camera than one of `cameras`, the map's, are left out, as are
+    bad ones. Raises SourceError when fewer than 30 frames have a true pose, PoseError when they
+    cannot be right.
     """
     descriptors: list[NDArray[np.float32]] = []
     stamps: list[int] = []
     odometry: list[Floats] = []
+    left_out = LeftOut()
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
         truth = bag_poses(bag, truth_topic, poses)
         track = read_odometry(bag, odometry_topic) if use_odometry else None
-        for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder), desc=str(path),
+        check = CameraCheck(cameras, bag.camera(topic))
+        for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder, check), desc=str(path),
                                       total=bag.count(topic), unit='frame', disable=None):
             if stamps and stamp <= stamps[-1]:
                 continue
             try:
                 descriptors.append(descriptor.result())
-            except ImageError:
+            except ImageError as error:
+                left_out.add(error)
                 continue
             stamps.append(stamp)
             pose = pose_track.at(track, stamp)
             odometry.append(np.full(7, np.nan) if pose is None else pose)
         times = np.array(stamps, np.int64)
         warn_if_unused(bag, track, times)
+    if not stamps:
+        raise SourceError(f'{path} has no usable frame: {left_out}')
+    if check.warning:
+        log.warning('%s: %s', path, check.warning)
+    if left_out:
+        log.warning('%s: %s', path, left_out)
     true, known = pose_track.interpolate(truth, times)
     if known.sum() < FEWEST:
         raise SourceError(f'{path}: {known.sum()} frames have a true pose, at least {FEWEST} are '

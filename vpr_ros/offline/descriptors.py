@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import images
+from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import user_cache
 from vpr_ros.core.files import whole_file
 from vpr_ros.io import messages
+from vpr_ros.io.frames import LeftOut
 from vpr_ros.io.prefetch import prefetch
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
+    from vpr_ros.maps.camera_check import CameraCheck
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +77,22 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
     return descriptors, seconds
 
 
-def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
+def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
+            camera_check: CameraCheck | None = None
             ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
     """
     Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
 
     `frames` are stamps in ns, each with an Image or a CompressedImage. They are read in the
     caller's thread, decoded in a second and encoded in others; one by one, as the node does, so
-    that the descriptors are the same. `result()` raises ImageError for a bad frame.
+    that the descriptors are the same. `result()` raises ImageError for a bad frame, with a
+    `camera_check` also for one of another camera than the map's.
     """
     def decode(frame: tuple[int, Any]) -> NDArray[np.uint8]:
-        return images.resize(messages.rgb(frame[1], encoder.size), *encoder.size)
+        rgb = messages.rgb(frame[1], encoder.size)
+        if camera_check is not None:
+            camera_check.check(*rgb.shape[:2])
+        return images.resize(rgb, *encoder.size)
 
     def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
         return encoder.encode(decoded[1].result())
@@ -96,39 +104,44 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder
         yield stamp, future
 
 
-def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | None = None
+def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | None = None,
+                    camera_check: CameraCheck | None = None
                     ) -> tuple[list[Frame], NDArray[np.float32], dict[str, NDArray[np.float64]]]:
     """
     Return a source's frames, their descriptors (N,D), and the seconds of each (N,) by stage.
 
-    Only the frames of `wanted` numbers, if given. Frames whose image is bad are left out, counted
-    and logged. Frames that would keep raw pixels in memory load a JPEG of PREVIEW_HEIGHT instead.
-    Raises SourceError when no frame is left.
+    Only the frames of `wanted` numbers, if given. Frames whose image is bad, or with a
+    `camera_check` of another camera than the map's, are left out, counted and logged. Frames that
+    would keep raw pixels in memory load a JPEG of PREVIEW_HEIGHT instead. Raises SourceError when
+    no frame is left.
     """
     kept: list[Frame] = []
-    bad = 0
+    left_out = LeftOut()
     chosen = (frame for number, frame in enumerate(tqdm(
         source.frames, total=source.count, desc=source.name, unit='frame', disable=None))
         if wanted is None or number in wanted)
 
     def readable() -> Iterator[tuple[NDArray[np.uint8], float]]:
-        nonlocal bad
         for frame, future in prefetch(lambda frame: _timed(encoder.size, frame.load), chosen):
             try:
                 rgb, seconds = future.result()
+                if camera_check is not None:
+                    camera_check.check(*rgb.shape[:2])
+                fitted = images.resize(rgb, *encoder.size)
+                check_content(fitted)
             except ImageError as error:
-                bad += 1
+                left_out.add(error)
                 log.debug('%s: %s', frame.name, error)
                 continue
             kept.append(_with_jpeg(frame, rgb) if frame.raw else frame)
-            yield rgb, seconds
+            yield fitted, seconds
 
     descriptors, seconds = _in_batches(readable(), encoder)
-    if bad:
-        log.warning('%s: %d frames left out: their images are damaged or have the wrong size',
-                    source.name, bad)
     if not kept:
-        raise SourceError(f'{source.name} has no frame with a pose and an image')
+        raise SourceError(f'{source.name} has no frame with a pose and an image'
+                          + (f': {left_out}' if left_out else ''))
+    if left_out:
+        log.warning('%s: %s', source.name, left_out)
     return kept, descriptors, seconds
 
 

@@ -24,6 +24,7 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.offline.descriptors import describe_frames
 from vpr_ros.offline.descriptors import preview
 from vpr_ros.offline.descriptors import PREVIEW_HEIGHT
@@ -85,15 +86,19 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
     Evaluate a drive through a map: a source of frames with poses, a bag or a folder.
 
     A pose is right within `tolerance` metres and `degrees` of the truth. There is no odometry: for
-    a drive with it, replay the bag and evaluate that. Raises SourceError when the source has no
-    frame, or its poses are in another frame of reference than the map's.
+    a drive with it, replay the bag and evaluate that. Frames of another camera than the map's are
+    left out. Raises SourceError when no frame is left, or its poses are in another frame of
+    reference than the map's.
     """
     if source.frame_id != place_map.manifest.frame_id:
         raise SourceError(f"{source.name}: its poses are in '{source.frame_id}', the map's in "
                           f"'{place_map.manifest.frame_id}'")
     place_map = options.centred(place_map)
     within = _Tolerance(tolerance, degrees)
-    frames, descriptors, seconds = describe_frames(source, encoder)
+    check = CameraCheck(place_map.manifest.cameras, source.camera)
+    frames, descriptors, seconds = describe_frames(source, encoder, camera_check=check)
+    if check.warning:
+        log.warning('%s: %s', source.name, check.warning)
     estimates, located = localize_queries(
         place_map, encoder, descriptors, [frame.stamp for frame in frames], options, tolerance,
         source.name)

@@ -63,6 +63,8 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     for number, session in enumerate(manifest.sessions):
         count = int((place_map.sessions == number).sum())
         yield f'session {number}', f'{session.source} ({session.condition}), {count} places'
+    for camera in manifest.cameras:
+        yield 'camera', camera
     yield 'calibration', manifest.calibration.origin
     yield 'thumbnails', 'no' if place_map.thumbnail_digests is None else 'yes'
 

@@ -25,6 +25,7 @@ from vpr_ros.core.files import whole_directory
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
 from vpr_ros.offline.odometry import read_odometry
@@ -85,7 +86,8 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
         track = read_odometry(bag, odometry_topic) if odometry else None
-        for stamp, descriptor in tqdm(encoded(bag.images(topic), localizer.encoder),
+        check = CameraCheck(localizer.place_map.manifest.cameras, bag.camera(topic))
+        for stamp, descriptor in tqdm(encoded(bag.images(topic), localizer.encoder, check),
                                       total=bag.count(topic), desc=Path(bag_path).name,
                                       unit='frame', disable=None):
             try:
@@ -95,6 +97,8 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error
         warn_if_unused(bag, track, np.array([e.stamp for e in estimates], np.int64))
+    if check.warning and estimates:
+        log.warning('%s: %s', bag_path, check.warning)
     for cause, count in dropped.items():
         log.warning('%s: %d frames dropped (%s), the last one: %s', bag_path, count, cause,
                     last[cause])

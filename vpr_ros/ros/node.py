@@ -20,6 +20,7 @@ from rclpy.qos import ReliabilityPolicy
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.io import messages
 from vpr_ros.ros import health
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import start_bond
@@ -209,9 +210,19 @@ class LocalizerNode(LifecycleNode):
         initial_pose = self.create_subscription(
             rclpy_types('geometry_msgs/msg/PoseWithCovarianceStamped'), 'initialpose',
             operations.on_initial_pose, 1)
-        self._inputs = [image, odometry, initial_pose]
+        camera = self.create_subscription(
+            rclpy_types(messages.CAMERA_INFO), self._camera_info_topic(image.topic_name),
+            operations.on_camera_info, QoSProfile(depth=1,
+                                                  reliability=ReliabilityPolicy.BEST_EFFORT))
+        self._inputs = [image, odometry, initial_pose, camera]
         self._watch = InputWatch(self, self._health, transport, image, odometry)
         self.get_logger().info(f'listening to {image.topic_name}')
+
+    def _camera_info_topic(self, image_topic: str) -> str:
+        """Return the topic `camera_info` if it is remapped, or the one beside the images."""
+        own = self.resolve_topic_name('camera_info')
+        plain = f'{self.get_namespace().rstrip("/")}/camera_info'
+        return own if own != plain else messages.camera_info_topic(image_topic)
 
     def _stop(self) -> None:
         if self._bond is not None:
@@ -264,7 +275,7 @@ class LocalizerNode(LifecycleNode):
         # Another map may be named at any time: `~/reload_map` loads it.
         if problem or parameter.live or parameter.name == 'map' or self.operations is None:
             return problem
-        if self._value(parameter.name) == value:
+        if self.get_parameter(parameter.name).value == value:
             return ''
         return f'{parameter.name} takes effect in configure: clean up first'
 
@@ -278,6 +289,8 @@ class LocalizerNode(LifecycleNode):
             level, summary = health.ERROR, self._problem
         elif self._watch is not None:
             level, summary = self._watch.check()
+            if self.operations is not None and (problem := self.operations.camera_problem()):
+                level, summary = health.ERROR, problem
         values = {'state': self._state}
         if self.operations is not None:
             values |= self.operations.description()
@@ -305,4 +318,4 @@ class LocalizerNode(LifecycleNode):
         self._publish_diagnostics()
 
     def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        return parameters.value_of(self, name)

@@ -20,6 +20,7 @@ from vpr_ros.io import messages
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.localization.running_mean import read_state
 from vpr_ros.localization.running_mean import write_state
+from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.ros import parameters
 from vpr_ros.ros.health import Stopwatch
@@ -46,7 +47,7 @@ def load_localizer(node: LifecycleNode, encoder: Encoder) -> Localizer:
 
     Raises VprError, OSError or ValueError when there is no such map, or it cannot be used.
     """
-    path = node.get_parameter('map').value
+    path = parameters.value_of(node, 'map')
     if not path:
         raise VprError("the parameter 'map' is empty: give it the directory of a map")
     return Localizer(encoder, PlaceMap.load(path, encoder), **{
@@ -77,6 +78,7 @@ class Operations:
         self._save_timer: Any = None
         self._saved_stamp: int | None = None
         self._closed = False
+        self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
@@ -117,6 +119,14 @@ class Operations:
         """Keep a nav_msgs/Odometry for the frames around it."""
         self._odometry.put(message)
 
+    def on_camera_info(self, message: Any) -> None:
+        """Note which camera takes the images, from a CameraInfo."""
+        self._camera_check.camera = messages.camera_of(message)
+
+    def camera_problem(self) -> str:
+        """Return why frames of this camera are not localised, '' if they are."""
+        return self._camera_check.warning if self._camera_check.refuses else ''
+
     def _work(self) -> None:
         while (frame := self._slot.take()) is not None:
             message, received = frame
@@ -137,6 +147,7 @@ class Operations:
         stamp = messages.stamp_ns(message.header)
         with watch.stage('convert'):
             rgb = messages.rgb(message, self.localizer.encoder.size)
+            self._check_camera(rgb.shape[0], rgb.shape[1])
         with watch.stage('odometry'):
             odometry = self._odometry.at(stamp)
             unused = '' if odometry is not None else self._odometry.why_not(stamp)
@@ -158,6 +169,13 @@ class Operations:
         # `unused` is also the place for a reason of the localizer's own.
         self._health.odometry(unused, self._odometry.age(stamp))
         self._health.processed(estimate, watch.seconds)
+
+    def _check_camera(self, height: int, width: int) -> None:
+        """Raise ImageError when the camera of images of this size is another one; warn once."""
+        check, before = self._camera_check, self._camera_check.warning
+        check.check(height, width)
+        if check.warning not in ('', before):
+            self._node.get_logger().warning(check.warning)
 
     def _encode(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
@@ -187,7 +205,11 @@ class Operations:
             return
         try:
             pose = messages.pose_of(message)
-            deviation = math.sqrt(max(message.pose.covariance[0], message.pose.covariance[7]))
+            variances = message.pose.covariance[0], message.pose.covariance[7]
+            if not min(variances) >= 0:  # nor NaN
+                raise ValueError('a deviation is the root of the variances in x and y, which are '
+                                 f'{variances[0]:g} and {variances[1]:g}: give both (m^2)')
+            deviation = math.sqrt(max(variances))
             with self._lock:
                 self.localizer.expect(pose, deviation)
         except (VprError, ValueError) as error:
@@ -220,6 +242,8 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+            self._camera_check = CameraCheck(new.place_map.manifest.cameras,
+                                             self._camera_check.camera)
         self._publishers.start_over()
         self.publish_map()
         return True, f'{len(new.place_map)} places'
@@ -260,16 +284,17 @@ class Operations:
         """Return which model and map are in use, as values for the diagnostics."""
         encoder = self.localizer.encoder
         return {'provider': encoder.provider, 'model': encoder.digest[:12],
-                'map': self._node.get_parameter('map').value,
+                'map': parameters.value_of(self._node, 'map'),
                 'places': str(len(self.localizer.place_map)),
                 'calibration': self.localizer.calibration.origin,
+                'camera': self._camera_check.warning or 'like that of the map',
                 **self._publishers.values()}
 
     # The state file
 
     def _save_state(self) -> None:
         """Write the state of the drive, if there is a state file and a frame since the last."""
-        path = self._node.get_parameter('state_file').value
+        path = parameters.value_of(self._node, 'state_file')
         if not path:
             return
         with self._lock:
@@ -285,7 +310,7 @@ class Operations:
 
     def _resume(self) -> None:
         """Hand the drive in the state file to a localizer that has seen no frame yet."""
-        path = self._node.get_parameter('state_file').value
+        path = parameters.value_of(self._node, 'state_file')
         if not path or self.localizer.state is not None:
             return
         try:

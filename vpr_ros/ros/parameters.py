@@ -7,17 +7,18 @@ config/localize.yaml and docs/parameters.md repeat them; tests compare the three
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from typing import TYPE_CHECKING
 
 from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
 from vpr_ros.core import defaults
+from vpr_ros.core.files import expanded
 from vpr_ros.encoding.engines import provider_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from rclpy.node import Node
 
@@ -31,7 +32,8 @@ class Parameter:
 
     `attribute` is the attribute of the Localizer that it sets, '' if it sets none: with one, it
     takes effect on the next frame, without one at the next configure. `check` raises ValueError
-    for a value that cannot be taken, where more values than `choices` can.
+    for a value that cannot be taken, where more values than `choices` can. In one that `is_path`
+    ~ is expanded.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Parameter:
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     attribute: str = ''
+    is_path: bool = False
     check: Callable[[Any], object] | None = None
 
     @property
@@ -60,14 +63,15 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.'),
-    Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.'),
+    Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.', is_path=True),
+    Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.',
+              is_path=True),
     Parameter('provider', 'auto', 'Runs the model: auto, or the first that loads of a list such '
               'as tensorrt,cuda,openvino,cpu.', choices=('auto', *defaults.PROVIDERS),
               check=provider_names),
     Parameter('threads', 0, 'CPU threads for the model; 0 for one per core.', (0, 256)),
     Parameter('engine_cache', '', 'Directory of the engines that configure builds; empty for '
-              '~/.cache/vpr_ros/engines.'),
+              '~/.cache/vpr_ros/engines.', is_path=True),
     Parameter('image_transport', 'raw', 'raw subscribes to `image`, compressed to '
               '`image/compressed`.', choices=('raw', 'compressed')),
     Parameter('image_reliable', False, 'Subscribe to images with reliable QoS; false also '
@@ -104,7 +108,7 @@ PARAMETERS = (
               'poses of 3 s at which set_pose resets the filter (robot_localization); 0 for '
               'never.', (0, 1000000)),
     Parameter('state_file', '', "File that preserves the drive's running mean and, for 10 s, "
-              'its position across a restart or crash; empty for none.'),
+              'its position across a restart or crash; empty for none.', is_path=True),
     Parameter('bond_heartbeat_period', 0.1, "Seconds between heartbeats to nav2's lifecycle "
               'manager, if bondpy is installed; 0 for none.', (0, 10)),
     Parameter('autostart', False, 'Configure and activate at startup; false under a lifecycle '
@@ -112,6 +116,12 @@ PARAMETERS = (
 )
 
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def value_of(node: Node, name: str) -> Any:
+    """Return a parameter of a node, a path with ~ expanded."""
+    value = node.get_parameter(name).value
+    return expanded(value) if BY_NAME[name].is_path else value
 
 
 def declare(node: Node) -> None:

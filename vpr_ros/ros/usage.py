@@ -21,6 +21,7 @@ autostart, else it waits for a lifecycle manager.
 topics in, remapped with -r
   image                     sensor_msgs/msg/Image
   image/compressed          sensor_msgs/msg/CompressedImage, with image_transport:=compressed
+  camera_info               sensor_msgs/msg/CameraInfo, optional; by default beside the images
   odom                      nav_msgs/msg/Odometry, optional
   initialpose               geometry_msgs/msg/PoseWithCovarianceStamped, optional
   odometry/filtered         nav_msgs/msg/Odometry, with filter_reset_distance

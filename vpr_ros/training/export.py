@@ -30,6 +30,7 @@ from vpr_ros.core.images import resize
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.training.half_precision import store_as_half
 from vpr_ros.training.half_precision import to_half
+from vpr_ros.training.onnx_file import save
 from vpr_ros.training.quantise import to_int8
 from vpr_ros.training.recall import validate
 
@@ -134,7 +135,7 @@ def export(network: PlaceNetwork, path: str | Path, options: ExportOptions, *,
     helper.set_model_props(model, dict(sorted(facts.items())))
     onnx.checker.check_model(model)
     with whole_file(path) as part:
-        onnx.save(model, part)
+        save(model, part)
         report = _compare(network, part, options, images, validation)
         _accept(report, path)
     return report

@@ -24,6 +24,7 @@ from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ModelError
 from vpr_ros.core.files import whole_file
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.training.onnx_file import save
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +142,7 @@ def wrap_model(source: str | Path, output: str | Path, expected: InputFormat, *,
     vectors = _run_original(original, source, name_in, name_out, expected.normalise(images))
     with whole_file(output) as part:
         try:
-            onnx.save(model, part)
+            save(model, part)
         except ValueError as error:
             raise ModelError(f'{source} does not fit into one ONNX file: 2 GB is the limit'
                              ) from error
