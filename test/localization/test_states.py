@@ -31,12 +31,8 @@ class Written:
     def scatter(self, stays, landed):
         self.p, self.w = stays * self.p + landed, stays * self.w
 
-    def split(self, speeds):
-        self.p, self.w = (np.repeat(numbers / speeds, speeds, axis=0)
-                          for numbers in (self.p, self.w))
-
-    def merge(self):
-        self.p, self.w = (numbers.sum(axis=0, keepdims=True) for numbers in (self.p, self.w))
+    def split(self, shares):
+        self.p, self.w = (shares[:, None] * numbers for numbers in (self.p, self.w))
 
     def mix(self, change):
         self.p, self.w = change @ self.p, change @ self.w
@@ -51,20 +47,22 @@ def start(rng):
 
 def change_both(rng, states, written):
     """Let something that is random happen to both, as it happens along a drive."""
-    kind = rng.choice(['observe', 'scatter', 'speeds', 'mix', 'put'])
+    kind = rng.choice(['observe', 'scatter', 'split', 'mix', 'put'])
     if kind == 'observe':
         change = ('observe', rng.lognormal(0, 2), rng.uniform(0, 0.2), rng.normal(0, 3))
     elif kind == 'scatter':
         change = ('scatter', rng.uniform(0.9, 1), rng.uniform(0, 1e-3))
-    elif kind == 'speeds':
-        change = ('split', 4) if states.speeds == 1 else ('merge',)
+    elif kind == 'split':
+        if states.motions > 1:
+            return
+        change = ('split', rng.dirichlet(np.ones(4)))
     elif kind == 'mix':
         stays = rng.uniform(0.5, 1)
-        count = states.speeds
+        count = states.motions
         change = ('mix', stays * np.eye(count) + (1 - stays) / count)
     else:
         places = rng.permutation(PLACES)[:8]
-        shape = states.speeds, 8
+        shape = states.motions, 8
         change = ('put', places, rng.uniform(0, 1, shape), rng.normal(0, 3, shape))
     name, *arguments = change
     for one in (states, written):
@@ -116,19 +114,19 @@ def test_what_moves_arrives_or_is_returned(seed) -> None:
     states, written = start(rng)
     states.observe(0.5, 0.1, 1.0)
     written.observe(0.5, 0.1, 1.0)
-    states.split(3)
-    written.split(3)
-    speeds, places = states.likeliest()
+    for one in (states, written):
+        one.split(np.array([0.2, 0.5, 0.3]))
+    motions, places = states.likeliest(slice(0, 3))
     targets = rng.integers(0, PLACES, (len(places), 4)).astype(np.int32)
     weights = rng.dirichlet(np.ones(5), len(places))[:, :4]  # a fifth part is lost
     before = states.places.sum()
-    lost = states.move(speeds, places, targets, weights)
+    lost = states.move(motions, places, targets, weights)
     assert states.places.sum() + lost == pytest.approx(before)
     expected = [np.zeros_like(written.p), np.zeros_like(written.w)]
     for moved, numbers in zip(expected, (written.p, written.w), strict=True):
-        for state, (speed, place) in enumerate(zip(speeds, places, strict=True)):
+        for state, (motion, place) in enumerate(zip(motions, places, strict=True)):
             for target, weight in zip(targets[state], weights[state], strict=True):
-                moved[speed, target] += weight * numbers[speed, place]
+                moved[motion, target] += weight * numbers[motion, place]
     written.p, written.w = expected
     check_equal(states, written)
 
@@ -144,8 +142,8 @@ def test_what_landed_everywhere_stays_in_place() -> None:
 def test_of_many_states_the_likeliest_are_moved() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random(400_000) ** 8
-    _, places = States(probability).likeliest()
+    _, places = States(probability).likeliest(slice(0, 1))
     assert len(places) == ACTIVE
     assert set(places) == set(np.argsort(probability)[-ACTIVE:])
-    _, few = States(np.eye(1000)[7] + 1e-9).likeliest()
+    _, few = States(np.eye(1000)[7] + 1e-9).likeliest(slice(0, 1))
     assert few.tolist() == [7]

@@ -31,15 +31,21 @@ MAX_STEPS = 20
 SPEEDS = (np.arange(8) / 7) ** 2
 """Speeds that are told apart without odometry, as shares of the fastest; finer where slow."""
 
+ODOMETRY_IS_RIGHT = 0.95
+"""Probability that odometry is right when it begins."""
+
 # Rates per metre: of leaving the mapped streets, and of coming back to them.
 TO_NOWHERE = 0.0017
 FROM_NOWHERE = 0.008
 
 # Rates per second: of being kidnapped, of changing to a neighbouring speed, and to any speed
-# (a robot brakes or starts within a second or two).
+# (a robot brakes or starts within a second or two); of odometry going wrong (wheels slip), and
+# being right again.
 KIDNAPPED = 0.001
 CHANGED_SPEED = 0.02
 NEW_SPEED = 0.02
+ODOMETRY_FAILS = 0.001
+ODOMETRY_RECOVERS = 0.1
 
 PRIOR_NOWHERE = 0.5
 PRIOR_NOWHERE_EXPECTED = 0.02
@@ -60,6 +66,12 @@ EXPECTED_EVIDENCE = 5.0
 
 _GAPS = np.gradient(SPEEDS)
 
+_ODOMETRY, _SPEEDS = slice(0, 1), slice(1, 1 + len(SPEEDS))
+"""Which of the motions are as odometry says, and which at one of the speeds."""
+
+_FARTHEST = 1e6
+"""Metres from which on one motion is as absurd as another."""
+
 _STRAY = 0.01
 """Weight of 'no matching neighbour' in the normalisation, that of a place 3 sigma off: probability
 that drives off the end of the map does not pile up there."""
@@ -73,8 +85,9 @@ class Belief:
     ratio of what was lately seen on the way to each place: it starts at zero, and where routes
     meet the likelier one counts for more. The same probability may rest on strong evidence or on a
     long row of weak evidence, in which frames that are not independent are counted as if they
-    were; evidence tells the two apart. Without odometry each place has a probability for each
-    speed, since robots keep theirs.
+    were; evidence tells the two apart. Each place has a probability for each of nine motions: as
+    odometry says, or at one of the SPEEDS, since robots keep theirs. What is seen decides between
+    them, and so whether odometry is believed.
     """
 
     def __init__(self, place_poses: Floats, spacing: float = 0.0) -> None:
@@ -98,6 +111,7 @@ class Belief:
                        np.cos(headings / 2), np.sin(headings / 2))
         self.nowhere = PRIOR_NOWHERE
         self._mapped = 0.0  # the probability of being anywhere on the map
+        self._has_odometry = False
         self.forget()
 
     @property
@@ -114,6 +128,21 @@ class Belief:
         """Return the evidence (m,) for only some places."""
         _, weighted = self._states.at(places)
         return np.asarray(weighted.sum(axis=0) / np.maximum(self.places[places], 1e-300))
+
+    @property
+    def odometry_share(self) -> float:
+        """Return how much of the probability on the map believes in odometry, in [0,1]."""
+        if self._states.motions == 1:
+            return 0.0
+        return self._states.total(0) / max(self._mapped, 1e-300)
+
+    @property
+    def mean_speed(self) -> float:
+        """Return the mean speed, as a share of the fastest, of what does not follow odometry."""
+        if self._states.motions == 1:
+            return float(SPEEDS.mean())
+        held = np.array([self._states.total(1 + number) for number in range(len(SPEEDS))])
+        return float(held @ SPEEDS / max(held.sum(), 1e-300))
 
     def within(self, place: int, radius: float) -> Places:
         """Return the places (m,) that are within some metres of one of them, in their order."""
@@ -144,26 +173,60 @@ class Belief:
     def predict(self, seconds: float, motion: Floats | None, max_speed: float,
                 odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
         """
-        Let time pass while the robot moves.
+        Let time pass while the robot moves: `follow` odometry, if there is a motion, and `wait`.
 
-        With `motion` float64 (3,) (metres ahead, metres to the left, radians turned: odometry's
-        increment, off by `odometry_error` metres per metre), probability moves to the places that
-        agree with it; without, it moves ahead at speeds up to `max_speed`, which change now and
-        then. A little goes to 'nowhere', comes back, or lands anywhere. Raises ValueError for a
-        time below zero.
+        Raises ValueError for a time below zero.
+        """
+        self.set_odometry(available=motion is not None)
+        if motion is not None:
+            self.follow(motion, odometry_error)
+        self.wait(seconds, max_speed)
+
+    def set_odometry(self, *, available: bool) -> None:
+        """Say whether there is odometry to follow from here on."""
+        if self._states.motions == 1:
+            self._states.split(_shares(ODOMETRY_IS_RIGHT if available else 0.0))
+        elif available != self._has_odometry:
+            right = ODOMETRY_IS_RIGHT if available else 0.0
+            change = np.diag([right, *np.full(len(SPEEDS), 1 - right)])
+            change[0, 1:], change[1:, 0] = right, (1 - right) / len(SPEEDS)
+            self._states.mix(change)
+        self._has_odometry = available
+
+    def follow(self, motion: Floats, odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
+        """
+        Move what believes in odometry by its increment.
+
+        `motion` float64 (3,): metres ahead, metres to the left, radians turned; it is off by
+        `odometry_error` metres per metre.
+        """
+        motion = np.clip(motion, -_FARTHEST, _FARTHEST)
+        length = math.hypot(*motion[:2])
+        steps = self._steps(length)
+        stray = sum(self._follow(motion / steps, odometry_error) for _ in range(steps))
+        self._leak(0.0, length * self.odometry_share, stray)
+
+    def wait(self, seconds: float, max_speed: float, odometry: float = 1.0) -> None:
+        """
+        Let time pass: what does not believe in odometry moves ahead, at speeds up to `max_speed`.
+
+        Speeds change now and then, and odometry goes wrong or becomes right; `odometry` is the
+        likelihood ratio of all else that speaks for or against it. A little probability goes to
+        'nowhere', comes back, or lands anywhere. Raises ValueError for a time below zero.
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
-        if motion is None:
-            self._spread_speeds(seconds)
-        elif self._states.speeds > 1:
-            self._states.merge()
-        length = max_speed * seconds if motion is None else math.hypot(*motion[:2])
-        driven = length if motion is not None else length * float(SPEEDS.mean())
-        steps = min(MAX_STEPS, max(1, math.ceil(length / self._reach)))
-        part = None if motion is None else motion / steps
-        stray = sum(self._move(length / steps, part, odometry_error) for _ in range(steps))
-        self._leak(seconds, driven, stray)
+        if self._states.motions > 1:
+            share = self.odometry_share
+            change = _changes(seconds, odometry=self._has_odometry)
+            change[:, 0] *= odometry
+            self._states.mix(change / (odometry * share + 1 - share))
+        else:
+            self.set_odometry(available=False)
+        length = max_speed * seconds
+        steps = self._steps(length)
+        stray = sum(self._drive_on(length / steps) for _ in range(steps))
+        self._leak(seconds, length * float(SPEEDS.mean()) * (1 - self.odometry_share), stray)
 
     def update(self, places: Places, ratios: Floats, rest: float, *,
                weight: float = 1.0, novelty: float = 1.0) -> None:
@@ -183,6 +246,9 @@ class Belief:
         before = probability.sum(axis=0)
         total = (factor * max(0.0, self._mapped - float(before.sum())) + float(factors @ before)
                  + self.nowhere)
+        if not total > 0:  # no state explains what was seen, in the precision of numbers
+            self.forget()
+            return
         factor, factors = factor / total, factors / total
         self._states.observe(factor, share, log_rest)
         self._states.put(places, probability * factors,
@@ -192,45 +258,44 @@ class Belief:
 
     def _start(self, probability: Floats, weighted: Floats | None = None) -> None:
         self._states = States(probability, weighted)
+        self._has_odometry = False
         self._mapped = float(probability.sum())
 
-    def _spread_speeds(self, seconds: float) -> None:
-        """Give each place its speeds, or let some of them change to others in that time."""
-        count = len(SPEEDS)
-        if self._states.speeds == 1:
-            self._states.split(count)
-            return
-        nearby, anew = -np.expm1(-seconds * np.array([CHANGED_SPEED, NEW_SPEED]))
-        change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
-        change += (1 - change.sum(axis=0)) * np.eye(count)
-        self._states.mix((1 - anew) * change + anew / count)
+    def _steps(self, length: float) -> int:
+        """Return into how many steps a motion of some metres is divided: neighbours are near."""
+        return max(1, math.ceil(min(MAX_STEPS, length / self._reach)))
 
-    def _move(self, length: float, motion: Floats | None, odometry_error: float) -> float:
-        """
-        Move the probability of each state to the neighbouring places that one step reaches.
+    def _follow(self, motion: Floats, odometry_error: float) -> float:
+        """Move what believes in odometry by one step; return what is left without a target."""
+        motions, places = self._states.likeliest(_ODOMETRY)
+        near, ahead, aside, turn, _ = self._displacements(places)
+        error = self.spacing / 2 + odometry_error * math.hypot(*motion[:2])
+        square = (((ahead - motion[0]) ** 2 + (aside - motion[1]) ** 2) / error ** 2
+                  + (_wrapped(turn - motion[2]) / HEADING_ERROR) ** 2)
+        return self._move(motions, places, near, square)
 
-        `length` is that of the motion or, without one, that of the fastest. Returns the
-        probability that is left without a target place.
+    def _drive_on(self, length: float) -> float:
+        """Move all else, the fastest by `length`; return what is left without a target."""
+        motions, places = self._states.likeliest(_SPEEDS)
+        near, ahead, aside, turn, (cosine, sine) = self._displacements(places)
+        travelled = length * SPEEDS[motions - 1][:, None]
+        gap = length * _GAPS[motions - 1][:, None]
+        # On an arc the chord to the target lies half the turn off the heading.
+        along, across = cosine * ahead + sine * aside, cosine * aside - sine * ahead
+        square = (((along - travelled) ** 2 + across ** 2) / (self.spacing / 2 + gap / 4) ** 2
+                  + (turn / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
+        return self._move(motions, places, near, square)
+
+    def _move(self, motions: Places, places: Places, near: NDArray[np.int32], square: Floats
+              ) -> float:
         """
-        speed, place = self._states.likeliest()
-        near = self._neighbours.take(place, axis=0)
-        ahead, aside, turn, chord = self._displacements(place, near)
-        if motion is None:
-            travelled = length * SPEEDS[speed][:, None]
-            gap = length * _GAPS[speed][:, None]
-            # On an arc the chord to the target lies half the turn off the heading.
-            cosine, sine = chord
-            along, across = cosine * ahead + sine * aside, cosine * aside - sine * ahead
-            square = (((along - travelled) ** 2 + across ** 2)
-                      / (self.spacing / 2 + gap / 4) ** 2
-                      + (turn / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
-        else:
-            error = self.spacing / 2 + odometry_error * length
-            square = (((ahead - motion[0]) ** 2 + (aside - motion[1]) ** 2) / error ** 2
-                      + (_wrapped(turn - motion[2]) / HEADING_ERROR) ** 2)
+        Move the probability of states (m,) to the places (m,k) near them.
+
+        `square` (m,k) is how far off each is, in squared standard deviations.
+        """
         weights = np.exp(-0.5 * square)
         weights /= (weights.sum(axis=1) + _STRAY)[:, None]
-        return self._states.move(speed, place, near, weights)
+        return self._states.move(motions, places, near, weights)
 
     def _leak(self, seconds: float, driven: float, stray: float) -> None:
         """
@@ -246,28 +311,51 @@ class Belief:
         stays = (1 - lost) * (1 - kidnapped)
         landed = found * self.nowhere + kidnapped * (1 - lost) * self._mapped
         self.nowhere += lost * self._mapped - found * self.nowhere
-        self._states.scatter(stays, landed / (self._states.speeds * self._count))
+        self._states.scatter(stays, landed / (self._states.motions * self._count))
         self._mapped = self._mapped * stays + landed
 
-    def _displacements(self, place: Places, near: NDArray[np.int32]
-                       ) -> tuple[Floats, Floats, Floats, tuple[Floats, Floats]]:
+    def _displacements(self, places: Places
+                       ) -> tuple[NDArray[np.int32], Floats, Floats, Floats,
+                                  tuple[Floats, Floats]]:
         """
-        Return how far places `near` (m,k) are ahead of places (m,), to the left, and turned.
+        Return the neighbours (m,k) of places (m,): ahead, to the left, and turned by how much.
 
         And the cosine and sine of half the turn. All are (m,k).
         """
-        (x, y, heading, half_cosine, half_sine), own = self._plane, place[:, None]
+        near = self._neighbours.take(places, axis=0)
+        (x, y, heading, half_cosine, half_sine), own = self._plane, places[:, None]
         east, north = x.take(near) - x.take(own), y.take(near) - y.take(own)
         cosine, sine = np.cos(heading.take(own)), np.sin(heading.take(own))
         c, s, c_near, s_near = (half_cosine.take(own), half_sine.take(own),
                                 half_cosine.take(near), half_sine.take(near))
         chord, tilt = c * c_near + s * s_near, c * s_near - s * c_near
         turn = heading.take(near) - heading.take(own)
-        if np.abs(turn).max() >= np.pi:
+        if np.abs(turn).max(initial=0.0) >= np.pi:
             turn = _wrapped(turn)
             tilt = np.copysign(tilt, turn)  # half of an angle that was not wrapped is turned by pi
             chord = np.abs(chord)
-        return (cosine * east + sine * north, cosine * north - sine * east, turn, (chord, tilt))
+        return (near, cosine * east + sine * north, cosine * north - sine * east, turn,
+                (chord, tilt))
+
+
+def _shares(odometry: float) -> Floats:
+    """Return the share (9,) of each motion: odometry's, and the same for all speeds."""
+    return np.array([odometry, *np.full(len(SPEEDS), (1 - odometry) / len(SPEEDS))])
+
+
+def _changes(seconds: float, *, odometry: bool) -> Floats:
+    """Return how motions change in that time, (9,9): (to, from)."""
+    count = len(SPEEDS)
+    nearby, anew, fails, recovers = -np.expm1(-seconds * np.array(
+        [CHANGED_SPEED, NEW_SPEED, ODOMETRY_FAILS, ODOMETRY_RECOVERS]))
+    change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
+    change += (1 - change.sum(axis=0)) * np.eye(count)
+    change = (1 - anew) * change + anew / count
+    motions = np.empty((1 + count, 1 + count))
+    recovers = recovers if odometry else 0.0
+    motions[:, 0] = _shares(1 - fails if odometry else 0.0)
+    motions[0, 1:], motions[1:, 1:] = recovers, (1 - recovers) * change
+    return motions
 
 
 def _wrapped(angle: Floats) -> Floats:

@@ -9,23 +9,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from dataclasses import field
+from enum import Enum
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from vpr_ros.core import poses
+from vpr_ros.localization.odometry import Odometry
 from vpr_ros.localization.running_mean import DriveState
+from vpr_ros.maps.confidence import Mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from vpr_ros.localization.pace import Anchor
     from vpr_ros.localization.running_mean import RunningMean
 
     Floats = NDArray[np.float64]
 
-STANDSTILL = 0.99
-"""Cosine similarity of two descriptors above which they differ by no more than camera noise."""
+_NOT_NEW = 0.95
+"""Cosine similarity of two queries above which the later one shows nothing new: it differs by
+camera noise, or a few decimetres."""
 
-_STILL = 0.002
-"""Metres, or radians, from frame to frame below which odometry says that the robot stands."""
+_REPEATED = 1 - 1e-6
+"""The same above which the camera, or its driver, has sent the same image again."""
+
+
+_GAP = 4.0
+"""How many times longer than usual it takes to the next frame for that to be a gap."""
+
+_INTERVAL = 0.3
+"""Weight of one frame in what is usual."""
+
+
+_REACTION = 0.5
+"""Seconds without a confirmation after which any new view counts as much as a wholly new one."""
+
+_LONGEST_BLIND = 3.0
+"""Seconds for which a pose is trusted while the view does not change, without odometry."""
+
+
+class View(Enum):
+    """What a frame shows: something NEW, the same view UNCHANGED but for noise, or it REPEATED."""
+
+    NEW = 'new'
+    UNCHANGED = 'unchanged'
+    REPEATED = 'repeated'
 
 
 @dataclass
@@ -33,21 +60,31 @@ class Drive:
     """
     The state of a localizer along one drive; a new drive starts with a new one.
 
-    mean, the running mean of its descriptors; stamp int ns of the last frame; odometry float64
-    (7,) of the last frame; view float32 (D,), the last descriptor that was not seen standing;
-    query float32 (D,), the last one that was looked up; agreement, the log-likelihood ratio of the
-    latest frame at the belief's mode; pending_motion float64 (3,) and pending_seconds, not yet
-    applied to the belief; pose float64 (7,) and pose_stamp int ns, of the last trusted estimate.
+    mean, the running mean of its descriptors; stamp int ns of the last frame; odometry, as it
+    comes; latest float32 (D,), the descriptor of the last frame; query float32 (D,), the last new
+    view as it was looked up; anchor, the view that later ones are
+    compared with; changed, whether the view has changed since the belief was last confirmed;
+    agreement, the log-likelihood ratio of the latest new view at the belief's mode; pending_motion
+    float64 (3,) and pending_seconds, not yet applied to the belief; interval, the usual seconds
+    from frame to frame, and after_gap, whether the last were many more; blind_metres and
+    blind_seconds, driven and passed since the belief was last confirmed; pose float64 (7,) and
+    pose_stamp int ns, of the last trusted estimate.
     """
 
     mean: RunningMean
     stamp: int | None = None
-    odometry: Floats | None = None
-    view: NDArray[np.float32] | None = None
+    odometry: Odometry = field(default_factory=Odometry)
+    latest: NDArray[np.float32] | None = None
     query: NDArray[np.float32] | None = None
+    anchor: Anchor | None = None
+    changed: bool = True
     agreement: float = 0.0
     pending_motion: Floats = field(default_factory=lambda: np.zeros(3))
     pending_seconds: float = 0.0
+    interval: float = 0.0
+    after_gap: bool = False
+    blind_metres: float = 0.0
+    blind_seconds: float = 0.0
     pose: Floats = field(default_factory=lambda: np.full(7, np.nan))
     pose_stamp: int = 0
 
@@ -63,34 +100,63 @@ class Drive:
         """Return what of it holds on another map of the same model: its mean and its clock."""
         return Drive(self.mean.copy(), self.stamp)
 
-    def advance_odometry(self, odometry: Floats | None) -> Floats | None:
-        """Return the motion (3,) since the last frame by odometry (7,); None without both."""
-        last, self.odometry = self.odometry, odometry
-        return None if last is None or odometry is None else poses.relative(last, odometry)
+    def look(self, descriptor: NDArray[np.float32], query: NDArray[np.float32]) -> View:
+        """Return whether a descriptor (D,), and the query (D,) it makes, show anything new."""
+        latest, self.latest = self.latest, descriptor
+        if latest is not None and float(descriptor @ latest) > _REPEATED:
+            return View.REPEATED
+        if self.query is not None and float(query @ self.query) > _NOT_NEW:
+            return View.UNCHANGED
+        return View.NEW
 
-    def update_standstill(self, descriptor: NDArray[np.float32], step: Floats | None) -> bool:
+    def pass_time(self, seconds: float, view: View, longest: float) -> None:
         """
-        Return whether the robot stands still: then the belief is not moved forward.
+        Let time pass, for the belief and since it was confirmed.
 
-        By odometry's step (3,), or without it when the view is that of the last frame that moved.
+        A robot whose view does not change has not driven for longer than `longest` seconds; an
+        image that is sent again says nothing of the time since it was taken.
         """
-        if step is not None:
-            return bool(np.hypot(*step[:2]) < _STILL and abs(step[2]) < _STILL)
-        if self.view is not None and float(descriptor @ self.view) > STANDSTILL:
-            return True
-        self.view = descriptor
-        return False
+        self.after_gap = 0 < _GAP * self.interval < seconds
+        self.interval += (seconds - self.interval) * (_INTERVAL if self.interval else 1.0)
+        self.blind_seconds += seconds
+        pending = self.pending_seconds + seconds
+        if view is View.UNCHANGED:
+            pending = min(pending, max(self.pending_seconds, longest))
+        self.pending_seconds = pending
 
     def update_novelty(self, query: NDArray[np.float32]) -> float:
-        """Return how much of a frame, in [0,1], was not already in the one before it."""
+        """Return how much of a new view, in [0,1], was not already in the one before it."""
         last, self.query = self.query, query
         return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
 
-    def discard_pending(self) -> None:
-        """Discard pending motion: the next frame is the first that moves."""
-        self.query = self.odometry = None
-        self.pending_applied()
+    def compare(self, agreement: float, novelty: float) -> None:
+        """
+        Take in the log-likelihood ratio that a new view has at the belief's mode.
 
-    def pending_applied(self) -> None:
-        """Start over with pending motion, after the belief has moved by it."""
-        self.pending_motion, self.pending_seconds = np.zeros(3), 0.0
+        It counts by how new the view is, and by the time since the belief was last confirmed.
+        """
+        share = max(novelty, -math.expm1(-self.blind_seconds / _REACTION))
+        self.agreement += share * (agreement - self.agreement)
+        if agreement > 0:
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Say that the belief is right, if the view has changed since that was last said."""
+        if self.changed:
+            self.changed = False
+            self.blind_metres = self.blind_seconds = 0.0
+
+    def sight(self, radius: float, mode: Mode) -> float:
+        """
+        Return what is left of the confidence, in [0,1], after driving without seeing anything new.
+
+        Nothing after `radius` metres. Odometry that is believed says that the robot stands;
+        without it only the view does, and that may be a camera that has frozen. Nor does anything
+        then tell a gap from a wrong stamp.
+        """
+        blind = self.blind_metres / radius
+        if mode is not Mode.ODOMETRY:
+            blind = max(blind, self.blind_seconds / _LONGEST_BLIND)
+            if mode is Mode.SEQUENCE and self.after_gap:
+                return 0.0
+        return 1 - min(1.0, blind) ** 8

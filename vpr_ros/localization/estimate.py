@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from vpr_ros.maps.confidence import Mode
 
 
 class NoPose(str, Enum):
@@ -16,6 +17,8 @@ class NoPose(str, Enum):
 
     AMBIGUOUS = 'ambiguous'
     OFF_MAP = 'off the map'
+    NOTHING_NEW = 'nothing new seen'
+    AFTER_GAP = 'after a gap'
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ class Estimate:
     `trusted`; confidence in [0,1], the probability that the pose is within `correct_radius` of the
     truth; candidates, the places most similar to this one image; mode_probability in [0,1], what
     the belief holds within `correct_radius` of its mode; evidence, the mean log-likelihood ratio
-    over recent frames on the way to that mode (belief.py), capped by the latest frame's; reason,
-    why the estimate is not trusted (None when it is).
+    over recent frames on the way to that mode (belief.py), capped by the latest frame's; mode, how
+    it was found: by odometry only while that agrees with what is seen; reason, why the estimate is
+    not trusted (None when it is).
     """
 
     stamp: int
@@ -55,6 +59,7 @@ class Estimate:
     candidates: Candidates
     mode_probability: float
     evidence: float
+    mode: Mode
     reason: NoPose | None = None
 
     @property

@@ -7,18 +7,22 @@ node and no files.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
-from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import OutOfOrderError
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.drive import Drive
+from vpr_ros.localization.drive import View
 from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.estimate import NoPose
+from vpr_ros.localization.mean_pose import mean_pose
+from vpr_ros.localization.pace import Anchor
+from vpr_ros.localization.pace import Pace
 from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
 from vpr_ros.localization.running_mean import POSE_MAX_AGE_NS
 from vpr_ros.localization.running_mean import RunningMean
@@ -49,7 +53,8 @@ _SHORTFALL = 2 / 3
 _TURN = 0.1
 """Radians of turning that the belief follows at once."""
 
-_NEGLIGIBLE = 1e-9
+_BELIEVED = 0.5
+"""Share of the probability that believes in odometry, from which it is used."""
 
 _FAINT = 1e-3
 """Share of the likeliest place's probability below which a place is no mode."""
@@ -96,6 +101,7 @@ class Localizer:
         self._drive = Drive(RunningMean(self._map_mean))
         self._resumable: DriveState | None = None
         self._query = np.zeros_like(self._map_mean)
+        self._pace = Pace(place_map)
 
     def localize(self, rgb: NDArray[np.uint8], stamp: int, odometry: Floats | None = None
                  ) -> Estimate:
@@ -112,28 +118,34 @@ class Localizer:
                ) -> Estimate:
         """Return the estimate for a descriptor float32 (D,), as `localize` does for an image."""
         seconds = self._elapsed(stamp)
-        drive = self._drive
+        try:
+            return self._locate(descriptor, stamp, seconds, odometry)
+        except Exception:
+            self.forget()  # rather than go on with a belief that is half moved
+            raise
 
-        # Motion: none while the robot stands, so that equal views do not add up.
+    def _locate(self, descriptor: Descriptor, stamp: int, seconds: float, odometry: Floats | None
+                ) -> Estimate:
+        drive = self._drive
         if odometry is not None and not np.isfinite(odometry).all():
             odometry = None
-        step = drive.advance_odometry(odometry)
-        standing = drive.update_standstill(descriptor, step)
 
         # Query: the descriptor less what all views of this drive have in common.
-        if self.compensate and not standing:
-            drive.mean.feed(descriptor)
         query = centre(descriptor, drive.mean.value if self.compensate else self._map_mean)
+        view = drive.look(descriptor, query)
+        if self.compensate and view is View.NEW:
+            drive.mean.feed(descriptor)
+            query = centre(descriptor, drive.mean.value)
 
         # Predict: the belief moves as the robot did.
         if self.use_filter:
-            mode = Mode.SEQUENCE if odometry is None else Mode.ODOMETRY
-            novelty = drive.update_novelty(query)
-            self._predict(0.0 if standing else seconds, step)
+            mode = self._predict(seconds, odometry, view, query)
+            novelty = drive.update_novelty(query) if view is View.NEW else 0.0
         else:
             mode, novelty = Mode.SINGLE, 1.0
             self._belief.forget()
-            drive.discard_pending()
+            drive.changed = view is View.NEW
+            drive.pass_time(seconds, view, 0.0)
         model = self.calibration.confidence[mode]
 
         # Likelihood: how much more likely this view is at a similar place than elsewhere.
@@ -143,33 +155,56 @@ class Localizer:
                           self.calibration.outliers)
 
         # Update: the belief takes in what is new in this frame.
-        self._belief.update(places[found], ratios[found], self.calibration.outliers,
-                            weight=novelty * model.weight, novelty=novelty)
+        if novelty > 0:
+            self._belief.update(places[found], ratios[found], self.calibration.outliers,
+                                weight=novelty * model.weight, novelty=novelty)
 
         # Estimate: the pose of the belief's mode, and how sure that is.
         near, probability = self._mode()
-        drive.agreement += novelty * (self._agreement(places, ratios, near) - drive.agreement)
+        if novelty > 0:
+            drive.compare(self._agreement(places, ratios, near), novelty)
         evidence = self._evidence(near, probability)
         mode_probability = min(1.0, float(probability.sum()))
-        confidence = float(model.confidence(mode_probability, evidence))
-        pose, covariance = self._pose(near, probability)
+        sight = drive.sight(self.correct_radius, mode)
+        confidence = sight * float(model.confidence(mode_probability, evidence))
+        pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
+                                     self.calibration.deviation)
+        if mode is Mode.ODOMETRY:
+            pose = poses.moved(pose, drive.pending_motion)
         reason = None
         if not confidence >= self.min_confidence:  # nor NaN
             reason = NoPose.OFF_MAP if self._belief.nowhere > 0.5 else NoPose.AMBIGUOUS
+            if sight < self.min_confidence:
+                reason = NoPose.AFTER_GAP if drive.after_gap else NoPose.NOTHING_NEW
         else:
             drive.pose, drive.pose_stamp = pose, stamp
+            drive.odometry.found(pose)
         best = places[:self.top_k]
         return Estimate(
             stamp=stamp, pose=pose, covariance=covariance, confidence=confidence,
             candidates=Candidates(places=best, similarity=similarity[:self.top_k],
                                   probability=self.belief[best],
                                   poses=self.place_map.poses[best]),
-            mode_probability=mode_probability, evidence=evidence, reason=reason)
+            mode_probability=mode_probability, evidence=evidence, mode=mode, reason=reason)
 
     @property
     def belief(self) -> Floats:
         """Return the probability (N,) of each place of the map."""
         return self._belief.places
+
+    @property
+    def odometry_problem(self) -> str:
+        """Return why there is odometry that is not followed, '' if there is not."""
+        if self._drive.odometry.problem:
+            return self._drive.odometry.problem
+        if self._drive.odometry.given and self._belief.odometry_share < _BELIEVED:
+            return 'it does not agree with what the camera sees'
+        return ''
+
+    @property
+    def odometry_scale(self) -> float:
+        """Return what the metres of odometry are multiplied by: 1 unless clearly wrong."""
+        return self._drive.odometry.scale
 
     def modes(self) -> Candidates:
         """
@@ -211,6 +246,8 @@ class Localizer:
         """Start over around a pose (7,) in the map's frame, within `deviation` metres."""
         self._belief.expect(pose, deviation)
         self._drive.pending_motion = np.zeros(3)
+        self._drive.changed = True
+        self._drive.confirm()
 
     @property
     def state(self) -> DriveState | None:
@@ -258,26 +295,45 @@ class Localizer:
         self._drive.stamp = stamp
         return seconds
 
-    def _predict(self, seconds: float, step: Floats | None) -> None:
+    def _predict(self, seconds: float, odometry: Floats | None, view: View, query: Descriptor
+                 ) -> Mode:
         """
-        Move the belief as the robot moved; motion shorter than a spacing accumulates first.
+        Move the belief as the robot moved, and return whether that is by odometry.
 
-        Probability that moves in many small steps would spread by the map's grid in each of them.
+        Motion shorter than a spacing accumulates first: probability that moves in many small steps
+        would spread by the map's grid in each of them. While the view does not change, only
+        odometry moves it.
         """
-        drive, spacing = self._drive, self._belief.spacing
-        drive.pending_seconds += seconds
-        motion = None
-        if step is not None:
-            motion = drive.pending_motion = poses.chained(drive.pending_motion, step)
-        if motion is None:
-            if drive.pending_seconds * self.max_speed < _COARSE_STEP * spacing:
-                return
-        elif np.hypot(*motion[:2]) < spacing and abs(motion[2]) < _TURN:
-            return
-        if drive.pending_seconds > 0:
-            self._belief.predict(drive.pending_seconds, motion, self.max_speed,
-                                 self.odometry_error)
-        drive.pending_applied()
+        drive, belief = self._drive, self._belief
+        step = drive.odometry.advance(odometry, seconds, self.max_speed)
+        belief.set_odometry(available=odometry is not None and not drive.odometry.problem)
+        if drive.anchor is None:
+            drive.anchor = Anchor(query)
+        drive.anchor.advance(seconds, step)
+        if step is None:
+            drive.pending_motion = np.zeros(3)
+        else:
+            drive.pending_motion = motion = poses.chained(drive.pending_motion, step)
+            if math.hypot(*motion[:2]) >= belief.spacing or abs(motion[2]) >= _TURN:
+                belief.follow(motion, self.odometry_error)
+                drive.pending_motion = np.zeros(3)
+        drive.pass_time(seconds, view, self.correct_radius / self.max_speed)
+        if view is not View.UNCHANGED \
+                and drive.pending_seconds * self.max_speed >= _COARSE_STEP * belief.spacing:
+            # An image that is sent again says nothing of the time in between.
+            repeated = view is View.REPEATED
+            belief.wait(drive.pending_seconds, self.max_speed, 1.0 if repeated else
+                        drive.anchor.doubt(query, self._pace, self.max_speed))
+            drive.pending_seconds = 0.0
+            changed = drive.anchor.similarity(query) < self._pace.changed
+            if changed or drive.anchor.old:
+                drive.anchor = Anchor(query)
+                drive.changed |= changed
+        if belief.odometry_share >= _BELIEVED:
+            drive.blind_metres += 0.0 if step is None else math.hypot(*step[:2])
+            return Mode.ODOMETRY
+        drive.blind_metres += self.max_speed * belief.mean_speed * seconds
+        return Mode.SEQUENCE
 
     def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:
         """Return the similarities (k,) and numbers (k,) of the places most similar to a query."""
@@ -316,27 +372,3 @@ class Localizer:
         # React at once when the robot was kidnapped, but let one frame be a little worse.
         lately = probability @ self._belief.evidence_of(near) / probability.sum()
         return min(latest + _SHORTFALL * self.calibration.separation, float(lately))
-
-    def _pose(self, near: NDArray[np.int64], probability: Floats) -> tuple[Floats, Floats]:
-        """Return the mean (7,) and covariance (6,6) of places (m,) by their probability (m,)."""
-        where = self.place_map.poses[near]
-        pose = poses.mean(where, probability)
-        covariance = uncertainty.covariance(where, probability, pose, np.zeros(6)) \
-            + self._deviation(pose)
-        return poses.moved(pose, self._drive.pending_motion), covariance
-
-    def _deviation(self, pose: Floats) -> Floats:
-        """
-        Return the covariance (6,6) of a robot that is at a place, but not exactly there.
-
-        The map's grid, and how far robots drive beside their old track (`Calibration.deviation`).
-        """
-        ahead, aside, turn = np.square(self.calibration.deviation)
-        grid = self._belief.spacing ** 2 / 12
-        yaw = float(poses.heading(pose))
-        axes = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-        covariance = np.diag([grid + ahead, grid + aside, grid + 0.1 ** 2, turn, turn, turn])
-        plane = axes @ np.diag([grid + ahead, aside + 1e-4]) @ axes.T
-        plane[0, 1] = plane[1, 0] = plane[0, 1] if abs(plane[0, 1]) > _NEGLIGIBLE else 0.0
-        covariance[:2, :2] = plane
-        return covariance

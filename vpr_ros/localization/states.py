@@ -1,11 +1,11 @@
 """
-States: the probability and the evidence of speeds x places, with uniform changes deferred.
+States: the probability and the evidence of motions x places, with uniform changes deferred.
 
 A frame compares a few hundred places; all others change alike. To write that into every state
-would touch 16 numbers for each place of the map, eight speeds twice, at every frame: with 100,000
-places and no odometry it more than doubles the time of a frame (benchmarks/speed/belief_speed.py).
-So five scalars hold what has happened to all states since their numbers were last written. What
-the numbers mean on a map, and how a robot moves, is in belief.py.
+would touch 18 numbers for each place of the map, nine motions twice, at every frame: with 100,000
+places it more than doubles the time of a frame (benchmarks/speed/belief_speed.py). So five scalars
+hold what has happened to all states since their numbers were last written. What the numbers mean
+on a map, and how a robot moves, is in belief.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ and make BLAS wait for other cores."""
 
 class States:
     """
-    Probability p and weighted evidence w (both S,N) of S speeds at N places.
+    Probability p and weighted evidence w (both M,N) of M motions at N places.
 
     Weighted evidence is evidence times probability: it moves as probability does, and adds up
     where states meet. From the stored numbers (m, e) of a state follow
@@ -51,36 +51,40 @@ class States:
     """
 
     def __init__(self, probability: Floats, weighted: Floats | None = None) -> None:
-        """Start with one speed: probability (N,), and no evidence unless it is given (N,)."""
+        """Start with one motion: probability (N,), and no evidence unless it is given (N,)."""
         self._p = np.array(probability, np.float64)[None]
         self._w = np.zeros_like(self._p) if weighted is None else np.array(weighted)[None]
         self._scale, self._floor = 1.0, 0.0
         self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
-        self._sums: Floats | None = None  # of `_p` over speeds
+        self._sums: Floats | None = None  # of `_p` over motions
         self._places: Floats | None = None
 
     @property
-    def speeds(self) -> int:
-        """Return the number S of speeds."""
+    def motions(self) -> int:
+        """Return the number M of motions."""
         return len(self._p)
 
     @property
     def places(self) -> Floats:
-        """Return the probability (N,) of each place, over all speeds."""
+        """Return the probability (N,) of each place, over all motions."""
         if self._places is None:
-            floor = self.speeds * self._floor
+            floor = self.motions * self._floor
             # Rounding may leave a hair less than nothing.
             self._places = np.maximum(self._scale * self._summed() + floor, 0.0)
         return self._places
 
+    def total(self, motion: int) -> float:
+        """Return the probability of all places with one motion."""
+        return float(self._scale * self._p[motion].sum() + self._floor * self._p.shape[1])
+
     def at(self, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Return the probability and the weighted evidence (S,m) of some places (m,)."""
+        """Return the probability and the weighted evidence (M,m) of some places (m,)."""
         p, w = self._p[:, places], self._w[:, places]
         return (self._scale * p + self._floor,
                 self._scale * (self._fade * w + self._drift * p) + self._floor_w)
 
     def put(self, places: NDArray[np.int64], probability: Floats, weighted: Floats) -> None:
-        """Set the probability and the weighted evidence (S,m) of some places (m,), each once."""
+        """Set the probability and the weighted evidence (M,m) of some places (m,), each once."""
         sums = self._summed()
         p = (probability - self._floor) / self._scale
         self._p[:, places] = p
@@ -118,32 +122,26 @@ class States:
         self._floor_w *= stays
         self._places = None
 
-    def split(self, speeds: int) -> None:
-        """Give each place so many speeds that share what its only one has."""
-        self._p = np.repeat(self._p / speeds, speeds, axis=0)
-        self._w = np.repeat(self._w / speeds, speeds, axis=0)
-        self._floor /= speeds
-        self._floor_w /= speeds
-        self._sums = self._places = None
-
-    def merge(self) -> None:
-        """Forget the speeds: each place has one, with what they had in all."""
-        self._floor *= self.speeds
-        self._floor_w *= self.speeds
-        self._p = self._p.sum(axis=0, keepdims=True)
-        self._w = self._w.sum(axis=0, keepdims=True)
+    def split(self, shares: Floats) -> None:
+        """Divide what the only motion of each place has between M, by their shares (M,)."""
+        self._write()
+        self._p, self._w = shares[:, None] * self._p, shares[:, None] * self._w
         self._sums = self._places = None
 
     def mix(self, change: Floats) -> None:
-        """Change speeds: `change` (S,S), whose rows and columns sum to 1, is (to, from)."""
+        """
+        Change motions: `change` (M,M), whose columns sum to 1, is (to, from).
+
+        What has landed on all states alike, `floor`, stays as it is.
+        """
         for block in self._blocks():
             self._p[:, block] = change @ self._p[:, block]
             self._w[:, block] = change @ self._w[:, block]
         self._sums = self._places = None
 
-    def likeliest(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the speeds (n,) and places (n,) of the states to move, at most ACTIVE of them."""
-        p = self._p.reshape(-1)
+    def likeliest(self, motions: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the motions (n,), of some, and places (n,) of the ACTIVE likeliest states."""
+        p = self._p[motions].reshape(-1)
         least = _NEGLIGIBLE * p.max()
         if len(p) > 8 * _BLOCK:  # to sort all would take longer than all the rest
             sample = p[::len(p) // _BLOCK]
@@ -155,18 +153,19 @@ class States:
             likely = np.flatnonzero(p > least)
         if len(likely) > ACTIVE:
             likely = likely[np.argpartition(p[likely], -ACTIVE)[-ACTIVE:]]
-        return np.divmod(likely, self._p.shape[1])
+        motion, place = np.divmod(likely, self._p.shape[1])
+        return motion + motions.start, place
 
-    def move(self, speeds: NDArray[np.int64], places: NDArray[np.int64],
+    def move(self, motions: NDArray[np.int64], places: NDArray[np.int64],
              targets: NDArray[np.int32], weights: Floats) -> float:
         """
-        Move what n states hold to other places (n,k) of the same speed, by `weights` (n,k).
+        Move what n states hold to other places (n,k) of the same motion, by `weights` (n,k).
 
         Returns the probability that the weights leave out: it is lost.
         """
         count = self._p.shape[1]
-        states = speeds * count + places
-        into = (targets + (speeds * count)[:, None]).ravel()
+        states = motions * count + places
+        into = (targets + (motions * count)[:, None]).ravel()
         lost = float((1 - weights.sum(axis=1)) @ self._p.reshape(-1)[states])
         for numbers in (self._p.reshape(-1), self._w.reshape(-1)):
             moving = (weights * numbers[states][:, None]).ravel()
@@ -192,6 +191,6 @@ class States:
 
     def _blocks(self) -> Iterator[slice]:
         """Yield the places in parts whose states fit the processor's cache."""
-        size = max(1, _BLOCK // self.speeds)
+        size = max(1, _BLOCK // self.motions)
         for start in range(0, self._p.shape[1], size):
             yield slice(start, start + size)

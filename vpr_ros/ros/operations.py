@@ -156,6 +156,8 @@ class Operations:
         with watch.stage('search'), self._lock:
             localizer = self.localizer
             estimate = localizer.locate(descriptor, stamp, odometry)
+            if localizer.odometry_problem:
+                unused = f'not credible: {localizer.odometry_problem}'
         with watch.stage('publish'):
             if estimate.trusted:
                 self._health.counts['poses'] += 1
@@ -166,7 +168,6 @@ class Operations:
             with self._lock:
                 modes = localizer.modes()
             self._publishers.publish_details(estimate, modes, localizer, rgb)
-        # `unused` is also the place for a reason of the localizer's own.
         self._health.odometry(unused, self._odometry.age(stamp))
         self._health.processed(estimate, watch.seconds)
 

@@ -1,0 +1,157 @@
+"""
+Pace: how far a robot has driven, judged by how much its view has changed.
+
+A view changes with the metres driven in much the same way all along a map, whatever the season:
+the map itself shows how. So it tells wheels that spin, or odometry that is stuck, from a robot
+that drives. Who is believed is in belief.py.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from vpr_ros.localization.belief import SPEEDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from vpr_ros.maps.place_map import PlaceMap
+
+    Floats = NDArray[np.float64]
+
+_LONGEST = 5.0
+"""Seconds for which views are compared with the same one."""
+
+_TURNED = 0.2
+"""Radians turned from which views are not compared: that changes them without a metre driven."""
+
+_CHANGED = 0.8
+"""Cosine similarity to an earlier view below which a view has changed: a robot that stands sees no
+such thing. On a map whose places are alike, the similarity of those that are _CHANGES apart."""
+
+_CHANGES = 3.0
+"""Metres in which a view changes at the latest."""
+
+_SAMPLE = 2000
+"""Places that tell how views change."""
+
+_STEPS = (1, 2, 3, 4, 6, 8, 10)
+"""To how many places further each is compared."""
+
+_EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 9.0, 12.0)
+"""Metres: the similarity is described between each two of them."""
+
+_FEWEST = 20
+"""Pairs at some distance that say what similarity is usual there."""
+
+_STANDING = (0.97, 0.05)
+"""Mean and standard deviation of the cosine similarity of two views of a robot that stands."""
+
+_NARROWEST = 0.07
+"""Least standard deviation at any other distance."""
+
+_OUTLIERS = 0.04
+"""Density of any similarity at any distance: something drives past, or a corner is turned."""
+
+_DOUBTFUL = 20.0
+"""How many times less likely than another a distance must be to be doubted: that is at about 2.5
+standard deviations."""
+
+
+class Pace:
+    """
+    What similarity two views of one drive have, by the metres between them.
+
+    Made from the centred descriptors of a map's places. `changed` is the cosine similarity below
+    which a view has changed. On a map that does not show how views change, no distance is doubted.
+    """
+
+    def __init__(self, place_map: PlaceMap) -> None:
+        distance, similarity = _pairs(place_map)
+        curve = [(0.0, *_STANDING)]
+        for low, high in pairwise(_EDGES):
+            at = (distance >= low) & (distance < high)
+            if at.sum() >= _FEWEST:
+                curve.append((float(distance[at].mean()), float(similarity[at].mean()),
+                              max(_NARROWEST, float(similarity[at].std()))))
+        self._known = len(curve) > 1
+        self._metres, self._means, self._deviations = np.array(curve).T
+        self.changed = max(_CHANGED, float(np.interp(_CHANGES, self._metres, self._means)))
+
+    def doubt(self, similarity: float, metres: float, others: Floats) -> float:
+        """
+        Return how much two views of this similarity speak against `metres` between them.
+
+        In (0,1], 1 for not at all: held against `others` (n,), other distances that may be true.
+        """
+        if not self._known:
+            return 1.0
+        distances = np.append(others, metres)
+        mean = np.interp(distances, self._metres, self._means)
+        deviation = np.interp(distances, self._metres, self._deviations)
+        density = (np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
+                   / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
+        return float(min(1.0, _DOUBTFUL * density[-1] / density.max()))
+
+
+class Anchor:
+    """
+    An earlier view of the drive, which later ones are compared with.
+
+    `metres` and `radians` are those driven and turned since then by odometry, `seconds` those that
+    have passed.
+    """
+
+    def __init__(self, query: NDArray[np.float32]) -> None:
+        self._query = query  # float32 (D,), how it was looked up
+        self.seconds = self.metres = self.radians = 0.0
+        self._doubt = 1.0
+
+    def advance(self, seconds: float, motion: Floats | None) -> None:
+        """Let time pass while odometry says that the robot moves: (3,), as in odometry.py."""
+        self.seconds += seconds
+        if motion is not None:
+            self.metres += math.hypot(*motion[:2])
+            self.radians += abs(motion[2])
+
+    def similarity(self, query: NDArray[np.float32]) -> float:
+        """Return the cosine similarity of a later view (D,)."""
+        return float(query @ self._query)
+
+    def doubt(self, query: NDArray[np.float32], pace: Pace, max_speed: float) -> float:
+        """
+        Return by what factor a later view (D,) makes the metres of odometry less likely.
+
+        All views that are held against this one count as one: only what is new since the last
+        call is returned, which may be above 1.
+        """
+        doubt = 1.0
+        if self.radians < _TURNED:
+            doubt = pace.doubt(self.similarity(query), self.metres,
+                               SPEEDS * max_speed * self.seconds)
+        change, self._doubt = doubt / self._doubt, doubt
+        return change
+
+    @property
+    def old(self) -> bool:
+        """Return whether it is no longer worth comparing with."""
+        return self.seconds > _LONGEST or self.radians > _TURNED
+
+
+def _pairs(place_map: PlaceMap) -> tuple[Floats, Floats]:
+    """Return the distances (n,) in metres and the similarities (n,) of places of one session."""
+    count = len(place_map)
+    start = np.sort(np.random.default_rng(0).permutation(count)[:_SAMPLE])
+    vectors = place_map.vectors(start)
+    distances, similarities = [np.zeros(0)], [np.zeros(0)]
+    for step in _STEPS:
+        inside = np.flatnonzero(start + step < count)
+        inside = inside[place_map.sessions[start[inside] + step]
+                        == place_map.sessions[start[inside]]]
+        here, there = start[inside], start[inside] + step
+        distances.append(np.linalg.norm(place_map.poses[there, :3] - place_map.poses[here, :3],
+                                        axis=1))
+        similarities.append(np.einsum('nd,nd->n', vectors[inside], place_map.vectors(there)))
+    return np.concatenate(distances), np.concatenate(similarities)
