@@ -97,3 +97,14 @@ def test_a_topic_that_was_named_must_exist(tmp_path, encoder, place_map):
     bag = write_drive(tmp_path / 'bag', good)
     with pytest.raises(SourceError, match=r"no odometry on '/wheels'; choose /odom"):
         replay(bag, Localizer(encoder, place_map), odometry_topic='/wheels')
+
+
+def test_odometry_that_jumps_is_not_followed_and_that_is_said(tmp_path, encoder, place_map,
+                                                             caplog):
+    def jumps(message, types, time):
+        message.pose.pose.position.x = 1000.0 * (time // 10**8 % 7)
+    write_drive(tmp_path / 'bag', jumps)
+    drive = replay(tmp_path / 'bag', Localizer(encoder, place_map))
+    assert len(drive.estimates) == COUNT
+    assert 'the odometry was not followed' in caplog.text
+    assert 'it jumped further than the robot can drive' in caplog.text

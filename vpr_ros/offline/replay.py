@@ -29,6 +29,7 @@ from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
 from vpr_ros.offline.odometry import read_odometry
+from vpr_ros.offline.odometry import warn_if_not_credible
 from vpr_ros.offline.odometry import warn_if_unused
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
     last: dict[str, Exception] = {}
+    problems: Counter[str] = Counter()
     begin = time.perf_counter()
     with Bag(bag_path) as bag:
         topic = bag.image_topic(image_topic)
@@ -93,10 +95,12 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
             try:
                 estimates.append(localizer.locate(
                     descriptor.result(), stamp, pose_track.at(track, stamp)))
+                problems[localizer.odometry_problem] += 1
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
                 last[type(error).__name__] = error
         warn_if_unused(bag, track, np.array([e.stamp for e in estimates], np.int64))
+        warn_if_not_credible(bag, problems, localizer.odometry_scale)
     if check.warning and estimates:
         log.warning('%s: %s', bag_path, check.warning)
     for cause, count in dropped.items():
