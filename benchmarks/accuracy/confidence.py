@@ -13,12 +13,13 @@ from dataclasses import asdict
 from dataclasses import astuple
 import sys
 from typing import Any
-from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 from benchmarks.lib import published
 from benchmarks.lib import tables
-from benchmarks.lib.encoding import descriptors
+from benchmarks.lib.town_drives import Frames
+from benchmarks.lib.town_drives import town_drive
+from benchmarks.lib.town_drives import town_map
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
@@ -29,15 +30,9 @@ from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
-from vpr_ros.maps.manifest import Manifest
-from vpr_ros.maps.manifest import ModelIdentity
-from vpr_ros.maps.manifest import Session
-from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.calibrate import calibrate
 from vpr_ros.offline.calibration_examples import gather
 from vpr_ros.offline.calibration_examples import KnownDrive
-from vpr_ros.offline.self_calibrate import self_calibrated
-from vpr_ros.street import drive
 from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
 
@@ -46,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.maps.place_map import PlaceMap
 
     Runs = dict[tuple[str, str, str], list[NDArray[np.float64]]]
     """By map, drive and mode: what `_run` returns, for each town."""
@@ -66,15 +62,6 @@ KIDNAPPED_AFTER = 150
 METRES_A_FRAME = 1.2
 FEW = 20
 """Bins with fewer frames are left out of the plot."""
-
-
-class Frames(NamedTuple):
-    """A drive of N frames: descriptors (N,D), stamps (N,) ns, true poses and odometry (N,7)."""
-
-    descriptors: NDArray[np.float32]
-    stamps: NDArray[np.int64]
-    truth: NDArray[np.float64]
-    odometry: NDArray[np.float64]
 
 
 def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[str, Any]:
@@ -101,9 +88,9 @@ def _runs(encoder: Encoder, town: Town) -> Iterator[tuple[tuple[str, str, str],
                                                           NDArray[np.float64]]]:
     """Yield map, drive and mode with what `_run` returns, for all of them in one town."""
     winter, others, queries = _drives(encoder, town)
-    known = _drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
+    known = town_drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
                    lateral_offset=-0.5)
-    main, both = _map(encoder, [winter]), _map(encoder, [winter, others])
+    main, both = town_map(encoder, [winter]), town_map(encoder, [winter, others])
     for fitted in MAPS:
         if fitted == 'calibrated':
             # On the main route only: the map of both is for the kidnapped robot.
@@ -123,7 +110,7 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for seed in tqdm(towns, desc='towns', disable=None):
         winter, others, queries = _drives(encoder, Town(seed))
-        main, both = _map(encoder, [winter]), _map(encoder, [winter, others])
+        main, both = town_map(encoder, [winter]), town_map(encoder, [winter, others])
         runs += [(both if name == 'kidnapped' else main,
                   KnownDrive(name, *frames, mapped=name != 'unmapped'))
                  for name, frames in queries.items()]
@@ -140,12 +127,13 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
 
 def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
     """Return the winter drives to map, on the main and the other route, and the queries."""
-    winter, others = (_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
+    winter, others = (town_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
                              options=DriveOptions(route=route)) for route in ('main', 'other'))
-    queries = {name: _drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
+    queries = {name: town_drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
                             lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
-    queries['unmapped'] = _drive(encoder, town, condition='spring', seed=2, speed=6.0, rate=5.0,
-                                 lateral_offset=1.0, options=DriveOptions(route='other'))
+    queries['unmapped'] = town_drive(encoder, town, condition='spring', seed=2, speed=6.0,
+                                     rate=5.0, lateral_offset=1.0,
+                                     options=DriveOptions(route='other'))
     queries['kidnapped'] = _kidnapped(queries['spring'], queries['unmapped'])
     return winter, others, queries
 
@@ -195,14 +183,6 @@ def _row(key: tuple[str, str, str], parts: list[NDArray[np.float64]]) -> list[An
             squared[good].mean() / 2 if good.any() else np.nan]
 
 
-def _drive(encoder: Encoder, town: Town, **options: Any) -> Frames:
-    frames = list(drive(town, **options))
-    return Frames(
-        descriptors(encoder, (frame.image for frame in frames)),
-        np.array([frame.stamp for frame in frames]), np.array([frame.pose for frame in frames]),
-        np.array([frame.odometry for frame in frames]))
-
-
 def _kidnapped(first: Frames, second: Frames) -> Frames:
     """Return a drive that continues elsewhere, which its odometry does not notice."""
     last = KIDNAPPED_AFTER - 1
@@ -213,21 +193,6 @@ def _kidnapped(first: Frames, second: Frames) -> Frames:
                   np.concatenate([first.stamps[:KIDNAPPED_AFTER], later]),
                   np.concatenate([first.truth[:KIDNAPPED_AFTER], second.truth]),
                   np.concatenate([first.odometry[:KIDNAPPED_AFTER], moved]))
-
-
-def _map(encoder: Encoder, drives: Sequence[Frames]) -> PlaceMap:
-    """Return the map of drives, with a place for every frame: they are one metre apart."""
-    manifest = Manifest(ModelIdentity.of(encoder), tuple(
-        Session(f'winter {number}', 'winter') for number in range(len(drives))),
-        spacing=defaults.SPACING)
-    place_map = PlaceMap.build(
-        np.concatenate([frames.descriptors for frames in drives]),
-        np.concatenate([frames.stamps for frames in drives]),
-        np.concatenate([frames.truth for frames in drives]),
-        np.repeat(np.arange(len(drives), dtype=np.int32),
-                  [len(frames.stamps) for frames in drives]),
-        manifest)
-    return place_map.calibrated(self_calibrated(place_map, encoder))
 
 
 def _run(localizer: Localizer, frames: Frames, *, odometry: bool, unmapped: bool
