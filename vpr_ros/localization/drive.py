@@ -32,19 +32,20 @@ camera noise, or a few decimetres."""
 _REPEATED = 1 - 1e-6
 """The same above which the camera, or its driver, has sent the same image again."""
 
-
 _GAP = 4.0
 """How many times longer than usual it takes to the next frame for that to be a gap."""
 
 _INTERVAL = 0.3
 """Weight of one frame in what is usual."""
 
-
 _REACTION = 0.5
-"""Seconds without a confirmation after which any new view counts as much as a wholly new one."""
+"""Seconds without a confirmation after which any new view counts nearly as a wholly new one."""
 
 _LONGEST_BLIND = 3.0
 """Seconds for which a pose is trusted while the view does not change, without odometry."""
+
+_FEWEST_BLIND = 10
+"""Frames in which that may be noticed, of a camera that is slower."""
 
 
 class View(Enum):
@@ -62,13 +63,13 @@ class Drive:
 
     mean, the running mean of its descriptors; stamp int ns of the last frame; odometry, as it
     comes; latest float32 (D,), the descriptor of the last frame; query float32 (D,), the last new
-    view as it was looked up; anchor, the view that later ones are
-    compared with; changed, whether the view has changed since the belief was last confirmed;
-    agreement, the log-likelihood ratio of the latest new view at the belief's mode; pending_motion
-    float64 (3,) and pending_seconds, not yet applied to the belief; interval, the usual seconds
-    from frame to frame, and after_gap, whether the last were many more; blind_metres and
-    blind_seconds, driven and passed since the belief was last confirmed; pose float64 (7,) and
-    pose_stamp int ns, of the last trusted estimate.
+    view as it was looked up; anchor, the view that later ones are compared with; changed, whether
+    the view has changed since the belief was last confirmed; agreement, the log-likelihood ratio
+    of the latest new view at the belief's mode; pending_motion float64 (3,) and pending_seconds,
+    not yet applied to the belief; interval, the usual seconds from frame to frame, and after_gap,
+    whether the last were many more; blind_metres and blind_seconds, driven and passed since the
+    belief was last confirmed; pose float64 (7,) and pose_stamp int ns, of the last trusted
+    estimate.
     """
 
     mean: RunningMean
@@ -156,7 +157,8 @@ class Drive:
         """
         blind = self.blind_metres / radius
         if mode is not Mode.ODOMETRY:
-            blind = max(blind, self.blind_seconds / _LONGEST_BLIND)
+            longest = max(_LONGEST_BLIND, _FEWEST_BLIND * self.interval)
+            blind = max(blind, self.blind_seconds / longest)
             if mode is Mode.SEQUENCE and self.after_gap:
                 return 0.0
         return 1 - min(1.0, blind) ** 8
