@@ -34,17 +34,17 @@ _REPEATED = 1 - 1e-6
 
 
 _GAP = 4.0
-"""How many times longer than usual it takes to the next frame for that to be a gap."""
+"""How many times longer than usual it must take to the next frame, for that to be a gap."""
 
 _INTERVAL = 0.3
 """Weight of one frame in what is usual."""
-
 
 _REACTION = 0.5
 """Seconds without a confirmation after which any new view counts as much as a wholly new one."""
 
 _LONGEST_BLIND = 3.0
-"""Seconds for which a pose is trusted while the view does not change, without odometry."""
+"""Seconds for which a pose is trusted while the view does not change, without odometry: longer
+where the robot is too slow to get off by a correct radius meanwhile."""
 
 
 class View(Enum):
@@ -62,13 +62,13 @@ class Drive:
 
     mean, the running mean of its descriptors; stamp int ns of the last frame; odometry, as it
     comes; latest float32 (D,), the descriptor of the last frame; query float32 (D,), the last new
-    view as it was looked up; anchor, the view that later ones are
-    compared with; changed, whether the view has changed since the belief was last confirmed;
-    agreement, the log-likelihood ratio of the latest new view at the belief's mode; pending_motion
-    float64 (3,) and pending_seconds, not yet applied to the belief; interval, the usual seconds
-    from frame to frame, and after_gap, whether the last were many more; blind_metres and
-    blind_seconds, driven and passed since the belief was last confirmed; pose float64 (7,) and
-    pose_stamp int ns, of the last trusted estimate.
+    view as it was looked up; anchor, the view that later ones are compared with; changed, whether
+    the view has changed since the belief was last confirmed; agreement, the log-likelihood ratio
+    of the latest new view at the belief's mode; pending_motion float64 (3,) and pending_seconds,
+    not yet applied to the belief; interval, the usual seconds from frame to frame, and after_gap,
+    whether the last were many more; blind_metres and blind_seconds, driven and passed since the
+    belief was last confirmed; pose float64 (7,) and pose_stamp int ns, of the last trusted
+    estimate.
     """
 
     mean: RunningMean
@@ -146,17 +146,18 @@ class Drive:
             self.changed = False
             self.blind_metres = self.blind_seconds = 0.0
 
-    def sight(self, radius: float, mode: Mode) -> float:
+    def sight(self, radius: float, max_speed: float, mode: Mode) -> float:
         """
         Return what is left of the confidence, in [0,1], after driving without seeing anything new.
 
-        Nothing after `radius` metres. Odometry that is believed says that the robot stands;
-        without it only the view does, and that may be a camera that has frozen. Nor does anything
-        then tell a gap from a wrong stamp.
+        Nothing after `radius` metres, or the time in which the robot can have driven them at its
+        maximum speed (m/s), but _LONGEST_BLIND at least. Odometry that is believed says that the
+        robot stands; without it only the view does, and that may be a camera that has frozen. Nor
+        does anything then tell a gap from a wrong stamp.
         """
-        blind = self.blind_metres / radius
+        blind = max(0.0, self.blind_metres) / radius
         if mode is not Mode.ODOMETRY:
-            blind = max(blind, self.blind_seconds / _LONGEST_BLIND)
+            blind = max(blind, self.blind_seconds / max(_LONGEST_BLIND, radius / max_speed))
             if mode is Mode.SEQUENCE and self.after_gap:
                 return 0.0
         return 1 - min(1.0, blind) ** 8
