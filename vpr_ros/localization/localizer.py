@@ -324,6 +324,8 @@ class Localizer:
                 belief.follow(motion, self.odometry_error)
                 drive.pending_motion = np.zeros(3)
         drive.pass_time(seconds, view, self.correct_radius / self.max_speed)
+        changed = drive.anchor.similarity(query) < self._pace.changed
+        drive.changed |= changed
         if view is not View.UNCHANGED \
                 and drive.pending_seconds * self.max_speed >= _COARSE_STEP * belief.spacing:
             # An image that is sent again says nothing of the time in between.
@@ -331,10 +333,8 @@ class Localizer:
             belief.wait(drive.pending_seconds, self.max_speed, 1.0 if repeated else
                         drive.anchor.doubt(query, self._pace, self.max_speed))
             drive.pending_seconds = 0.0
-            changed = drive.anchor.similarity(query) < self._pace.changed
             if changed or drive.anchor.old:
                 drive.anchor = Anchor(query)
-                drive.changed |= changed
         if belief.odometry_share >= _BELIEVED:
             drive.blind_metres += driven
             return Mode.ODOMETRY
