@@ -15,6 +15,7 @@ import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.odometry import Odometry
 from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
@@ -111,8 +112,9 @@ def localized(encoder: Encoder, street: PlaceMap, driven: Drive, *, odometry: bo
     estimates, problems = [], []
     for descriptor, time, wheels in zip(driven.descriptors, driven.times, driven.odometry,
                                         strict=True):
+        given = odometry and np.isfinite(wheels).all()
         estimates.append(localizer.locate(descriptor, NOW + round(time * 1e9),
-                                          wheels if odometry else None))
+                                          wheels if given else None))
         problems.append(localizer.odometry_problem)
     trusted = np.array([estimate.trusted for estimate in estimates])
     off = np.array([poses.distance(estimate.pose, pose)
@@ -195,11 +197,14 @@ def test_where_nothing_new_is_seen_it_falls_silent(
     assert NoPose.NOTHING_NEW in reasons
 
 
-def test_a_robot_that_stands_by_its_odometry_keeps_its_pose(encoder: Encoder, street: PlaceMap
-                                                           ) -> None:
+@pytest.mark.parametrize('noise', [0.0, 0.05, 0.1])
+def test_a_robot_that_stands_by_its_odometry_keeps_its_pose(
+        encoder: Encoder, street: PlaceMap, noise: float) -> None:
+    rng = np.random.default_rng(0)
     driven = drive(encoder)
-    _spinning(driven, np.random.default_rng(0))
+    _spinning(driven, rng)
     driven.odometry = where(driven.along)
+    driven.odometry[:, :2] += rng.normal(0, noise, (len(driven.along), 2))
     answers = localized(encoder, street, driven, odometry=True)
     assert answers.trusted[FROM:].all()
     assert not answers.wrong.any()
@@ -236,6 +241,76 @@ def test_odometry_that_lies_is_not_believed(encoder: Encoder, street: PlaceMap, 
     assert answers.trusted.sum() >= 0.9 * without.trusted.sum()
     assert not answers.wrong.any()
     assert np.mean([bool(problem) for problem in answers.problems[TO:]]) > 0.8
+
+
+def _held(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda odometry: odometry[np.arange(len(odometry)) // count * count]
+
+
+def _only_every(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(odometry: np.ndarray) -> np.ndarray:
+        odometry[np.arange(len(odometry)) % count > 0] = np.nan
+        return odometry
+    return change
+
+
+SELDOM = {
+    'repeated twice': _held(2), 'repeated 3 times': _held(3), 'repeated 5 times': _held(5),
+    'in every second frame': _only_every(2), 'in every third frame': _only_every(3),
+    'missing now and then': _set(np.s_[7::7], np.s_[:], np.nan),
+    'an outlier now and then': _set(np.s_[7::7], np.s_[:1], 1e4),
+}
+
+
+@pytest.mark.parametrize('kind', SELDOM)
+def test_odometry_may_come_less_often_than_frames(encoder: Encoder, street: PlaceMap, kind: str
+                                                  ) -> None:
+    driven = drive(encoder)
+    driven.odometry = SELDOM[kind](driven.odometry)
+    answers = localized(encoder, street, driven, odometry=True)
+    assert answers.trusted[SETTLED:].mean() > 0.97
+    assert not answers.wrong.any()
+    # Before its second pose it seems to stand.
+    assert {estimate.mode for estimate in answers.estimates[5:]} == {Mode.ODOMETRY}
+
+
+@pytest.mark.parametrize('value', [np.nan, 1e4])
+def test_wrong_odometry_that_comes_back_is_not_believed_anew(encoder: Encoder, street: PlaceMap,
+                                                             value: float) -> None:
+    driven = drive(encoder)
+    driven.odometry = driven.odometry[:, [1, 0, 2, 3, 4, 5, 6]]
+    driven.odometry[::20, :2] = value
+    answers = localized(encoder, street, driven, odometry=True)
+    assert not answers.wrong.any()
+    assert Mode.ODOMETRY not in {estimate.mode for estimate in answers.estimates[TO:]}
+
+
+def test_odometry_is_not_blamed_where_the_map_ends(encoder: Encoder, street: PlaceMap) -> None:
+    off = drive(encoder)
+    off.descriptors[FROM:] = views(1e4 + off.along[FROM:], encoder.dimension, 2)
+    answers = localized(encoder, street, off, odometry=True)
+    assert answers.estimates[-1].reason is NoPose.OFF_MAP
+    assert answers.problems[-1] == ''
+
+
+def test_odometry_is_not_blamed_without_a_filter(encoder: Encoder, street: PlaceMap) -> None:
+    answers = localized(encoder, street, drive(encoder, length=10.0), odometry=True,
+                        use_filter=False)
+    assert not any(answers.problems)
+
+
+def test_a_slow_robot_without_odometry_is_localized(encoder: Encoder, street: PlaceMap) -> None:
+    slow = drive(encoder, 0.2, 5.0, 12.0)
+    answers = localized(encoder, street, slow, odometry=False, max_speed=0.5)
+    assert answers.trusted[-200:].mean() > 0.7
+    assert not answers.wrong.any()
+
+
+def test_a_robot_that_drives_back_has_no_stuck_heading() -> None:
+    odometry = Odometry()
+    for x in [*range(20), *range(20, 0, -1)]:
+        odometry.advance(poses.planar(float(x), 0.0, 0.3), 1.0, 15.0)
+        assert odometry.problem == ''
 
 
 @pytest.mark.parametrize('factor', [0.6, 1.2, 1.5])

@@ -216,6 +216,20 @@ def test_odometry_is_used_as_in_the_replay(site, alone, tmp_path):
                                expected.poses, atol=1e-4)
 
 
+def test_diagnostics_say_why_odometry_is_not_credible(fresh):
+    wheels = fresh.new_camera('nav_msgs/msg/Odometry', '/odom')
+    fresh.until(wheels.get_subscription_count)
+    for place in range(6):
+        # To and fro, further than any robot drives between two frames.
+        wheels.publish(messages.odometry(rclpy_types, stamp(place), 'odom', 'base_link',
+                                         pose(500 * (place % 2)), np.zeros(2)))
+        fresh.localise(frame(place))
+    fresh.status(lambda values: values['odometry'].startswith(
+        'not used: not credible: it jumped further'))
+    assert fresh.localise(frame(6))['place'][0] == 6
+    assert fresh.process.poll() is None
+
+
 # The operator's requests
 
 def test_relocalize_forgets_the_drive(fresh):

@@ -109,9 +109,10 @@ class Belief:
         # One array each, float64 (N,): x, y, heading, cosine and sine of half the heading.
         self._plane = (place_poses[:, 0].copy(), place_poses[:, 1].copy(), headings,
                        np.cos(headings / 2), np.sin(headings / 2))
+        self._has_odometry = False
+        self._believed = ODOMETRY_IS_RIGHT  # how much of it, when there is odometry again
         self.nowhere = PRIOR_NOWHERE
         self._mapped = 0.0  # the probability of being anywhere on the map
-        self._has_odometry = False
         self.forget()
 
     @property
@@ -183,11 +184,17 @@ class Belief:
         self.wait(seconds, max_speed)
 
     def set_odometry(self, *, available: bool) -> None:
-        """Say whether there is odometry to follow from here on."""
+        """
+        Say whether there is odometry to follow from here on.
+
+        When it comes back it is believed as much as before.
+        """
         if self._states.motions == 1:
             self._states.split(_shares(ODOMETRY_IS_RIGHT if available else 0.0))
         elif available != self._has_odometry:
-            right = ODOMETRY_IS_RIGHT if available else 0.0
+            if not available:
+                self._believed = self.odometry_share
+            right = self._believed if available else 0.0
             change = np.diag([right, *np.full(len(SPEEDS), 1 - right)])
             change[0, 1:], change[1:, 0] = right, (1 - right) / len(SPEEDS)
             self._states.mix(change)
@@ -259,6 +266,7 @@ class Belief:
     def _start(self, probability: Floats, weighted: Floats | None = None) -> None:
         self._states = States(probability, weighted)
         self._has_odometry = False
+        self._believed = ODOMETRY_IS_RIGHT
         self._mapped = float(probability.sum())
 
     def _steps(self, length: float) -> int:

@@ -33,7 +33,7 @@ _REPEATED = 1 - 1e-6
 """The same above which the camera, or its driver, has sent the same image again."""
 
 _GAP = 4.0
-"""How many times longer than usual it takes to the next frame for that to be a gap."""
+"""How many times longer than usual it must take to the next frame, for that to be a gap."""
 
 _INTERVAL = 0.3
 """Weight of one frame in what is usual."""
@@ -42,7 +42,8 @@ _REACTION = 0.5
 """Seconds without a confirmation after which any new view counts nearly as a wholly new one."""
 
 _LONGEST_BLIND = 3.0
-"""Seconds for which a pose is trusted while the view does not change, without odometry."""
+"""Seconds for which a pose is trusted while the view does not change, without odometry: longer
+where the robot is too slow to get off by a correct radius meanwhile."""
 
 _FEWEST_BLIND = 10
 """Frames in which that may be noticed, of a camera that is slower."""
@@ -147,17 +148,18 @@ class Drive:
             self.changed = False
             self.blind_metres = self.blind_seconds = 0.0
 
-    def sight(self, radius: float, mode: Mode) -> float:
+    def sight(self, radius: float, max_speed: float, mode: Mode) -> float:
         """
         Return what is left of the confidence, in [0,1], after driving without seeing anything new.
 
-        Nothing after `radius` metres. Odometry that is believed says that the robot stands;
-        without it only the view does, and that may be a camera that has frozen. Nor does anything
-        then tell a gap from a wrong stamp.
+        Nothing after `radius` metres, or the time in which the robot can have driven them at its
+        maximum speed (m/s), but _LONGEST_BLIND at least. Odometry that is believed says that the
+        robot stands; without it only the view does, and that may be a camera that has frozen. Nor
+        does anything then tell a gap from a wrong stamp.
         """
-        blind = self.blind_metres / radius
+        blind = max(0.0, self.blind_metres) / radius
         if mode is not Mode.ODOMETRY:
-            longest = max(_LONGEST_BLIND, _FEWEST_BLIND * self.interval)
+            longest = max(_LONGEST_BLIND, _FEWEST_BLIND * self.interval, radius / max_speed)
             blind = max(blind, self.blind_seconds / longest)
             if mode is Mode.SEQUENCE and self.after_gap:
                 return 0.0

@@ -21,6 +21,7 @@ from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.mean_pose import mean_pose
+from vpr_ros.localization.odometry import Odometry
 from vpr_ros.localization.pace import Anchor
 from vpr_ros.localization.pace import Pace
 from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
@@ -144,6 +145,7 @@ class Localizer:
         else:
             mode, novelty = Mode.SINGLE, 1.0
             self._belief.forget()
+            drive.odometry = Odometry()
             drive.changed = view is View.NEW
             drive.pass_time(seconds, view, 0.0)
         model = self.calibration.confidence[mode]
@@ -165,7 +167,7 @@ class Localizer:
             drive.compare(self._agreement(places, ratios, near), novelty)
         evidence = self._evidence(near, probability)
         mode_probability = min(1.0, float(probability.sum()))
-        sight = drive.sight(self.correct_radius, mode)
+        sight = drive.sight(self.correct_radius, self.max_speed, mode)
         confidence = sight * float(model.confidence(mode_probability, evidence))
         pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
                                      self.calibration.deviation)
@@ -197,7 +199,8 @@ class Localizer:
         """Return why there is odometry that is not followed, '' if there is not."""
         if self._drive.odometry.problem:
             return self._drive.odometry.problem
-        if self._drive.odometry.given and self._belief.odometry_share < _BELIEVED:
+        if self._drive.odometry.given and self._belief.nowhere < 0.5 \
+                and self._belief.odometry_share < _BELIEVED:
             return 'it does not agree with what the camera sees'
         return ''
 
@@ -306,18 +309,23 @@ class Localizer:
         """
         drive, belief = self._drive, self._belief
         step = drive.odometry.advance(odometry, seconds, self.max_speed)
-        belief.set_odometry(available=odometry is not None and not drive.odometry.problem)
+        belief.set_odometry(available=step is not None)
         if drive.anchor is None:
             drive.anchor = Anchor(query)
         drive.anchor.advance(seconds, step)
+        driven = 0.0
         if step is None:
             drive.pending_motion = np.zeros(3)
         else:
+            before = math.hypot(*drive.pending_motion[:2])
             drive.pending_motion = motion = poses.chained(drive.pending_motion, step)
+            driven = math.hypot(*motion[:2]) - before  # may be below zero: noise adds up to none
             if math.hypot(*motion[:2]) >= belief.spacing or abs(motion[2]) >= _TURN:
                 belief.follow(motion, self.odometry_error)
                 drive.pending_motion = np.zeros(3)
         drive.pass_time(seconds, view, self.correct_radius / self.max_speed)
+        changed = drive.anchor.similarity(query) < self._pace.changed
+        drive.changed |= changed
         if view is not View.UNCHANGED \
                 and drive.pending_seconds * self.max_speed >= _COARSE_STEP * belief.spacing:
             # An image that is sent again says nothing of the time in between.
@@ -325,12 +333,10 @@ class Localizer:
             belief.wait(drive.pending_seconds, self.max_speed, 1.0 if repeated else
                         drive.anchor.doubt(query, self._pace, self.max_speed))
             drive.pending_seconds = 0.0
-            changed = drive.anchor.similarity(query) < self._pace.changed
             if changed or drive.anchor.old:
                 drive.anchor = Anchor(query)
-                drive.changed |= changed
         if belief.odometry_share >= _BELIEVED:
-            drive.blind_metres += 0.0 if step is None else math.hypot(*step[:2])
+            drive.blind_metres += driven
             return Mode.ODOMETRY
         drive.blind_metres += self.max_speed * belief.mean_speed * seconds
         return Mode.SEQUENCE

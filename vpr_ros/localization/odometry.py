@@ -25,6 +25,12 @@ parameter is a guess."""
 _SLACK = 1.0
 """Metres that a step may always have: stamps are not exact."""
 
+_HELD = 0.5
+"""Seconds for which the same pose, or none, may only mean that odometry is late."""
+
+_LONGEST_HELD = 2.0
+"""Seconds between two poses of odometry, at most, for the motion to go on between them."""
+
 _CONSTANT = 1e-6
 """Radians by which a measured heading changes at least in any motion."""
 
@@ -49,22 +55,36 @@ _SPREAD = 1.2
 _TOLERATED = 0.08
 """Relative error of the scale that is left as it is: the belief follows it."""
 
+_JUMPED = 'it jumped further than the robot can drive'
+
 
 class Odometry:
     """
     The odometry of one drive: the motion from frame to frame, in true metres.
 
-    `scale` is what its metres are multiplied by: near 1, unless the poses found on the map show
-    that it counts wrongly. `problem` says why the latest pose cannot be right, '' if it can.
+    Odometry may come less often than frames. Between two of its poses the robot is thought to move
+    on as before, for as long as lay between the last two. `scale` is what its metres are
+    multiplied by: near 1, unless the poses found on the map show that it counts wrongly. `given`
+    says whether the latest frame had a pose, `problem` why that cannot be right, '' if it can.
     """
 
     def __init__(self) -> None:
         self.scale = 1.0
         self.problem = ''
+        self.given = False
+        # The last pose that was another than the one before, the velocity (3,) and the seconds
+        # that led to it, and the seconds since; where the robot is thought to be now.
+        self._latest: Floats | None = None
+        self._velocity = np.zeros(3)
+        self._interval = self._since = 0.0
+        self._now: Floats | None = None
+        # A pose that jumped, and the seconds since: the next one near it confirms it.
+        self._jumped: Floats | None = None
+        self._since_jump = 0.0
         # Where the heading last changed, or a metre further along, and which way that was.
         self._mark: Floats | None = None
         self._course: float | None = None
-        self._last: Floats | None = None
+        self._stuck = False
         # Odometry and map, x and y each, where a pose was found.
         self._found: deque[Floats] = deque(maxlen=_KEPT)
 
@@ -72,24 +92,67 @@ class Odometry:
         """
         Return the motion (3,) since the last frame: metres ahead, to the left, radians turned.
 
-        None without a pose (7,) now and before, and with a `problem`: no robot of that maximum
-        speed (m/s) can have moved like that within these seconds, or the heading is stuck.
+        None when there was no pose (7,) for too long, or none that can be right: no robot of that
+        maximum speed (m/s) can have moved like that, or the heading is stuck.
         """
-        last, self._last = self._last, pose
-        if last is None or pose is None:
-            self.problem = ''
-            return None
-        motion = poses.relative(last, pose)
-        if not math.hypot(*motion[:2]) <= _IMPOSSIBLE * max_speed * seconds + _SLACK:
-            self.problem = 'it jumped further than the robot can drive'
-            self._mark = None
-            self._found.clear()
-            return None
-        if self._heading_is_stuck(pose, float(motion[2])):
+        self.given, self.problem = pose is not None, ''
+        self._since += seconds
+        self._since_jump += seconds
+        if pose is not None:
+            self._take(pose, max_speed)
+        before, self._now = self._now, self._expected()
+        if self._now is None:
+            self._latest = None
+        if self._stuck and self.given:
             self.problem = 'its heading is constant while its path turns'
+        unknown = self._interval == 0 and 0 < self._since < _HELD  # whether it stands or is late
+        if self._now is None or self._stuck or unknown:
             return None
-        self.problem = ''
-        return np.asarray(motion * (self.scale, self.scale, 1.0))
+        if before is None:
+            return np.zeros(3)
+        return np.asarray(poses.relative(before, self._now) * (self.scale, self.scale, 1.0))
+
+    def _take(self, pose: Floats, max_speed: float) -> None:
+        """Take in a pose (7,), if the robot can have driven there."""
+        latest, jumped = self._latest, self._jumped
+        if _same(pose, latest):
+            self._jumped = None
+        elif _same(pose, jumped) and self._since_jump < _HELD:
+            self.problem = _JUMPED
+        elif latest is None and jumped is None:
+            self._start(pose)
+        elif latest is not None and _possible(latest, pose, self._since, max_speed):
+            self._move(latest, pose)
+        elif jumped is not None and _possible(jumped, pose, self._since_jump, max_speed):
+            self._start(jumped)
+            self._since = self._since_jump
+            self._move(jumped, pose)
+        else:
+            self.problem = _JUMPED
+            self._jumped, self._since_jump = pose, 0.0
+
+    def _start(self, pose: Floats) -> None:
+        """Begin at a pose (7,): what was before is of another frame."""
+        self._latest = self._now = pose
+        self._velocity, self._interval = np.zeros(3), 0.0
+        self._since = 0.0
+        self._mark, self._stuck = None, False
+        self._found.clear()
+
+    def _move(self, start: Floats, pose: Floats) -> None:
+        motion = poses.relative(start, pose)
+        self._stuck = self._heading_is_stuck(pose, float(motion[2]))
+        self._velocity = motion / max(self._since, 1e-9)
+        self._interval = min(self._since, _LONGEST_HELD)
+        self._latest, self._since, self._jumped = pose, 0.0, None
+
+    def _expected(self) -> Floats | None:
+        """Return where the robot is (7,) by the latest pose and what was usual before it."""
+        if self._latest is None:
+            return None
+        if self._since > max(_HELD, 2 * self._interval):
+            return self._latest if self.given and not self.problem else None
+        return poses.moved(self._latest, self._velocity * min(self._since, self._interval))
 
     def _heading_is_stuck(self, pose: Floats, turn: float) -> bool:
         """Return whether the heading has not changed at all on a path (7,) that has turned."""
@@ -98,22 +161,18 @@ class Odometry:
             return False
         x, y = pose[:2] - self._mark[:2]
         if math.hypot(x, y) < _SLACK:
-            return bool(self.problem)
+            return self._stuck
         self._mark, course = pose, math.atan2(y, x)
         if self._course is None:
             self._course = course
-        return bool(self.problem) or abs(math.remainder(course - self._course, math.tau)) > _TURNED
-
-    @property
-    def given(self) -> bool:
-        """Return whether the latest frame has odometry."""
-        return self._last is not None
+        # A robot that drives back does not turn: half a turn counts as none.
+        return self._stuck or abs(math.remainder(course - self._course, math.pi)) > _TURNED
 
     def found(self, pose: Floats) -> None:
         """Take in where the robot was found on the map, (7,), at the latest odometry."""
-        if self._last is None:
+        if self._now is None:
             return
-        now = np.array([*self._last[:2], *pose[:2]])
+        now = np.array([*self._now[:2], *pose[:2]])
         if self._found and math.hypot(*(now - self._found[-1])[:2]) < _APART:
             return
         self._found.append(now)
@@ -125,3 +184,12 @@ class Odometry:
             low, scale, high = np.quantile(seen[far] / driven[far], (0.25, 0.5, 0.75))
             known = high <= _SPREAD * low and abs(math.log(scale)) > _TOLERATED
             self.scale = float(scale) if known else 1.0
+
+
+def _same(pose: Floats, other: Floats | None) -> bool:
+    return other is not None and np.array_equal(pose, other)
+
+
+def _possible(start: Floats, end: Floats, seconds: float, max_speed: float) -> bool:
+    """Return whether a robot can have driven from one pose (7,) to another in that time."""
+    return math.hypot(*(end - start)[:2]) <= _IMPOSSIBLE * max_speed * seconds + _SLACK

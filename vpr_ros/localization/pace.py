@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import poses
 from vpr_ros.localization.belief import SPEEDS
 
 if TYPE_CHECKING:
@@ -100,21 +101,21 @@ class Anchor:
     """
     An earlier view of the drive, which later ones are compared with.
 
-    `metres` and `radians` are those driven and turned since then by odometry, `seconds` those that
-    have passed.
+    `motion` (3,) is that since then by odometry, as in odometry.py, None where it was missing on
+    the way; `seconds` are those that have passed.
     """
 
     def __init__(self, query: NDArray[np.float32]) -> None:
         self._query = query  # float32 (D,), how it was looked up
-        self.seconds = self.metres = self.radians = 0.0
+        self.seconds = 0.0
+        self.motion: Floats | None = np.zeros(3)
         self._doubt = 1.0
 
     def advance(self, seconds: float, motion: Floats | None) -> None:
         """Let time pass while odometry says that the robot moves: (3,), as in odometry.py."""
         self.seconds += seconds
-        if motion is not None:
-            self.metres += math.hypot(*motion[:2])
-            self.radians += abs(motion[2])
+        self.motion = None if motion is None or self.motion is None \
+            else poses.chained(self.motion, motion)
 
     def similarity(self, query: NDArray[np.float32]) -> float:
         """Return the cosine similarity of a later view (D,)."""
@@ -127,17 +128,21 @@ class Anchor:
         All views that are held against this one count as one: only what is new since the last
         call is returned, which may be above 1.
         """
-        doubt = 1.0
-        if self.radians < _TURNED:
-            doubt = pace.doubt(self.similarity(query), self.metres,
-                               SPEEDS * max_speed * self.seconds)
+        if self.motion is None or self._turned:
+            return 1.0
+        doubt = pace.doubt(self.similarity(query), math.hypot(*self.motion[:2]),
+                           SPEEDS * max_speed * self.seconds)
         change, self._doubt = doubt / self._doubt, doubt
         return change
 
     @property
     def old(self) -> bool:
         """Return whether it is no longer worth comparing with."""
-        return self.seconds > _LONGEST or self.radians > _TURNED
+        return self.seconds > _LONGEST or self._turned
+
+    @property
+    def _turned(self) -> bool:
+        return self.motion is not None and abs(self.motion[2]) > _TURNED
 
 
 def _pairs(place_map: PlaceMap) -> tuple[Floats, Floats]:
