@@ -182,8 +182,10 @@ def test_a_compressed_image_is_decoded_to_rgb() -> None:
 @pytest.mark.parametrize('channels', [1, 3, 4])
 def test_png_of_any_depth_gives_three_channels_of_eight_bits(channels: int, deep: type) -> None:
     pixels = np.full((HEIGHT, WIDTH, channels), np.iinfo(deep).max, deep)
+    pixels[:4] = 0
     rgb = images.decode(_png(pixels))
-    np.testing.assert_array_equal(rgb, np.full((HEIGHT, WIDTH, 3), 255, np.uint8))
+    np.testing.assert_array_equal(rgb[:4], np.zeros((4, WIDTH, 3), np.uint8))
+    np.testing.assert_array_equal(rgb[4:], np.full((HEIGHT - 4, WIDTH, 3), 255, np.uint8))
 
 
 @pytest.mark.parametrize('data', [
@@ -227,6 +229,40 @@ def test_bytes_that_a_camera_appends_to_a_whole_jpeg_do_no_harm() -> None:
     expected = images.decode(jpeg)
     for padded in (jpeg[:-2] + b'\0\0' + jpeg[-2:], jpeg + bytes(100)):
         np.testing.assert_array_equal(images.decode(padded), expected)
+
+
+def test_a_few_bytes_more_than_a_camera_appends_are_damage() -> None:
+    pytest.importorskip('simplejpeg')
+    jpeg = images.encode_jpeg(_noise(HEIGHT, WIDTH))
+    for count in range(8, 40):  # libjpeg says how many
+        with pytest.raises(ImageError, match='extraneous bytes'):
+            images.decode(jpeg[:-2] + b'\1' * count + jpeg[-2:])
+
+
+def test_zeros_inside_a_small_jpeg_are_damage_however_many_blocks_they_make() -> None:
+    jpeg = images.encode_jpeg(_smooth(120, 160), 80)
+    for at in range(len(jpeg) // 2, len(jpeg) - 100):
+        with pytest.raises(ImageError, match='damaged: '):
+            images.decode(jpeg[:at] + bytes(64) + jpeg[at + 64:])
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tiff'])
+@pytest.mark.parametrize(('scale', 'offset'), [(4, 0), (16, 0), (256, 0), (4, 7000)])
+@pytest.mark.parametrize('colours', [1, 3])
+def test_files_of_sixteen_bits_are_scaled_to_what_they_hold(
+        suffix: str, scale: int, offset: int, colours: int) -> None:
+    shallow = images.resize(_noise(6, 8), 60, 80)[..., :colours]
+    shallow[:4], shallow[4:8] = 0, 255
+    deep = shallow.astype(np.uint16) * np.uint16(scale) + np.uint16(offset)
+    rgb = images.decode(cv2.imencode(suffix, deep[..., ::-1])[1])
+    assert rgb.shape == (60, 80, 3)
+    assert np.corrcoef(rgb.ravel(), np.broadcast_to(shallow, rgb.shape).ravel())[0, 1] > 0.99
+    assert abs(rgb.mean() - shallow.mean()) < 20
+
+
+def test_a_file_of_float_pixels_is_refused() -> None:
+    with pytest.raises(ImageError, match='pixels of float32: use 8 or 16 bits'):
+        images.decode(cv2.imencode('.hdr', np.ones((HEIGHT, WIDTH, 3), np.float32))[1])
 
 
 @pytest.mark.parametrize('orientation', [1, 6])

@@ -102,7 +102,8 @@ def test_an_honest_drive_raises_no_doubt(name):
     (poses.heading(loop()) + np.pi / 2, Kind.HEADING, '90 degrees to the right'),
     (poses.heading(loop()) - np.pi / 2, Kind.HEADING, '90 degrees to the left'),
     (poses.heading(loop()) + np.pi, Kind.HEADING, 'backwards all the time'),
-    (np.pi / 2 - poses.heading(loop()), Kind.HEADING, 'little to do'),      # a compass
+    (np.pi / 2 - poses.heading(loop()), Kind.HEADING, 'clockwise'),         # a compass
+    (-poses.heading(loop()), Kind.HEADING, 'clockwise'),
     (np.degrees(poses.heading(loop())), Kind.HEADING, 'little to do'),      # degrees
 ])
 def test_wrong_headings_are_doubted(heading, kind, text):

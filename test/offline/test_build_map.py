@@ -202,6 +202,12 @@ def test_images_sparser_than_the_spacing_are_warned_about(tmp_path, encoder, cap
     assert ('1.00 m apart (median), more than the spacing of 0.5 m' in caplog.text) == warned
 
 
+@pytest.mark.parametrize('count', [5, 21])
+def test_poses_that_never_move_are_warned_about(tmp_path, encoder, caplog, count):
+    mapped(write_bag(tmp_path / 'drive', [0] * count), encoder, self_calibrate=False)
+    assert ('its 21 poses never move' in caplog.text) == (count == 21)
+
+
 def test_sources_read_in_parallel_give_the_same_map(tmp_path, encoder):
     paths = [write_bag(tmp_path / 'one', noise=1, compressed=True),
              write_folder(tmp_path / 'two', range(10, 20), pose_file='poses.csv'),

@@ -20,6 +20,7 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from vpr_ros.core import jpeg  # noqa: E402
+from vpr_ros.core.bit_depth import to_8_bits  # noqa: E402
 from vpr_ros.core.errors import ImageError  # noqa: E402
 from vpr_ros.core.errors import SourceError  # noqa: E402
 
@@ -57,9 +58,10 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
     """
     Decode a compressed image (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
 
-    A JPEG that `resize` to `min_size` (height, width) would halve is decoded at half its size,
-    which is faster. Raises ImageError, which starts with `name`, for an image that is damaged,
-    cannot be decoded or whose size is not supported.
+    16-bit channels are scaled to what they hold, as in `bit_depth.to_8_bits`. A JPEG that `resize`
+    to `min_size` (height, width) would halve is decoded at half its size, which is faster. Raises
+    ImageError, which starts with `name`, for an image that is damaged, cannot be decoded or whose
+    size is not supported.
     """
     buffer = np.frombuffer(data, np.uint8)
     if buffer.size == 0:
@@ -74,20 +76,29 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
         rgb = header and jpeg.decode_rgb(buffer, header, half=half)
     except ValueError as error:
         raise ImageError(f'{name} is damaged: {error}') from error
-    return _decode_by_opencv(buffer, name, half=half) if rgb is None else rgb
+    if rgb is not None:
+        return rgb
+    # Of a TIFF of 16 bits OpenCV 4.14 makes noise with IMREAD_COLOR_RGB.
+    kind = ((_IMREAD_RGB or cv2.IMREAD_COLOR) if header else
+            cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return _decode_by_opencv(buffer, name, kind, half=half)
 
 
-def _decode_by_opencv(buffer: NDArray[np.uint8], name: str, *, half: bool) -> NDArray[np.uint8]:
+def _decode_by_opencv(buffer: NDArray[np.uint8], name: str, kind: int, *, half: bool
+                      ) -> NDArray[np.uint8]:
     try:
-        pixels = cv2.imdecode(
-            buffer, (_IMREAD_RGB or cv2.IMREAD_COLOR) | (_IMREAD_HALF if half else 0))
+        pixels = cv2.imdecode(buffer, kind | (_IMREAD_HALF if half else 0))
     except cv2.error as error:
         raise ImageError(f'{name} cannot be decoded, or has more than '
                          f'{MAX_PIXELS // 1_000_000} megapixels') from error
     if pixels is None:
         raise ImageError(f'{name} is damaged, or not an image that OpenCV can decode')
     check_size(pixels.shape[0] << half, pixels.shape[1] << half, name)
-    if not _IMREAD_RGB:
+    if pixels.dtype == np.uint16:
+        pixels = to_8_bits(np.asarray(pixels, np.uint16)).reshape(pixels.shape)
+    elif pixels.dtype != np.uint8:
+        raise ImageError(f'{name} has pixels of {pixels.dtype}: use 8 or 16 bits')
+    if not kind & _IMREAD_RGB:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return np.asarray(pixels, np.uint8)
 

@@ -25,10 +25,15 @@ except ImportError:
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_START = b'\xff\xd8'
+_START, _END = b'\xff\xd8', b'\xff\xd9'
 
-_PADDING = re.compile(r'[1-4] extraneous bytes before marker 0xd9')
+_PADDING = re.compile(r'\b[1-4] extraneous bytes before marker 0xd9')
 """What libjpeg says of the few bytes that some USB cameras append to a whole image."""
+
+_STANDARD = bytes.fromhex('0002010303020403050504040000017d')
+"""The code lengths that nearly all encoders have for the details of brightness."""
+_LOST = bytes(64)
+"""No image is such a row of zeros in these codes, but libjpeg may take it for one."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +48,7 @@ class Header(NamedTuple):
 
 
 def read_header(view: memoryview) -> Header | None:
-    """Return the header of JPEG data, None for any other data; ValueError if it has no end."""
+    """Return the header of JPEG data, None for other data; ValueError if it is damaged."""
     if bytes(view[:2]) != _START:
         return None
     at, rotated = 2, False
@@ -51,10 +56,18 @@ def read_header(view: memoryview) -> Header | None:
         marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width, channels = struct.unpack_from('>HHB', view, at + 5)
+            _check_zeros(bytes(view), at)
             return Header(height, width, channels, rotated)
         rotated |= bytes(view[at + 4:at + 8]) == b'Exif'
         at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment
     raise ValueError('the header of the JPEG has no end')
+
+
+def _check_zeros(data: bytes, start: int) -> None:
+    """Raise ValueError for bytes that became zeros, from `start`, of the frame, to its end."""
+    end = data.find(_END, start)
+    if data.find(_STANDARD, start) >= 0 and data.find(_LOST, start, end) >= 0:
+        raise ValueError(f'{len(_LOST)} zero bytes in a row')
 
 
 def decode_rgb(data: NDArray[np.uint8], header: Header, *, half: bool) -> NDArray[np.uint8] | None:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from vpr_ros.core.bit_depth import to_8_bits
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.images import check_size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_SAMPLE = 10_000
-"""Pixels that tell what a 16-bit image holds."""
-_EXTREMES = (0.2, 99.8)
-"""The percentiles that stand for the darkest and the brightest pixels: some are always broken."""
-_MARGIN = 0.25
-"""Share of their difference that is left free beyond both where black is not 0: steadier."""
-_MIN_SPAN = 32
-"""Grey levels of the input from black to white, at least, in median differences of neighbours."""
 
 
 class _Layout(NamedTuple):
@@ -67,7 +58,8 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
 
     `data` has `height` rows of `step` bytes; padding at their ends is skipped. It is not copied:
     the result for 'rgb8' is a view of it. 16-bit channels are scaled to what they hold, as in
-    `to_8_bits`. Raises ImageError for an unknown encoding, an unsupported size, or too few bytes.
+    `bit_depth.to_8_bits`. Raises ImageError for an unknown encoding, an unsupported size, or too
+    few bytes.
     """
     layout = _LAYOUTS.get(encoding)
     if layout is None:
@@ -85,35 +77,6 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
     if layout.to_rgb is None:
         return pixels
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), layout.to_rgb), np.uint8)
-
-
-def to_8_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """
-    Scale pixels, uint16 (H,W,C), to 8 bits by what the image holds: 10 to 16 bits, or an offset.
-
-    White is what the brightest pixels have, or all of 10, 12, 14 or 16 bits where they come near
-    to it: the result is then that of the camera's 8 bits. Black is 0, or the level of the darkest
-    pixels if all are much brighter than 0, as those of a thermal camera. All of it changes
-    smoothly with the image, so that a video does not flicker. An image of nothing but noise is
-    not stretched to full contrast.
-    """
-    step = max(1, round(math.sqrt(deep.shape[0] * deep.shape[1] / _SAMPLE)))
-    colours = deep[..., :3]  # without alpha
-    low, high = np.percentile(colours[::step, ::step], _EXTREMES)
-    bits = math.log2(max(high, 1.0))
-    whole = math.ceil(bits) - 1
-    # To the next power of two where more than 70 % of it is used, and to 16 bits from 15 on.
-    white = 2.0 ** min(16.0, whole + min(1.0, 2 * (bits - whole)) + max(0.0, bits - 14.0))
-    offset = min(1.0, max(0.0, 4 * low / max(high, 1.0) - 2))  # 0 to half of `high`, 1 from 3/4
-    margin = _MARGIN * (high - low)
-    black = offset * (low - margin)
-    white += offset * (high + margin - white)
-    # Two pixels apart are two of one colour in a Bayer pattern.
-    row = colours[::step, ::2].astype(np.int32)
-    noise = max(1.0, float(np.median(np.abs(np.diff(row, axis=1)))))
-    span = max(white - black, min(_MIN_SPAN * noise, 65536.0))
-    shifted = cv2.subtract(deep.reshape(len(deep), -1), black) if black else deep
-    return np.asarray(cv2.convertScaleAbs(shifted, alpha=256 / span), np.uint8)
 
 
 def unpadded(data: bytes | memoryview | NDArray[np.uint8], height: int, row_bytes: int, step: int,

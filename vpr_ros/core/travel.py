@@ -140,6 +140,8 @@ def heading_doubt(poses: Floats) -> Doubt | None:
             'the robot drives backwards all the time' if abs(degrees) > 150 else
             f'the robot drives {abs(degrees):.0f} degrees to the {side} of the x axis of its '
             'poses')
+    if abs(mean) < 0.8 and abs(np.exp(1j * (course + heading[:-1])).mean()) > 0.9:
+        return _headings('the headings of the poses seem to grow clockwise, as those of a compass')
     along = float((abs(aside.real) > np.sqrt(0.5)).mean())
     if abs(mean) < 0.8 and along < 0.6:
         return _headings('the headings of the poses have little to do with the direction of '

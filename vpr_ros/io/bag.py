@@ -147,8 +147,8 @@ class Bag:
                      for name in candidates}
             candidates.sort(key=ranks.__getitem__)
             if ranks[candidates[0]] == NO_VIEW:
-                log.warning('%s: %s looks like depth or a mask, not like the view of a camera',
-                            self.path, candidates[0])
+                log.warning('%s: %s looks like depth, a mask or a video, not like the view of a '
+                            'camera', self.path, candidates[0])
         return self._select(topic, candidates, 'images')
 
     def pose_topic(self, topic: str | None = None) -> str:

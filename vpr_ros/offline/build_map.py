@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 
 _THUMBNAIL_HEIGHT = 120
 _STANDING = 0.02  # m between frames
+_MANY = 20
+"""Steps without motion that make poses suspect: in degrees or km, or of a robot that stands."""
 _REPORT = 32
 """Frames after which a process reports its progress."""
 
@@ -270,6 +272,9 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
     if batch.stamps:
         yield batch
     moving = [step for step in steps if step > _STANDING]
+    if len(steps) >= _MANY and not moving:
+        log.warning('%s: its %d poses never move: they are of a robot that stands, or not in '
+                    'metres', name, len(steps) + 1)
     if spacing > 0 and moving and np.median(moving) > 1.2 * spacing:
         log.warning('%s: its images are %.2f m apart (median), more than the spacing of %g m: '
                     'drive slower, or record more images a second', name, np.median(moving),
