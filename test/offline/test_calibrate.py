@@ -190,7 +190,8 @@ def test_a_map_with_another_likelihood_is_fitted_again_and_compared_by_its_own(e
     localizer = Localizer(encoder, place_map.calibrated(other))
     expected = [localizer.locate(view, int(at)).confidence
                 for view, at in zip(drive.descriptors, drive.stamps, strict=True)]
-    np.testing.assert_allclose(fit.before[Mode.SEQUENCE][:50], expected[10:], atol=1e-9)
+    # But for what driving without a new view takes off: next to nothing here.
+    np.testing.assert_allclose(fit.before[Mode.SEQUENCE][:50], expected[10:], atol=1e-6)
     assert np.abs(plain.before[Mode.SEQUENCE][:50] - expected[10:]).max() > 0.01
 
 
