@@ -363,3 +363,14 @@ def test_after_an_error_the_drive_starts_over(encoder: Encoder, street: PlaceMap
         localizer.locate(driven.descriptors[FROM], NOW + FROM * 10**8, driven.odometry[FROM])
     assert np.ptp(localizer.belief) == 0
     assert localizer.state is None
+
+
+def test_a_robot_that_was_carried_keeps_the_scale_of_its_odometry(encoder: Encoder,
+                                                                  street: PlaceMap) -> None:
+    driven = drive(encoder)
+    driven.along[FROM:] += 100
+    driven.descriptors = views(driven.along, encoder.dimension, 2)
+    answers = localized(encoder, street, driven, odometry=True)
+    assert answers.localizer.odometry_scale == 1
+    assert answers.wrong.sum() <= 3
+    assert answers.trusted[-10:].all()

@@ -40,6 +40,9 @@ _TURNED = 0.5
 _APART = 5.0
 """Metres of odometry between two poses that tell its scale."""
 
+_UNSEEN = 20.0
+"""Metres of odometry without a pose after which the robot may be anywhere: somebody carried it."""
+
 _KEPT = 24
 """Such poses that are kept."""
 
@@ -173,8 +176,12 @@ class Odometry:
         if self._now is None:
             return
         now = np.array([*self._now[:2], *pose[:2]])
-        if self._found and math.hypot(*(now - self._found[-1])[:2]) < _APART:
-            return
+        if self._found:
+            driven = math.hypot(*(now - self._found[-1])[:2])
+            if driven < _APART:
+                return
+            if driven > _UNSEEN:
+                self._found.clear()
         self._found.append(now)
         pairs = np.array(self._found)
         first, second = np.triu_indices(len(pairs), 1)
