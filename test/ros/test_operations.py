@@ -220,7 +220,7 @@ def test_diagnostics_say_why_odometry_is_not_credible(fresh):
     wheels = fresh.new_camera('nav_msgs/msg/Odometry', '/odom')
     fresh.until(wheels.get_subscription_count)
     for place in range(6):
-        # To and fro, further than any robot drives between two frames.
+        # There and back, further than any robot drives between two frames.
         wheels.publish(messages.odometry(rclpy_types, stamp(place), 'odom', 'base_link',
                                          pose(500 * (place % 2)), np.zeros(2)))
         fresh.localise(frame(place))
