@@ -99,21 +99,27 @@ class Encoder:
         Raises ImageError when the image shows nothing (blank_images.py) or the descriptor is not
         finite.
         """
-        if rgb.shape[:2] == (self.height, self.width):
-            batch = rgb[None]
-        else:
-            batch = self._input_buffer()
-            images.resize(rgb, self.height, self.width, out=batch[0])
-        check_content(batch[0])
-        descriptor: NDArray[np.float32] = self._run(batch)[0]
+        out = None if rgb.shape[:2] == self.size else self._input_buffer()[0]
+        descriptor: NDArray[np.float32] = self._run(self.fitted(rgb, out)[None])[0]
         return descriptor
+
+    def fitted(self, rgb: NDArray[np.uint8], out: NDArray[np.uint8] | None = None
+               ) -> NDArray[np.uint8]:
+        """
+        Return a uint8 (H,W,3) image in the size of the input, in `out` if given (images.resize).
+
+        Raises ImageError when it shows nothing (blank_images.py).
+        """
+        fitted = images.resize(rgb, self.height, self.width, out=out)
+        check_content(fitted)
+        return fitted
 
     def encode_batch(self, batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """
         Return the descriptors, float32 (N,D), of N uint8 (H,W,3) RGB images of any size.
 
         Raises ImageError when one is not finite. That the images show something is left to the
-        caller: of a batch, one can be left out.
+        caller (`fitted`): of a batch, one can be left out.
         """
         resized = np.empty((len(batch), self.height, self.width, 3), np.uint8)
         for slot, rgb in zip(resized, batch, strict=True):

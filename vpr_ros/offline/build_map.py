@@ -19,7 +19,6 @@ from vpr_ros.core import defaults
 from vpr_ros.core import geodesy
 from vpr_ros.core import images
 from vpr_ros.core import poses
-from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.encoding import hardware
@@ -252,8 +251,7 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
             continue
         try:
             rgb = frame.load(min_size=min_size)
-            fitted = images.resize(rgb, *encoder.size)
-            check_content(fitted)
+            fitted = encoder.fitted(rgb)
         except ImageError as error:
             left_out.add(error)
             log.debug('%s: %s', frame.name, error)

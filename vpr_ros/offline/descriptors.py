@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import images
-from vpr_ros.core.blank_images import check_content
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import user_cache
@@ -127,8 +126,7 @@ def describe_frames(source: Source, encoder: Encoder, wanted: Container[int] | N
                 rgb, seconds = future.result()
                 if camera_check is not None:
                     camera_check.check(*rgb.shape[:2])
-                fitted = images.resize(rgb, *encoder.size)
-                check_content(fitted)
+                fitted = encoder.fitted(rgb)
             except ImageError as error:
                 left_out.add(error)
                 log.debug('%s: %s', frame.name, error)
