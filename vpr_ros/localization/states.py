@@ -46,8 +46,9 @@ class States:
         w = scale * (fade * e + drift * m) + floor_w
 
     All changes below are exact in this form: each is the same affine map of (p, w) for all states,
-    which the five scalars absorb, or a write to a few states. Only motion is approximate: it moves
-    what is stored, and leaves the part that has landed on all states alike, `floor`, in place.
+    which the five scalars absorb, or a write to states. Only what moves to other places or changes
+    its motion is approximate: that is what is stored, while the part that has landed on all states
+    alike, `floor`, stays in place.
     """
 
     def __init__(self, probability: Floats, weighted: Floats | None = None) -> None:

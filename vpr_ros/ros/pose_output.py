@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from abc import abstractmethod
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -10,22 +12,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class PoseOutput:
+class PoseOutput(ABC):
     """
     Something that is done with each trusted pose while the node is active.
 
     `pose` is called by the worker, all else by the executor's thread.
     """
 
+    @abstractmethod
     def start(self) -> None:
         """Begin, when the node is activated."""
 
+    @abstractmethod
     def stop(self) -> None:
         """Pause, when the node is deactivated."""
 
+    @abstractmethod
     def start_over(self) -> None:
         """Forget the poses so far: a new drive begins."""
 
+    @abstractmethod
     def close(self) -> None:
         """Remove its parts from the node."""
 
@@ -37,10 +43,10 @@ class PoseOutput:
         """Return whether it sent the pose with a stamp (ns) as an `initialpose`."""
         return False
 
+    @abstractmethod
     def pose(self, message: Any, odometry: tuple[str, NDArray[np.float64]] | None) -> None:
         """
         Take a trusted pose, as a PoseWithCovarianceStamped.
 
         `odometry` is the frame of odometry and its pose (7,) at the message's stamp, if any.
         """
-        raise NotImplementedError

@@ -84,6 +84,10 @@ class HeldTransform(PoseOutput):
             self._held = None
             self._state = 'none: no trusted pose with odometry yet'
 
+    def close(self) -> None:
+        """Send nothing any more."""
+        self.start_over()
+
     def values(self) -> dict[str, str]:
         """Return whether the transform is sent."""
         return {'transform': self._state}
