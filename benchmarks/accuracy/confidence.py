@@ -89,7 +89,7 @@ def _runs(encoder: Encoder, town: Town) -> Iterator[tuple[tuple[str, str, str],
     """Yield map, drive and mode with what `_run` returns, for all of them in one town."""
     winter, others, queries = _drives(encoder, town)
     known = town_drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
-                   lateral_offset=-0.5)
+                       lateral_offset=-0.5)
     main, both = town_map(encoder, [winter]), town_map(encoder, [winter, others])
     for fitted in MAPS:
         if fitted == 'calibrated':
@@ -128,9 +128,10 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
 def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
     """Return the winter drives to map, on the main and the other route, and the queries."""
     winter, others = (town_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
-                             options=DriveOptions(route=route)) for route in ('main', 'other'))
+                                 options=DriveOptions(route=route))
+                      for route in ('main', 'other'))
     queries = {name: town_drive(encoder, town, condition=name, seed=2, speed=6.0, rate=5.0,
-                            lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
+                                lateral_offset=1.0) for name in ('spring', 'rain', 'night')}
     queries['unmapped'] = town_drive(encoder, town, condition='spring', seed=2, speed=6.0,
                                      rate=5.0, lateral_offset=1.0,
                                      options=DriveOptions(route='other'))

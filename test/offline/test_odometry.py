@@ -100,7 +100,7 @@ def test_a_topic_that_was_named_must_exist(tmp_path, encoder, place_map):
 
 
 def test_odometry_that_jumps_is_not_followed_and_that_is_said(tmp_path, encoder, place_map,
-                                                             caplog):
+                                                              caplog):
     def jumps(message, types, time):
         message.pose.pose.position.x = 1000.0 * (time // 10**8 % 7)
     write_drive(tmp_path / 'bag', jumps)

@@ -87,7 +87,7 @@ def _run_build_map(options: argparse.Namespace) -> None:
     steps = place_map.steps()
     apart = (f'{median(steps):.2f} m apart (median; {max(steps):.2f} m at most), '
              if len(steps) else '')
-    print(f"{options.output}: {len(place_map)} places, {apart}in frame "
+    print(f'{options.output}: {len(place_map)} places, {apart}in frame '
           f"'{place_map.manifest.frame_id}'")
 
 

@@ -167,8 +167,8 @@ def _column(cell: str) -> Column:
         name = euroc[2] if euroc[1] == 'p' else f'q{euroc[2]}'
     elif not unit:
         base, _, rest = name.partition('_')
-        if _NAMES.get(base, base) in _UNITS or base in ('qx', 'qy', 'qz', 'qw', *_NAMES,
-                                                         'timestamp'):
+        named = base in ('qx', 'qy', 'qz', 'qw', *_NAMES, 'timestamp')
+        if named or _NAMES.get(base, base) in _UNITS:
             name, unit = base, rest
     return Column(_NAMES.get(name, name), _SPELLINGS.get(unit, unit))
 

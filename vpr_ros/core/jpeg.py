@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core.errors import first_line
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 try:  # rosdep has no key for it
     import simplejpeg
 except ImportError:
     simplejpeg = None
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _START, _END = b'\xff\xd8', b'\xff\xd9'
 

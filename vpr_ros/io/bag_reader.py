@@ -45,7 +45,7 @@ class _ProfiledPath:
     def __str__(self) -> str:
         return str(self._path)
 
-    def open(self, mode: str) -> BufferedReader:
+    def open(self, mode: str) -> BufferedReader:  # noqa: A003 (as of a Path)
         return BufferedReader(_Profiled(self._path, mode))
 
 
