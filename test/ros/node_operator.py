@@ -74,12 +74,16 @@ class Operator(node_process.Recorder):
     def localise(self, message):
         """Send a frame that must be localised; return the columns of its candidates."""
         sent = messages.stamp_ns(message.header)
-        before = len(self.candidates), len(self.confidences)
+        known, before = len(self.candidates), len(self.confidences)
         self.camera.publish(message)
-        self.until(lambda: len(self.candidates) > before[0] and len(self.confidences) > before[1])
-        cloud = self.candidates[-1]
-        assert messages.stamp_ns(cloud.header) == sent
-        return messages.read_cloud(cloud)
+
+        def answer():
+            # An earlier frame may still be answered after this one was sent.
+            return next((cloud for cloud in self.candidates[known:]
+                         if messages.stamp_ns(cloud.header) == sent), None)
+
+        self.until(lambda: answer() is not None and len(self.confidences) > before)
+        return messages.read_cloud(answer())
 
     def pose_at(self, time):
         """Wait for the pose with a stamp and return its message."""

@@ -303,6 +303,7 @@ def test_another_lens_than_the_maps_is_an_error_until_it_is_exchanged(fresh):
     assert status['last failure'] == status['camera'] == status['message']
     fresh.until(lambda: seen_with(FOCAL)['camera'] == 'like that of the map')
     fresh.until(lambda: seen_with(FOCAL)['level'] != '2')
+    fresh.localise(frame(8, time=next(stamps)))  # all frames before it have been answered now
     fresh.node.destroy_publisher(told)
 
 
