@@ -46,11 +46,14 @@ demo: $(BASE)  ## Map a street in winter, localise on it in spring; plots in dem
 	echo '  vpr evaluate --map demo/map --replay demo/out --truth demo/spring.mcap \
 	    --truth-topic /ground_truth/pose --html demo/report.html'
 
+# Each file runs on one core: its tests share nodes and maps.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
 test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-fast: $(BASE)  ## Run the tests that need no torch
-	@$(BIN)/python -m pytest --ignore=test/training
+	@$(PYTEST) --ignore=test/training
 
 test-lowest:  ## Run the same on the lowest versions of all dependencies (with python3.10)
 	@mkdir -p $(VENV)

@@ -113,6 +113,7 @@ setup(
             'playwright>=1.40.0',
             'pytest>=6.2.5',
             'pytest-timeout>=2.1.0',
+            'pytest-xdist>=2.5.0',
             'hypothesis>=6.36.0',
             ONNX,
             'psutil>=5.9.0',

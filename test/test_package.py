@@ -72,6 +72,7 @@ ROSDEP = {
     'cv-bridge': 'cv_bridge',
     'pytest': 'python3-pytest',
     'pytest-timeout': 'python3-pytest-timeout',
+    'pytest-xdist': None,
     'hypothesis': 'python3-hypothesis',
     'psutil': 'python3-psutil',
     'playwright': None,
