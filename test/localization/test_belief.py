@@ -11,6 +11,7 @@ import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.belief import EXPECTED_EVIDENCE
+from vpr_ros.localization.belief import SPEEDS
 from vpr_ros.localization.belief import WINDOW
 
 
@@ -242,18 +243,43 @@ def test_only_who_drives_gets_off_the_map() -> None:
 
 def test_odometry_that_contradicts_what_is_seen_is_not_believed_and_is_again() -> None:
     belief = Belief(street(450))
-    shares = []
+    shares, along = [], 20.0
     for number in range(300):
-        along = 20 + 1.3 * number
         stuck = 60 <= number < 150
+        step = 1.3 + 0.4 * np.sin(number / 4)  # a speed that changes: only odometry knows it
         seen(belief, round(along), 1000.0)
-        belief.predict(0.2, np.array([0.0 if stuck else 1.3, 0.0, 0.0]), 15.0)
+        belief.predict(0.2, np.array([0.0 if stuck else step, 0.0, 0.0]), 15.0)
+        along += step
         shares.append(belief.odometry_share)
         if number > 30:
-            assert abs(int(belief.places.argmax()) - along - 1.3) <= 3
+            assert abs(int(belief.places.argmax()) - along) <= 3
     assert min(shares[10:60]) > 0.9
-    assert max(shares[80:150]) < 0.1
+    assert max(shares[80:150]) < 0.5
+    assert np.mean(shares[80:150]) < 0.1
     assert shares[-1] > 0.9
+
+
+def test_without_odometry_a_steady_speed_does_not_spread() -> None:
+    belief = Belief(street(200))
+    belief.expect(poses.planar(10.0, 0.0, 0.0), 1.0)
+    for number in range(60):  # the speed is learnt; then nothing is seen for 20 places
+        belief.predict(0.2, None, 15.0)
+        if number < 40:
+            seen(belief, 10 + number, 1000.0)
+    assert abs(median(belief) - 69) < 6
+    assert belief.places[57:82].sum() > 0.7
+
+
+def test_what_speaks_against_a_speed_counts() -> None:
+    belief = Belief(street(100))
+    belief.expect(poses.planar(10.0, 0.0, 0.0), 1.0)
+    belief.predict(0.1, None, 15.0)
+    slower = belief.mean_speed
+    stands = np.ones(1 + len(SPEEDS))
+    stands[1] = 1e-3
+    belief.wait(0.1, 15.0, stands)
+    assert belief.mean_speed > slower
+    assert total(belief) == pytest.approx(1)
 
 
 @pytest.mark.parametrize('metres', [5e3, 1e6, 1e200, -1e200])

@@ -285,6 +285,20 @@ def test_wrong_odometry_that_comes_back_is_not_believed_anew(encoder: Encoder, s
     assert Mode.ODOMETRY not in {estimate.mode for estimate in answers.estimates[TO:]}
 
 
+def test_a_stop_of_a_camera_without_noise_leaves_the_robot_where_it_is(
+        encoder: Encoder, street: PlaceMap) -> None:
+    whole = drive(encoder)
+    frames = np.r_[0:100, np.full(100, 99), 100:len(whole.times)]  # ten seconds of one image
+    driven = Drive(whole.along[frames], np.arange(len(frames)) * 0.1, whole.descriptors[frames],
+                   whole.odometry[frames])
+    answers = localized(encoder, street, driven, odometry=False)
+    off = [poses.distance(estimate.pose, true) for estimate, true in zip(
+        answers.estimates, where(driven.along), strict=True)]
+    assert max(off[120:200]) < 5
+    assert not answers.wrong.any()
+    assert answers.trusted[210:].mean() > 0.9
+
+
 def test_odometry_is_not_blamed_where_the_map_ends(encoder: Encoder, street: PlaceMap) -> None:
     off = drive(encoder)
     off.descriptors[FROM:] = views(1e4 + off.along[FROM:], encoder.dimension, 2)

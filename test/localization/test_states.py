@@ -116,7 +116,7 @@ def test_what_moves_arrives_or_is_returned(seed) -> None:
     written.observe(0.5, 0.1, 1.0)
     for one in (states, written):
         one.split(np.array([0.2, 0.5, 0.3]))
-    motions, places = states.likeliest(slice(0, 3))
+    motions, places = states.likeliest(np.arange(3))
     targets = rng.integers(0, PLACES, (len(places), 4)).astype(np.int32)
     weights = rng.dirichlet(np.ones(5), len(places))[:, :4]  # a fifth part is lost
     before = states.places.sum()
@@ -142,8 +142,8 @@ def test_what_landed_everywhere_stays_in_place() -> None:
 def test_of_many_states_the_likeliest_are_moved() -> None:
     rng = np.random.default_rng(0)
     probability = rng.random(400_000) ** 8
-    _, places = States(probability).likeliest(slice(0, 1))
+    _, places = States(probability).likeliest(np.array([0]))
     assert len(places) == ACTIVE
     assert set(places) == set(np.argsort(probability)[-ACTIVE:])
-    _, few = States(np.eye(1000)[7] + 1e-9).likeliest(slice(0, 1))
+    _, few = States(np.eye(1000)[7] + 1e-9).likeliest(np.array([0]))
     assert few.tolist() == [7]

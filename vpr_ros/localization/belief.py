@@ -28,8 +28,8 @@ NEIGHBOURS = 16
 MAX_STEPS = 20
 """Steps into which one motion is divided at most, each about as long as neighbours reach."""
 
-SPEEDS = (np.arange(8) / 7) ** 2
-"""Speeds that are told apart without odometry, as shares of the fastest; finer where slow."""
+SPEEDS = np.array([0.0, *0.8 ** np.arange(14, -1, -1.0)])
+"""Speeds that are told apart without odometry, as shares of the fastest."""
 
 ODOMETRY_IS_RIGHT = 0.95
 """Probability that odometry is right when it begins."""
@@ -42,10 +42,10 @@ FROM_NOWHERE = 0.008
 # (a robot brakes or starts within a second or two); of odometry going wrong (wheels slip), and
 # being right again.
 KIDNAPPED = 0.001
-CHANGED_SPEED = 0.02
+CHANGED_SPEED = 0.1
 NEW_SPEED = 0.02
 ODOMETRY_FAILS = 0.001
-ODOMETRY_RECOVERS = 0.1
+ODOMETRY_RECOVERS = 0.2
 
 PRIOR_NOWHERE = 0.5
 PRIOR_NOWHERE_EXPECTED = 0.02
@@ -64,10 +64,14 @@ mapped one for a dozen."""
 EXPECTED_EVIDENCE = 5.0
 """The evidence for a place whose pose was given: that of a clear stretch."""
 
-_GAPS = np.gradient(SPEEDS)
+_ODOMETRY = np.array([0])
+"""Which of the motions is as odometry says; the others are at one of the speeds."""
 
-_ODOMETRY, _SPEEDS = slice(0, 1), slice(1, 1 + len(SPEEDS))
-"""Which of the motions are as odometry says, and which at one of the speeds."""
+_GRID_ERROR = 0.45
+"""Spacings by which a place is off where a robot without odometry gets to (1 sigma)."""
+
+_SPEED_ERROR = 0.05
+"""How far off a robot is from one of the SPEEDS, as a share of it (1 sigma)."""
 
 _FARTHEST = 1e6
 """Metres from which on one motion is as absurd as another."""
@@ -85,8 +89,8 @@ class Belief:
     ratio of what was lately seen on the way to each place: it starts at zero, and where routes
     meet the likelier one counts for more. The same probability may rest on strong evidence or on a
     long row of weak evidence, in which frames that are not independent are counted as if they
-    were; evidence tells the two apart. Each place has a probability for each of nine motions: as
-    odometry says, or at one of the SPEEDS, since robots keep theirs. What is seen decides between
+    were; evidence tells the two apart. Each place has a probability for each motion: as odometry
+    says, or at one of the SPEEDS, since robots keep theirs. What is seen decides between
     them, and so whether odometry is believed.
     """
 
@@ -213,27 +217,32 @@ class Belief:
         stray = sum(self._follow(motion / steps, odometry_error) for _ in range(steps))
         self._leak(0.0, length * self.odometry_share, stray)
 
-    def wait(self, seconds: float, max_speed: float, odometry: float = 1.0) -> None:
+    def wait(self, seconds: float, max_speed: float, likelihood: Floats | None = None) -> None:
         """
         Let time pass: what does not believe in odometry moves ahead, at speeds up to `max_speed`.
 
-        Speeds change now and then, and odometry goes wrong or becomes right; `odometry` is the
-        likelihood ratio of all else that speaks for or against it. A little probability goes to
+        Speeds change now and then, and odometry goes wrong or becomes right; `likelihood` (M,) is
+        how much all else speaks for each motion, odometry's first. A little probability goes to
         'nowhere', comes back, or lands anywhere. Raises ValueError for a time below zero.
         """
         if seconds < 0:
             raise ValueError(f'time cannot pass backwards ({seconds} s)')
         if self._states.motions > 1:
-            share = self.odometry_share
-            change = _changes(seconds, odometry=self._has_odometry)
-            change[:, 0] *= odometry
-            self._states.mix(change / (odometry * share + 1 - share))
+            self._change_motions(seconds, likelihood)
         else:
             self.set_odometry(available=False)
         length = max_speed * seconds
-        steps = self._steps(length)
-        stray = sum(self._drive_on(length / steps) for _ in range(steps))
-        self._leak(seconds, length * float(SPEEDS.mean()) * (1 - self.odometry_share), stray)
+        driven = length * self.mean_speed * (1 - self.odometry_share)
+        self._leak(seconds, driven, self._drive_on(length))
+
+    def _change_motions(self, seconds: float, likelihood: Floats | None) -> None:
+        """Change motions where the robot may be: elsewhere that makes no difference."""
+        change = _changes(seconds, odometry=self._has_odometry)
+        places = self._states.likely_places()
+        if likelihood is not None:
+            held = self._states.at(places)[0].sum(axis=1)
+            change *= likelihood * held.sum() / (likelihood @ held)
+        self._states.mix(change, places)
 
     def update(self, places: Places, ratios: Floats, rest: float, *,
                weight: float = 1.0, novelty: float = 1.0) -> None:
@@ -266,6 +275,7 @@ class Belief:
     def _start(self, probability: Floats, weighted: Floats | None = None) -> None:
         self._states = States(probability, weighted)
         self._has_odometry = False
+        self._ahead = np.zeros(len(SPEEDS))  # metres at each speed that were not applied yet
         self._believed = ODOMETRY_IS_RIGHT
         self._mapped = float(probability.sum())
 
@@ -283,15 +293,30 @@ class Belief:
         return self._move(motions, places, near, square)
 
     def _drive_on(self, length: float) -> float:
-        """Move all else, the fastest by `length`; return what is left without a target."""
-        motions, places = self._states.likeliest(_SPEEDS)
+        """
+        Move all else, the fastest by `length`; return what is left without a target.
+
+        Each speed moves when it has come as far as the next place: probability that moves in many
+        small steps would spread in each of them.
+        """
+        self._ahead = np.minimum(self._ahead + length * SPEEDS, MAX_STEPS * self._reach)
+        stray = 0.0
+        while len(due := np.flatnonzero(self._ahead >= self.spacing)):
+            travelled = np.minimum(self._ahead[due], self._reach)
+            self._ahead[due] -= travelled
+            stray += self._move_on(due, travelled)
+        return stray
+
+    def _move_on(self, due: Places, travelled: Floats) -> float:
+        """Move what has one of some speeds (m,) by metres (m,); return what has no target."""
+        motions, places = self._states.likeliest(1 + due)
         near, ahead, aside, turn, (cosine, sine) = self._displacements(places)
-        travelled = length * SPEEDS[motions - 1][:, None]
-        gap = length * _GAPS[motions - 1][:, None]
+        metres = travelled[np.searchsorted(due, motions - 1)][:, None]
         # On an arc the chord to the target lies half the turn off the heading.
         along, across = cosine * ahead + sine * aside, cosine * aside - sine * ahead
-        square = (((along - travelled) ** 2 + across ** 2) / (self.spacing / 2 + gap / 4) ** 2
-                  + (turn / (HEADING_ERROR + CURVATURE * travelled)) ** 2)
+        error = _GRID_ERROR * self.spacing + _SPEED_ERROR * metres
+        square = (((along - metres) ** 2 + across ** 2) / error ** 2
+                  + (turn / (HEADING_ERROR + CURVATURE * metres)) ** 2)
         return self._move(motions, places, near, square)
 
     def _move(self, motions: Places, places: Places, near: NDArray[np.int32], square: Floats
@@ -347,12 +372,12 @@ class Belief:
 
 
 def _shares(odometry: float) -> Floats:
-    """Return the share (9,) of each motion: odometry's, and the same for all speeds."""
+    """Return the share (M,) of each motion: odometry's, and the same for all speeds."""
     return np.array([odometry, *np.full(len(SPEEDS), (1 - odometry) / len(SPEEDS))])
 
 
 def _changes(seconds: float, *, odometry: bool) -> Floats:
-    """Return how motions change in that time, (9,9): (to, from)."""
+    """Return how motions change in that time, (M,M): (to, from)."""
     count = len(SPEEDS)
     nearby, anew, fails, recovers = -np.expm1(-seconds * np.array(
         [CHANGED_SPEED, NEW_SPEED, ODOMETRY_FAILS, ODOMETRY_RECOVERS]))

@@ -32,6 +32,10 @@ camera noise, or a few decimetres."""
 _REPEATED = 1 - 1e-6
 """The same above which the camera, or its driver, has sent the same image again."""
 
+_LONGEST_REPEATED = 0.5
+"""Seconds for which the same image may only have been sent again: after that the robot stands, or
+the camera has frozen."""
+
 _GAP = 4.0
 """How many times longer than usual it must take to the next frame, for that to be a gap."""
 
@@ -63,8 +67,9 @@ class Drive:
     The state of a localizer along one drive; a new drive starts with a new one.
 
     mean, the running mean of its descriptors; stamp int ns of the last frame; odometry, as it
-    comes; latest float32 (D,), the descriptor of the last frame; query float32 (D,), the last new
-    view as it was looked up; anchor, the view that later ones are compared with; changed, whether
+    comes; latest float32 (D,), the descriptor of the last frame, and repeated_seconds, for how
+    long it has been the same; query float32 (D,), the last new view as it was looked up; anchor,
+    the view that later ones are compared with; changed, whether
     the view has changed since the belief was last confirmed; agreement, the log-likelihood ratio
     of the latest new view at the belief's mode; pending_motion float64 (3,) and pending_seconds,
     not yet applied to the belief; interval, the usual seconds from frame to frame, and after_gap,
@@ -77,6 +82,7 @@ class Drive:
     stamp: int | None = None
     odometry: Odometry = field(default_factory=Odometry)
     latest: NDArray[np.float32] | None = None
+    repeated_seconds: float = 0.0
     query: NDArray[np.float32] | None = None
     anchor: Anchor | None = None
     changed: bool = True
@@ -102,11 +108,20 @@ class Drive:
         """Return what of it holds on another map of the same model: its mean and its clock."""
         return Drive(self.mean.copy(), self.stamp)
 
-    def look(self, descriptor: NDArray[np.float32], query: NDArray[np.float32]) -> View:
-        """Return whether a descriptor (D,), and the query (D,) it makes, show anything new."""
+    def look(self, descriptor: NDArray[np.float32], query: NDArray[np.float32], seconds: float
+             ) -> View:
+        """
+        Return whether a descriptor (D,), and the query (D,) it makes, show anything new.
+
+        `seconds` have passed since the last one.
+        """
         latest, self.latest = self.latest, descriptor
         if latest is not None and float(descriptor @ latest) > _REPEATED:
-            return View.REPEATED
+            self.repeated_seconds += seconds
+            if self.repeated_seconds <= _LONGEST_REPEATED:
+                return View.REPEATED
+        else:
+            self.repeated_seconds = 0.0
         if self.query is not None and float(query @ self.query) > _NOT_NEW:
             return View.UNCHANGED
         return View.NEW

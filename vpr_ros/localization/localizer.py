@@ -60,10 +60,6 @@ _BELIEVED = 0.5
 _FAINT = 1e-3
 """Share of the likeliest place's probability below which a place is no mode."""
 
-_COARSE_STEP = 2.0
-"""Spacings that the fastest robot drives before the belief moves without odometry: in shorter
-steps the map's grid would not tell one speed from another."""
-
 
 class Localizer:
     """
@@ -133,7 +129,7 @@ class Localizer:
 
         # Query: the descriptor less what all views of this drive have in common.
         query = centre(descriptor, drive.mean.value if self.compensate else self._map_mean)
-        view = drive.look(descriptor, query)
+        view = drive.look(descriptor, query, seconds)
         if self.compensate and view is View.NEW:
             drive.mean.feed(descriptor)
             query = centre(descriptor, drive.mean.value)
@@ -327,10 +323,10 @@ class Localizer:
         changed = drive.anchor.similarity(query) < self._pace.changed
         drive.changed |= changed
         if view is not View.UNCHANGED \
-                and drive.pending_seconds * self.max_speed >= _COARSE_STEP * belief.spacing:
+                and drive.pending_seconds * self.max_speed >= belief.spacing:
             # An image that is sent again says nothing of the time in between.
             repeated = view is View.REPEATED
-            belief.wait(drive.pending_seconds, self.max_speed, 1.0 if repeated else
+            belief.wait(drive.pending_seconds, self.max_speed, None if repeated else
                         drive.anchor.doubt(query, self._pace, self.max_speed))
             drive.pending_seconds = 0.0
             if changed or drive.anchor.old:

@@ -81,20 +81,18 @@ class Pace:
         self._metres, self._means, self._deviations = np.array(curve).T
         self.changed = max(_CHANGED, float(np.interp(_CHANGES, self._metres, self._means)))
 
-    def doubt(self, similarity: float, metres: float, others: Floats) -> float:
+    def likelihood(self, similarity: float, metres: Floats) -> Floats:
         """
-        Return how much two views of this similarity speak against `metres` between them.
+        Return the density (n,) of a similarity of two views that are `metres` (n,) apart.
 
-        In (0,1], 1 for not at all: held against `others` (n,), other distances that may be true.
+        On a map that does not show how views change, it is the same for all.
         """
         if not self._known:
-            return 1.0
-        distances = np.append(others, metres)
-        mean = np.interp(distances, self._metres, self._means)
-        deviation = np.interp(distances, self._metres, self._deviations)
-        density = (np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
-                   / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
-        return float(min(1.0, _DOUBTFUL * density[-1] / density.max()))
+            return np.ones(len(metres))
+        mean = np.interp(metres, self._metres, self._means)
+        deviation = np.interp(metres, self._metres, self._deviations)
+        return np.asarray(np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
+                          / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
 
 
 class Anchor:
@@ -109,7 +107,7 @@ class Anchor:
         self._query = query  # float32 (D,), how it was looked up
         self.seconds = 0.0
         self.motion: Floats | None = np.zeros(3)
-        self._doubt = 1.0
+        self._doubt = np.ones(1 + len(SPEEDS))
 
     def advance(self, seconds: float, motion: Floats | None) -> None:
         """Let time pass while odometry says that the robot moves: (3,), as in odometry.py."""
@@ -121,19 +119,23 @@ class Anchor:
         """Return the cosine similarity of a later view (D,)."""
         return float(query @ self._query)
 
-    def doubt(self, query: NDArray[np.float32], pace: Pace, max_speed: float) -> float:
+    def doubt(self, query: NDArray[np.float32], pace: Pace, max_speed: float) -> Floats:
         """
-        Return by what factor a later view (D,) makes the metres of odometry less likely.
+        Return by what factors (M,) a later view (D,) makes the belief's motions less likely.
 
-        All views that are held against this one count as one: only what is new since the last
-        call is returned, which may be above 1.
+        Those are as odometry says, and at each of the SPEEDS. All views that are held against this
+        one count as one: only what is new since the last call is returned, which may be above 1.
         """
-        if self.motion is None or self._turned:
-            return 1.0
-        doubt = pace.doubt(self.similarity(query), math.hypot(*self.motion[:2]),
-                           SPEEDS * max_speed * self.seconds)
+        if self._turned:
+            return np.ones(1 + len(SPEEDS))
+        driven = 0.0 if self.motion is None else math.hypot(*self.motion[:2])
+        density = pace.likelihood(self.similarity(query), np.array(
+            [driven, *SPEEDS * max_speed * self.seconds]))
+        doubt = np.minimum(1.0, _DOUBTFUL * density / density.max())
+        if self.motion is None:
+            doubt[0] = 1.0
         change, self._doubt = doubt / self._doubt, doubt
-        return change
+        return np.asarray(change)
 
     @property
     def old(self) -> bool:

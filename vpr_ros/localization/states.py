@@ -2,8 +2,8 @@
 States: the probability and the evidence of motions x places, with uniform changes deferred.
 
 A frame compares a few hundred places; all others change alike. To write that into every state
-would touch 18 numbers for each place of the map, nine motions twice, at every frame: with 100,000
-places it more than doubles the time of a frame (benchmarks/speed/belief_speed.py). So five scalars
+would touch two numbers for each place of the map and motion at every frame: with 100,000 places
+it more than doubles the time of a frame (benchmarks/speed/belief_speed.py). So five scalars
 hold what has happened to all states since their numbers were last written. What the numbers mean
 on a map, and how a robot moves, is in belief.py.
 """
@@ -129,33 +129,29 @@ class States:
         self._p, self._w = shares[:, None] * self._p, shares[:, None] * self._w
         self._sums = self._places = None
 
-    def mix(self, change: Floats) -> None:
+    def mix(self, change: Floats, places: NDArray[np.int64] | None = None) -> None:
         """
-        Change motions: `change` (M,M), whose columns sum to 1, is (to, from).
+        Change motions at some places (m,), or at all: `change` (M,M) is (to, from).
 
         What has landed on all states alike, `floor`, stays as it is.
         """
-        for block in self._blocks():
-            self._p[:, block] = change @ self._p[:, block]
-            self._w[:, block] = change @ self._w[:, block]
-        self._sums = self._places = None
+        for part in self._blocks() if places is None else [places]:
+            self._p[:, part] = change @ self._p[:, part]
+            self._w[:, part] = change @ self._w[:, part]
+            if self._sums is not None:
+                self._sums[part] = self._p[:, part].sum(axis=0)
+        self._places = None
 
-    def likeliest(self, motions: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the motions (n,), of some, and places (n,) of the ACTIVE likeliest states."""
+    def likely_places(self) -> NDArray[np.int64]:
+        """Return the places (m,), ACTIVE at most, that hold more than next to nothing."""
+        return _likeliest(self.places, _NEGLIGIBLE * float(self.places.max()))
+
+    def likeliest(self, motions: NDArray[np.int64]
+                  ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the motions (n,), of some (m,), and places (n,) of the likeliest states."""
         p = self._p[motions].reshape(-1)
-        least = _NEGLIGIBLE * p.max()
-        if len(p) > 8 * _BLOCK:  # to sort all would take longer than all the rest
-            sample = p[::len(p) // _BLOCK]
-            rank = len(sample) - max(1, 2 * ACTIVE * len(sample) // len(p))
-            likely = np.flatnonzero(p > max(least, np.partition(sample, rank)[rank]))
-            if len(likely) < ACTIVE:
-                likely = np.flatnonzero(p > least)
-        else:
-            likely = np.flatnonzero(p > least)
-        if len(likely) > ACTIVE:
-            likely = likely[np.argpartition(p[likely], -ACTIVE)[-ACTIVE:]]
-        motion, place = np.divmod(likely, self._p.shape[1])
-        return motion + motions.start, place
+        motion, place = np.divmod(_likeliest(p, _NEGLIGIBLE * float(p.max())), self._p.shape[1])
+        return motions[motion], place
 
     def move(self, motions: NDArray[np.int64], places: NDArray[np.int64],
              targets: NDArray[np.int32], weights: Floats) -> float:
@@ -195,3 +191,18 @@ class States:
         size = max(1, _BLOCK // self.motions)
         for start in range(0, self._p.shape[1], size):
             yield slice(start, start + size)
+
+
+def _likeliest(p: Floats, least: float) -> NDArray[np.int64]:
+    """Return the indices of the numbers above `least`, of the ACTIVE greatest at most."""
+    if len(p) > 8 * _BLOCK:  # to sort all would take longer than all the rest
+        sample = p[::len(p) // _BLOCK]
+        rank = len(sample) - max(1, 2 * ACTIVE * len(sample) // len(p))
+        likely = np.flatnonzero(p > max(least, np.partition(sample, rank)[rank]))
+        if len(likely) < ACTIVE:
+            likely = np.flatnonzero(p > least)
+    else:
+        likely = np.flatnonzero(p > least)
+    if len(likely) > ACTIVE:
+        likely = likely[np.argpartition(p[likely], -ACTIVE)[-ACTIVE:]]
+    return likely

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-FASTEST = 2.0
+FASTEST = 5.0
 """Places that a drive passes from one query to the next, at most."""
 
 UTM_TOLERANCE = 25.0
