@@ -11,6 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 import shutil
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,24 @@ def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -
             raise
     finally:
         shutil.rmtree(parent, ignore_errors=True)
+
+
+def read_inside(directory: Path, name: str, most: int) -> bytes:
+    """
+    Return the bytes of a file of a directory: of `most` bytes at most, no link, pipe or device.
+
+    Raises OSError for any of these, and when there is none.
+    """
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with os.fdopen(number, 'rb') as file:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise OSError(f'{name} is no file of at most {most} bytes')
+        return file.read(most)
 
 
 def sha256(path: str | Path) -> str:
