@@ -124,5 +124,5 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     b'GIF89a' + bytes(99), b'#?RADIANCE\n' + bytes(99), b'v/1\x01' + bytes(99), b'',
     b'\0\0\0\x0cjP  \r\n\x87\n' + bytes(99), b'\x59\xa6\x6a\x95' + bytes(99), b'P7\nWIDTH 9\n'])
 def test_formats_whose_headers_are_not_read_are_not_decoded(data: bytes) -> None:
-    with pytest.raises(ImageError, match='no JPEG, PNG, WebP, BMP, PNM or TIFF|is empty'):
+    with pytest.raises(ImageError, match=r'no JPEG, PNG, WebP, BMP, PNM or TIFF|is empty'):
         images.decode(data)

@@ -34,7 +34,7 @@ _PADDING = re.compile(r'\b[1-4] extraneous bytes before marker 0xd9')
 _STANDARD = bytes.fromhex('0002010303020403050504040000017d')
 """The code lengths that nearly all encoders have for the details of brightness."""
 _MOST_SEGMENTS = 1 << 12  # before the image
-_MOST_WORK = 10 ** 9  # pixels that all scans go over: a progressive JPEG may have thousands of them
+_MOST_WORK = 10 ** 9  # pixels that all scans go over: a progressive JPEG may have thousands
 _LOST = bytes(64)
 """No image is such a row of zeros in these codes, but libjpeg may take it for one."""
 
