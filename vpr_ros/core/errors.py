@@ -7,8 +7,6 @@ and logs it.
 
 from __future__ import annotations
 
-from vpr_ros.core.fields import printable
-
 _TAIL = 99  # characters at its end, where the remedy is
 
 
@@ -23,10 +21,14 @@ class VprError(Exception):
     longest = 299
 
     def __init__(self, message: object = '') -> None:
-        text = printable(str(message))
-        if len(text) > self.longest:
-            text = f'{text[:self.longest - _TAIL - 5]} ... {text[-_TAIL:]}'
-        super().__init__(text)
+        text = self._shortened(str(message))
+        super().__init__(self._shortened(''.join(
+            letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)))
+
+    def _shortened(self, text: str) -> str:
+        if len(text) <= self.longest:
+            return text
+        return f'{text[:self.longest - _TAIL - 5]} ... {text[-_TAIL:]}'
 
 
 class ImageError(VprError):

@@ -62,7 +62,7 @@ def mapping(value: Any, name: str, known: Collection[str] = ()) -> Mapping[str, 
         raise _invalid(name, value, 'a mapping')
     unknown = next((key for key in value if known and key not in known), None)
     if unknown is not None:
-        raise ValueError(f'{name} has {printable(reprlib.repr(unknown))}, which is not known')
+        raise ValueError(f'{name} has {reprlib.repr(unknown)}, which is not known')
     return value
 
 
@@ -79,4 +79,4 @@ def printable(value: str) -> str:
 
 
 def _invalid(name: str, value: Any, wanted: str) -> ValueError:
-    return ValueError(f'{name} is {printable(reprlib.repr(value))}, not {wanted}')
+    return ValueError(f'{name} is {reprlib.repr(value)}, not {wanted}')

@@ -39,6 +39,13 @@ def checked(poses: Floats, name: str = 'pose') -> Floats:
     return poses
 
 
+def usable(poses: Floats) -> NDArray[np.bool_]:
+    """Tell which of some poses (...,7) `checked` would return."""
+    near = np.asarray((np.abs(poses) <= FARTHEST).all(axis=-1))
+    turns = np.where(near[..., None], poses[..., 3:], 0)
+    return np.asarray(near & (np.linalg.norm(turns, axis=-1) > 1e-6))
+
+
 def planar(x: Floats, y: Floats, heading: Floats) -> Floats:
     """Return poses (...,7) on the ground plane from x, y in metres and heading in radians."""
     half = np.asarray(heading, np.float64) / 2
