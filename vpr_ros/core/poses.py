@@ -28,10 +28,9 @@ IDENTITY.setflags(write=False)
 def checked(poses: Floats, name: str = 'pose') -> Floats:
     """Return poses (...,7) with unit quaternions; raise PoseError when one is unusable."""
     poses = np.array(poses, np.float64)
-    if not np.isfinite(poses).all():
-        raise PoseError(f'{name} is not finite')
     if not (np.abs(poses) <= FARTHEST).all():
-        raise PoseError(f'{name} has a coordinate beyond {FARTHEST:g} m')
+        raise PoseError(f'{name} has a coordinate beyond {FARTHEST:g} m'
+                        if np.isfinite(poses).all() else f'{name} is not finite')
     norm = np.linalg.norm(poses[..., 3:], axis=-1, keepdims=True)
     if not (norm > 1e-6).all():
         raise PoseError(f'{name} has a quaternion of length zero')

@@ -32,7 +32,7 @@ _EXACT = ('flat', 'fp16', 'hnsw', 'rerank')
 _TOLERANCE = 1e-3
 _PART = 1 << 10  # vectors of a block
 _MOST_VALUES = 1 << 23
-_SPOT, _SPOTS = 16, 1 << 10  # the same on disk
+_SPOT, _SPOTS = 16, 1 << 8  # the same on disk
 
 _FP16, _SQ8 = 4, 0
 _BLOCK = 32  # vectors in a block of fast scan
@@ -286,15 +286,14 @@ def _rerank(reader: _Reader, count: int, dimension: int) -> None:
         raise ValueError('codes of another size')
     block_size = _BLOCK * padded // 2
     reader.expect('4sQQQQ', b'ilbl', lists, None, _BLOCK, block_size)
-    seen, total = np.zeros(count, bool), 0
+    found = []
     for _ in range(lists):
         length, = reader.take('Q')
-        total += length
-        ids = reader.array('<i8', length)
-        _check_ids(ids, count)
-        seen[ids] = True
+        found.append(reader.array('<i8', length))
         reader.codes(-(-length // _BLOCK) * block_size)
-    if total != count or not seen.all():
+    ids = np.concatenate(found)
+    _check_ids(ids, count)
+    if len(ids) != count or np.bincount(ids, minlength=count).max() > 1:
         raise ValueError('vectors that are in no list, or in several')
 
 
