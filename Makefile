@@ -32,7 +32,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # ROS 2 writes its logs under HOME, which a bare container may lack.
 export HOME := $(or $(HOME),$(CURDIR)/$(VENV))
 
-.PHONY: help demo test test-fast test-lowest lint bench model clean distclean
+.PHONY: help demo test test-fast fuzz test-lowest lint bench model clean distclean
 
 help:  ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -54,6 +54,19 @@ test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
 
 test-fast: $(BASE)  ## Run the tests that need no torch
 	@$(PYTEST) --ignore=test/training
+
+# Each round begins with another seed; EXAMPLES of each kind of file in a round.
+MINUTES = 10
+EXAMPLES = 2000
+fuzz: $(BASE)  ## Read mutated files for MINUTES=10; ends at the first that is not refused well
+	@end=$$(($$(date +%s) + 60 * $(MINUTES)))
+	rounds=0
+	while [ $$(date +%s) -lt $$end ]; do
+	    VPR_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
+	        --timeout 3600 -q -p no:cacheprovider test/test_fuzz.py
+	    rounds=$$((rounds + 1))
+	    echo "fuzz: $$rounds rounds of $(EXAMPLES) examples of each kind of file: no failure"
+	done
 
 test-lowest:  ## Run the same on the lowest versions of all dependencies (with python3.10)
 	@mkdir -p $(VENV)

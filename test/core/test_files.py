@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 import hashlib
+import os
 from pathlib import Path
 import shutil
+import subprocess
 
 import pytest
+from vpr_ros.core import files
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_file
 from vpr_ros.core.files import check_output
@@ -155,6 +158,74 @@ def test_a_directory_created_meanwhile_is_not_replaced_without_overwrite(tmp_pat
         _old_directory(tmp_path)
     assert _names(path) == ['map.yaml']
     assert _names(tmp_path) == ['town']
+
+
+def _ended_process() -> int:
+    with subprocess.Popen(['true']) as process:
+        pass
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    dead = _ended_process()
+    (tmp_path / f'.poses.part-{dead}.csv').write_text('half')
+    (tmp_path / f'.poses.part-{os.getppid()}.csv').write_text('of one that still runs')
+    (tmp_path / f'.other.part-{dead}.csv').write_text('of another name')
+    (tmp_path / f'.town.part-{dead}' / 'town').mkdir(parents=True)
+    with whole_file(tmp_path / 'poses.csv') as part:
+        part.write_text('whole')
+    with whole_directory(tmp_path / 'town', 'map.yaml') as new:
+        (new / 'map.yaml').write_text('whole')
+    assert _names(tmp_path) == sorted([f'.other.part-{dead}.csv',
+                                       f'.poses.part-{os.getppid()}.csv', 'poses.csv', 'town'])
+
+
+def test_a_directory_that_a_killed_process_moved_aside_comes_back(tmp_path: Path) -> None:
+    aside = tmp_path / f'.town.part-{_ended_process()}' / 'town.old'
+    aside.parent.mkdir()
+    _old_directory(tmp_path).rename(aside)
+    with pytest.raises(VprError, match='town exists already'), \
+            whole_directory(tmp_path / 'town', 'map.yaml'):
+        pytest.fail('the body must not run')
+    assert _names(tmp_path / 'town') == ['map.yaml']
+    assert _names(tmp_path) == ['town']
+
+
+def test_there_is_never_no_directory_while_one_replaces_another(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _old_directory(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise AssertionError('renamed in two steps')
+
+    with whole_directory(path, 'map.yaml', overwrite=True) as part:
+        (part / 'map.yaml').write_text('new')
+        monkeypatch.setattr(Path, 'replace', fail)
+    assert (path / 'map.yaml').read_text() == 'new'
+    assert _names(tmp_path) == ['town']
+
+
+def test_a_system_that_cannot_exchange_directories_renames_them(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, '_exchange', lambda one, other: False)
+    test_overwrite_replaces_all_of_the_old_directory(tmp_path)
+
+
+def test_files_are_on_the_disk_before_they_have_their_names(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, 'fsync', lambda number: synced.append(
+        (Path(f'/proc/self/fd/{number}').resolve(), _names(tmp_path))))
+    with whole_directory(tmp_path / 'town', 'map.yaml') as new:
+        (new / 'thumbnails').mkdir()
+        (new / 'thumbnails' / '0.jpg').write_text('image')
+    with whole_file(tmp_path / 'poses.csv') as part:
+        part.write_text('whole')
+    names = [path.name for path, _ in synced]
+    assert sorted(names[:3]) == ['0.jpg', 'thumbnails', 'town']
+    assert all('town' not in present for _, present in synced[:3])
+    assert names[3:] == [tmp_path.name, part.name, tmp_path.name]
+    assert 'poses.csv' not in synced[4][1]
 
 
 def test_sha256_covers_all_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from vpr_ros.core import poses
@@ -108,3 +110,19 @@ def test_tum_is_told_by_its_contents(tmp_path, content):
     ('12', 'seconds', 12_000_000_000)])
 def test_times_have_a_unit_or_show_it_by_their_size(field, unit, stamp):
     assert nanoseconds(field, 'file', unit) == stamp
+
+
+@pytest.mark.parametrize(('name', 'text'), [
+    ('a.tum', '1 1e308 0 0 0 0 0 1\n2 -1e308 0 0 0 0 0 1\n'), ('a.tum', '1 0 0 0 0 0 0 1e308\n'),
+    ('a.tum', '1 inf 0 0 0 0 0 1\n'), ('a.tum', '1 ' + 'x' * 20_000),
+    ('a.txt', '1 0 0 1e308 0 1 0 0 0 0 1 0\n'), ('a.txt', '1e308 0 0 1 0 1 0 0 0 0 1 0\n'),
+    ('a.txt', 'nan 0 0 1 0 1 0 0 0 0 1 0\n'), ('a.txt', '1 0 0 9e8 0 1 0 0 0 0 1 0\n'),
+    ('a.csv', 'image,x_km,y,yaw\na,1e308,1,1\n'), ('a.csv', 'image,x,y,yaw\na,1,1,1e308\n'),
+    ('a.csv', 'image,x_km,y,yaw\na,1e6,1,1\n'), ('a.csv', 'image,' + 'y' * 20_000)])
+def test_numbers_that_no_pose_has_are_refused_in_one_line(
+        tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PoseError, match=name) as refusal:
+        read_pose_file(tmp_path / name)
+    assert len(str(refusal.value)) < 300
+    assert str(refusal.value).isprintable()

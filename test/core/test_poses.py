@@ -389,3 +389,12 @@ def test_the_pose_of_odom_in_map_follows_from_the_robots_pose_in_both():
     np.testing.assert_allclose(odom[:3] + turn.apply(in_odom[:3]), in_map[:3], atol=1e-12)
     assert (turn * Rotation.from_quat(in_odom[3:])
             * Rotation.from_quat(in_map[3:]).inv()).magnitude() < 1e-9
+
+
+@pytest.mark.parametrize(('pose', 'reason'), [
+    ([1e308, 0, 0, 0, 0, 0, 1], 'has a coordinate beyond'), ([0] * 7, 'quaternion of length zero'),
+    ([0, 0, 0, 0, 0, 0, 1e308], 'has a coordinate beyond'), ([np.inf] * 7, 'is not finite')])
+def test_a_pose_that_is_none_is_refused_and_not_usable(pose: list[float], reason: str) -> None:
+    with pytest.raises(PoseError, match=reason):
+        poses.checked(np.array(pose))
+    assert poses.usable(np.array([pose, poses.IDENTITY])).tolist() == [False, True]

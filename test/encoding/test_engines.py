@@ -278,3 +278,9 @@ def test_openvino_runs_the_model_where_it_is_installed(
     assert encoder.provider == 'openvino'
     assert encoder.encode(rgb) @ reference.encode(rgb) > 0.999
     assert 'openvino: engine of m.onnx' in reported[0]
+
+
+@pytest.mark.parametrize('cosine', [float('nan'), float('inf'), 1e308, '1', None, True])
+def test_a_manifest_without_a_cosine_counts_as_none(tmp_path: Path, cosine: object) -> None:
+    (tmp_path / 'engine.json').write_text(json.dumps({'key': {}, 'files': {}, 'cosine': cosine}))
+    assert read_manifest(tmp_path, {}) is None

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 import pytest
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding import model_file
 from vpr_ros.encoding.encoder import bundled_model
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.model_file import check_model_file
@@ -96,6 +97,46 @@ def test_external_data_in_a_function_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'm.onnx').write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match='in other files'):
         check_model_file(tmp_path / 'm.onnx')
+
+
+@pytest.mark.parametrize('longer', [
+    lambda tag: _varint(tag | 1 << 32),                       # C++ keeps 32 bits of it
+    lambda tag: bytes([tag | 0x80, 0]), lambda tag: bytes([tag | 0x80, 0x80, 0x80, 0x80, 0]),
+    lambda tag: bytes([tag | 0x80, *[0x80] * 8, 0])], ids=['bit 32', '2 bytes', '5', '10'])
+@pytest.mark.parametrize('level', ['graph', 'initializer', 'external_data', 'data_location'])
+def test_tags_that_parsers_read_in_different_ways_are_refused(
+        tmp_path: Path, level: str, longer: Callable[[int], bytes]) -> None:
+    def tag(name: str, number: int, kind: int = 2) -> bytes:
+        return longer(number << 3 | kind) if name == level else bytes([number << 3 | kind])
+
+    def field(name: str, number: int, content: bytes) -> bytes:
+        return tag(name, number) + _varint(len(content)) + content
+
+    location = onnx.StringStringEntryProto(key='location', value='elsewhere').SerializeToString()
+    tensor = (onnx.TensorProto(name='w', data_type=1, dims=[4]).SerializeToString()
+              + field('external_data', 13, location) + tag('data_location', 14, 0) + b'\1')
+    path = write_thumbnail_model(tmp_path / 'm.onnx')
+    path.write_bytes(path.read_bytes() + field('graph', 7, field('initializer', 5, tensor)))
+    with pytest.raises(ModelError, match=r'in other files|protocol buffer is invalid'):
+        check_model_file(path)
+
+
+@pytest.mark.parametrize('data', [b'\x0b\x0c', b'\x0a\xff\xff\xff\xff\x7f', b'\x00\x00',
+                                  b'\x08' + b'\xff' * 9 + b'\x02', b'\x08\x01' * 1001],
+                         ids=['group', 'length', 'tag 0', '65 bits', 'too many'])
+def test_a_protocol_buffer_that_no_writer_makes_is_refused(
+        tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_file, '_MOST_FIELDS', 1000)
+    (tmp_path / 'm.onnx').write_bytes(data)
+    with pytest.raises(ModelError, match='its protocol buffer is invalid'):
+        check_model_file(tmp_path / 'm.onnx')
+
+
+def test_a_model_in_the_format_of_onnx_runtime_is_refused(tmp_path: Path) -> None:
+    path = write_thumbnail_model(tmp_path / 'm.onnx')
+    path.write_bytes(b'\x0a\x06\0\0ORTM' + path.read_bytes())
+    with pytest.raises(ModelError, match='it is in the ORT format'):
+        check_model_file(path)
 
 
 def test_a_truncated_file_is_one_kind_of_error_or_a_shorter_model(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.maps.reranked import Reranked
+from vpr_ros.maps.reranked import RowFile
 import yaml
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def test_places_that_all_look_the_same_are_as_good_as_each_other(kind: str, coun
 
 def test_a_map_on_disk_serves_whatever_a_map_in_memory_does(saved: Path) -> None:
     place_map, exact = PlaceMap.load(saved), _map(_drive(600), 'flat')
-    assert isinstance(place_map.index.rows, np.memmap)
+    assert isinstance(place_map.index.rows, RowFile)
     assert place_map.manifest.recall >= RECALL
     np.testing.assert_allclose(place_map.vectors(), exact.vectors(), atol=1e-3)
     some = place_map.select(np.arange(10, 40))
@@ -167,7 +168,7 @@ def test_vectors_of_another_map_are_refused_even_with_a_matching_digest(
         saved: Path, vectors: np.ndarray) -> None:
     np.save(saved / 'vectors.npy', vectors)
     _sign(saved)
-    _refused(saved, 'cannot be read .*: build the map again')
+    _refused(saved, '(cannot be read|larger than map.yaml says).*: build the map again')
 
 
 def test_a_change_between_the_spots_is_found_when_everything_is_verified(saved: Path) -> None:
@@ -187,13 +188,24 @@ def test_vectors_that_are_none_are_never_the_best(saved: Path, value: float, k: 
     rows = np.load(saved / 'vectors.npy')
     query = rows[3:4].astype(np.float32)
     rows[10:30] = value * np.sign(query)
-    np.save(saved / 'vectors.npy', rows)
-    _sign(saved)
-    similarity, places = PlaceMap.load(saved).search(query, k)
+    place_map = PlaceMap.load(saved)
+    np.save(saved / 'vectors.npy', rows)  # while it is in use
+    similarity, places = place_map.search(query, k)
     assert places[0, 0] == 3
     assert np.isfinite(similarity).all()
     assert (np.diff(similarity) <= 0).all()
     assert not np.isin(places, np.arange(10, 30)).any()
+    _sign(saved)
+    _refused(saved, r'cannot be read \(vector 10 has norm .*, not 1\)')
+
+
+def test_vectors_that_are_cut_off_while_in_use_are_an_error(saved: Path) -> None:
+    place_map = PlaceMap.load(saved)
+    query = place_map.vectors(np.array([599]))
+    with (saved / 'vectors.npy').open('r+b') as file:
+        file.truncate(300)
+    with pytest.raises(MapError, match=r'vectors\.npy was cut off .* load the map again'):
+        place_map.search(query, 5)
 
 
 def test_spots_tell_a_large_file_that_was_cut_off_or_exchanged(tmp_path: Path) -> None:

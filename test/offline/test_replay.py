@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import filecmp
+from pathlib import Path
 import threading
 
 import numpy as np
@@ -61,8 +62,9 @@ def test_every_frame_of_the_mapped_street_is_found(site, bag):
 @pytest.mark.parametrize(('focal', 'warned', 'refused'), [
     (FOCAL, False, False), (FOCAL / 0.92, True, False), (FOCAL / 0.8, True, True)])
 def test_another_lens_than_the_maps_is_said_and_above_a_difference_refused(
-        site, tmp_path, caplog, focal, warned, refused):
-    drive = write_bag(tmp_path / 'drive', range(20), noise=1, focal=focal)
+        site, tmp_path, monkeypatch, caplog, focal, warned, refused):
+    monkeypatch.chdir(write_bag(tmp_path / 'drive', range(20), noise=1, focal=focal).parent)
+    drive = Path('drive')
     if refused:
         with pytest.raises(SourceError, match=r"another lens or crop than the map's: .*80x60, "
                                               r'65x51 degrees.*80x60, 77x62 degrees.*than 88%'):

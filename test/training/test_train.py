@@ -25,6 +25,7 @@ from vpr_ros.training.experiment import make_experiment  # noqa: E402
 from vpr_ros.training.train import initialise_network  # noqa: E402
 from vpr_ros.training.train import PlaceTraining  # noqa: E402
 from vpr_ros.training.train import train  # noqa: E402
+from vpr_ros.training.train import WholeCheckpoints  # noqa: E402
 
 QUIET = {'enable_progress_bar': False, 'accelerator': 'cpu'}
 logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)
@@ -107,6 +108,26 @@ def test_a_training_leaves_logs_and_a_checkpoint_that_carries_its_experiment(
     assert network(torch.zeros(1, 32, 40, 3, dtype=torch.uint8)).shape == (1, 8)
     assert len([row for row in metrics(tmp_path / 'run') if row['loss']]) == 2
     assert list((tmp_path / 'run' / 'logs' / 'tensorboard').glob('events*'))
+    assert not list((tmp_path / 'run').glob('.*.part-*'))
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_is_absent(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b'half')
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='no space'):
+        WholeCheckpoints().save_checkpoint({}, tmp_path / 'best.ckpt')
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_that_refers_to_the_environment_is_refused(tmp_path: Path):
+    torch.save({'experiment': {'augmentation': '${oc.env:HOME}'}, 'state_dict': {}},
+               tmp_path / 'a.ckpt')
+    with pytest.raises(ModelError, match='refers to other values'):
+        load_network(tmp_path / 'a.ckpt')
 
 
 def test_validation_logs_recall_and_the_best_epoch_is_kept(places: Path, tmp_path: Path):

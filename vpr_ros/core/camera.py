@@ -6,15 +6,13 @@ from dataclasses import asdict
 from dataclasses import dataclass
 import math
 from typing import Any
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from vpr_ros.core import fields
 
 _FISHEYE = ('equidistant', 'fisheye')
+_LARGEST = 1_000_000  # of any number of a camera
 _PINHOLE = ('plumb_bob', 'rational_polynomial')
 
 
@@ -34,13 +32,17 @@ class Camera:
     d: tuple[float, ...] = ()
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Camera:
-        """Return a camera from `as_dict`; raise KeyError, TypeError or ValueError if none."""
-        k, d = (tuple(map(float, raw.get(name, ()))) for name in ('k', 'd'))
-        width, height = int(raw['width']), int(raw['height'])
-        if min(width, height) < 1 or len(k) not in (0, 4) or not np.isfinite(k + d).all():
-            raise ValueError(f'camera {raw}')
-        return cls(width, height, k, str(raw.get('distortion_model', '')), d)
+    def from_dict(cls, raw: Any) -> Camera:
+        """Return a camera from `as_dict`; raise KeyError or ValueError if none."""
+        raw = fields.mapping(raw, 'a camera', cls.__annotations__)
+        k = fields.numbers(raw.get('k', ()), 'k', 4, _LARGEST)
+        width, height = (fields.integer(raw[name], name, 1, _LARGEST)
+                         for name in ('width', 'height'))
+        if len(k) not in (0, 4) or not all(abs(focal) > 0 for focal in k[:2]):
+            raise ValueError(f'k of a camera is {k}')
+        return cls(width, height, k,
+                   fields.text(raw.get('distortion_model', ''), 'distortion_model'),
+                   fields.numbers(raw.get('d', ()), 'd', 14, _LARGEST))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the camera as plain values."""

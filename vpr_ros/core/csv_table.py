@@ -36,6 +36,7 @@ _NAMES = {'heading': 'yaw', 'tx': 'x', 'ty': 'y', 'tz': 'z',
 _EUROC = re.compile(r'([pq])_(?:\w+_)?([wxyz])')  # p_RS_R_x, q_RS_w
 
 _INT64 = 2 ** 63
+_LARGEST = 1e12  # in any unit
 
 
 class Column(NamedTuple):
@@ -128,6 +129,8 @@ def floats(fields: Sequence[str], count: int, path: str | Path) -> list[float]:
     if len(values) != count:
         raise PoseError(f'{path}: a line has {len(values)} numbers where {count} are needed: '
                         f'{",".join(fields)}')
+    if any(abs(value) > _LARGEST for value in values):
+        raise PoseError(f'{path}: no pose has numbers as large as in the line {",".join(fields)}')
     return values
 
 

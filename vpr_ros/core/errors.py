@@ -7,9 +7,28 @@ and logs it.
 
 from __future__ import annotations
 
+_TAIL = 99  # characters at its end, where the remedy is
+
 
 class VprError(Exception):
-    """Base class of every error that a user can cause and fix."""
+    """
+    Base class of every error that a user can cause and fix.
+
+    Its text is one printable line of fewer than 300 characters, whatever a file put into it: of a
+    longer one the middle is left out.
+    """
+
+    longest = 299
+
+    def __init__(self, message: object = '') -> None:
+        text = self._shortened(str(message))
+        super().__init__(self._shortened(''.join(
+            letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)))
+
+    def _shortened(self, text: str) -> str:
+        if len(text) <= self.longest:
+            return text
+        return f'{text[:self.longest - _TAIL - 5]} ... {text[-_TAIL:]}'
 
 
 class ImageError(VprError):
@@ -37,7 +56,9 @@ class MapError(VprError):
 
 
 class ModelMismatchError(MapError):
-    """A map that was built with a different model than the one in use."""
+    """A map that was built with a different model than the one in use: how to build it again."""
+
+    longest = 10_000  # a command with the user's own paths
 
 
 class OutOfOrderError(VprError):

@@ -7,10 +7,15 @@ Everything that the package writes goes through here; the file formats are defin
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextlib import suppress
+import ctypes
+import errno
 import hashlib
 import os
 from pathlib import Path
+import re
 import shutil
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +28,9 @@ _BLOCK = 1 << 20        # bytes that are hashed at a time
 _SPOT = 1 << 16         # bytes of a spot that `spot_sha256` reads
 _SPOT_COUNT = 64
 
+_OLD = '.old'           # of the directory that is replaced, for a moment
+_HERE, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -30,14 +38,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Yield a temporary file beside `path` to write to; on success it is renamed to `path`.
 
     After an exception (a full disk, an interrupt) the temporary file is removed, and an existing
-    file at `path` is untouched. It keeps the suffix, by which some writers choose a format.
+    file at `path` is untouched; what a process that was killed has left goes with the next one.
+    It is on the disk before it is renamed: a power cut leaves one or the other. It keeps the
+    suffix, by which some writers choose a format.
     """
     path = Path(path)
     _make_parent(path)
+    _remove_leftovers(path, path.stem, path.suffix)
     part = path.with_name(f'.{path.stem}.part-{os.getpid()}{path.suffix}')
     try:
         yield part
+        _sync(part)
         part.replace(path)
+        _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -76,9 +89,11 @@ def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -
 
     The temporary directory has the final name, inside a hidden parent, for writers that name
     files after their directory. `check_output` decides with `marker` and `overwrite` whether an
-    existing directory may be replaced; it is removed only once the new one is complete.
+    existing directory may be replaced; it is removed only once the new one is complete, on the
+    disk, and in its place.
     """
     path = Path(path).absolute()
+    _remove_leftovers(path, path.name, '')
     check_output(path, marker, overwrite=overwrite)
     _make_parent(path)
     parent = path.with_name(f'.{path.name}.part-{os.getpid()}')
@@ -88,17 +103,40 @@ def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -
         new = parent / path.name
         new.mkdir()
         yield new
-        old = parent / f'{path.name}.old'
-        if overwrite and path.exists():
-            path.replace(old)
-        try:
-            new.replace(path)
-        except BaseException:
-            if old.exists():
-                old.replace(path)
-            raise
+        for folder, _, names in os.walk(new):
+            for name in (*names, '.'):
+                _sync(Path(folder, name))
+        if not (overwrite and path.exists() and _exchange(new, path)):
+            old = parent / f'{path.name}{_OLD}'
+            if overwrite and path.exists():
+                path.replace(old)
+            try:
+                new.replace(path)
+            except BaseException:
+                if old.exists():
+                    old.replace(path)
+                raise
+        _sync(path.parent)
     finally:
         shutil.rmtree(parent, ignore_errors=True)
+
+
+def read_inside(directory: Path, name: str, most: int) -> bytes:
+    """
+    Return the bytes of a file of a directory: of `most` bytes at most, no link, pipe or device.
+
+    Raises OSError for any of these, and when there is none.
+    """
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with os.fdopen(number, 'rb') as file:
+        status = os.fstat(number)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise OSError(f'{name} is no file of at most {most} bytes')
+        return file.read(most)
 
 
 def sha256(path: str | Path) -> str:
@@ -156,6 +194,56 @@ def packaged(name: str) -> Path:
         if (root / name).is_file():
             return root / name
     raise FileNotFoundError(f'{name} is not installed: looked in {", ".join(map(str, roots))}')
+
+
+def _sync(path: Path) -> None:
+    """Return once a file, or the list of a directory's files, is on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of a file system that has no use for it
+            raise
+    finally:
+        os.close(number)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories in one step; return whether the system could."""
+    rename = getattr(ctypes.CDLL(None), 'renameat2', None)
+    return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other),
+                                         _RENAME_EXCHANGE) == 0
+
+
+def _remove_leftovers(path: Path, stem: str, suffix: str) -> None:
+    """
+    Remove the temporary files for `path` of processes that were killed.
+
+    Where one was killed after it had moved an old directory aside, that comes back.
+    """
+    name = re.compile(rf'\.{re.escape(stem)}\.part-([0-9]{{1,9}}){re.escape(suffix)}')
+    with suppress(OSError):  # what cannot be removed is in nobody's way
+        for part in path.parent.iterdir():
+            found = name.fullmatch(part.name)
+            if found is None or _is_alive(int(found[1])):
+                continue
+            old = part / f'{path.name}{_OLD}'
+            if old.exists() and not path.exists():
+                old.replace(path)
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _check_parent(path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +24,14 @@ class Datum(NamedTuple):
     latitude: float
     longitude: float
     altitude: float
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Datum:
+        """Return what map.yaml holds; raise KeyError or ValueError for what is none."""
+        raw = fields.mapping(raw, 'datum', cls._fields)
+        return cls(fields.number(raw['latitude'], 'latitude', -90, 90),
+                   fields.number(raw['longitude'], 'longitude', -360, 360),
+                   fields.number(raw['altitude'], 'altitude', -1e5, 1e5))
 
 
 def local(latitude: Floats, longitude: Floats, altitude: Floats, datum: Datum) -> Floats:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 import re
-import struct
 from typing import TYPE_CHECKING
 
 # OpenCV reads this limit once, on import, and then refuses larger files before it decodes them.
-# It may have been imported before this module, so `decode` checks PNG and JPEG headers as well.
+# It may have been imported before this module, so `decode` reads the headers itself.
 MAX_PIXELS = 50_000_000
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
@@ -23,6 +22,7 @@ from vpr_ros.core import jpeg  # noqa: E402
 from vpr_ros.core.bit_depth import to_8_bits  # noqa: E402
 from vpr_ros.core.errors import ImageError  # noqa: E402
 from vpr_ros.core.errors import SourceError  # noqa: E402
+from vpr_ros.core.image_size import declared_size  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def check_size(height: int, width: int, name: str = 'image') -> None:
 def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
            min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """
-    Decode a compressed image (JPEG, PNG, ...) to uint8 (H,W,3) RGB.
+    Decode a JPEG, PNG, WebP, BMP, PNM or TIFF image to uint8 (H,W,3) RGB.
 
     16-bit channels are scaled to what they hold, as in `bit_depth.to_8_bits`. A JPEG that `resize`
     to `min_size` (height, width) would halve is decoded at half its size, which is faster. Raises
@@ -68,9 +68,7 @@ def decode(data: bytes | NDArray[np.uint8], name: str = 'image',
         raise ImageError(f'{name} is empty')
     try:
         header = jpeg.read_header(buffer.data)
-        declared = header[:2] if header else _png_size(buffer.data)
-        if declared is not None:
-            check_size(*declared, name)
+        check_size(*(header[:2] if header else declared_size(buffer.data)), name)
         half = (header is not None and min_size is not None
                 and _may_be_halved(*header[:2], *min_size))
         rgb = header and jpeg.decode_rgb(buffer, header, half=half)
@@ -101,18 +99,6 @@ def _decode_by_opencv(buffer: NDArray[np.uint8], name: str, kind: int, *, half: 
     if not kind & _IMREAD_RGB:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return np.asarray(pixels, np.uint8)
-
-
-def _png_size(view: memoryview) -> tuple[int, int] | None:
-    """
-    Return the height and width in a PNG header; None for any other data.
-
-    A small file can declare an image that would fill the memory when decoded.
-    """
-    if bytes(view[:8]) == b'\x89PNG\r\n\x1a\n' and len(view) >= 24:
-        width, height = struct.unpack_from('>II', view, 16)
-        return height, width
-    return None
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 90) -> bytes:

@@ -25,6 +25,7 @@ try:  # rosdep has no key for it
 except ImportError:
     simplejpeg = None
 
+_SCAN = b'\xff\xda'
 _START, _END = b'\xff\xd8', b'\xff\xd9'
 
 _PADDING = re.compile(r'\b[1-4] extraneous bytes before marker 0xd9')
@@ -32,6 +33,8 @@ _PADDING = re.compile(r'\b[1-4] extraneous bytes before marker 0xd9')
 
 _STANDARD = bytes.fromhex('0002010303020403050504040000017d')
 """The code lengths that nearly all encoders have for the details of brightness."""
+_MOST_SEGMENTS = 1 << 12  # before the image
+_MOST_WORK = 10 ** 9  # pixels that all scans go over: a progressive JPEG may have thousands
 _LOST = bytes(64)
 """No image is such a row of zeros in these codes, but libjpeg may take it for one."""
 
@@ -52,11 +55,16 @@ def read_header(view: memoryview) -> Header | None:
     if bytes(view[:2]) != _START:
         return None
     at, rotated = 2, False
-    while at + 10 <= len(view) and view[at] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if at + 10 > len(view) or view[at] != 0xFF:
+            break
         marker, length = view[at + 1], int.from_bytes(view[at + 2:at + 4], 'big')
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width, channels = struct.unpack_from('>HHB', view, at + 5)
-            _check_zeros(bytes(view), at)
+            data = bytes(view)
+            _check_zeros(data, at)
+            if channels > 4 or data.count(_SCAN, at) * height * width > _MOST_WORK:
+                raise ValueError('more channels or scans than any camera makes')
             return Header(height, width, channels, rotated)
         rotated |= bytes(view[at + 4:at + 8]) == b'Exif'
         at += 1 if marker == 0xFF else 2 + length  # a fill byte, or a segment

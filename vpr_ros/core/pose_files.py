@@ -84,9 +84,11 @@ def read_kitti(path: str | Path) -> Floats:
     """
     matrices = np.array([floats(row, 12, path) for row in _rows(path)]).reshape(-1, 3, 4)
     turns = matrices[:, :, :3]
-    if not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=0.01):
+    if not np.isfinite(turns).all() \
+            or not np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3), atol=0.01):
         raise PoseError(f'{path}: its 12 numbers a line are not the rows of [R|t], as in KITTI')
-    return np.concatenate([matrices[:, :, 3], Rotation.from_matrix(turns).as_quat()], axis=1)
+    return checked(np.concatenate([matrices[:, :, 3], Rotation.from_matrix(turns).as_quat()],
+                                  axis=1), f'{path}: a pose')
 
 
 def read_csv(path: str | Path) -> tuple[list[str], Floats]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core.poses import checked
+from vpr_ros.core.poses import usable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ class PoseTrack(NamedTuple):
     The poses of one drive over time.
 
     stamps int64 (N,) ns, strictly increasing; poses float64 (N,7). `dropped` counts the poses that
-    were left out because they were not finite or out of order; `datum` is the origin of frame_id,
+    were left out because they were not usable or out of order; `datum` is the origin of frame_id,
     if it is known.
     """
 
@@ -37,11 +38,10 @@ class PoseTrack(NamedTuple):
 
 def track(stamps: Sequence[int] | NDArray[np.int64], poses: Sequence[Floats] | Floats,
           frame_id: str = 'map', child_frame_id: str = 'base_link') -> PoseTrack:
-    """Make a PoseTrack; poses that are not finite or go back in time are left out and counted."""
+    """Make a PoseTrack; poses that are not usable or go back in time are left out and counted."""
     stamps = np.asarray(stamps, np.int64).reshape(-1)
     raw = np.asarray(poses, np.float64).reshape(-1, 7)
-    norm = np.linalg.norm(raw[:, 3:], axis=1)
-    good = np.isfinite(raw).all(axis=1) & (norm > 1e-6)
+    good = usable(raw)
     latest = np.maximum.accumulate(np.where(good, stamps, np.iinfo(np.int64).min))
     good[1:] &= stamps[1:] > latest[:-1]
     return PoseTrack(stamps[good], checked(raw[good]), frame_id, child_frame_id,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+FARTHEST = 1e8
+"""Largest coordinate of a pose, in metres: twice that around the Earth."""
+
 IDENTITY = np.array([0, 0, 0, 0, 0, 0, 1], np.float64)
 IDENTITY.setflags(write=False)
 
@@ -25,13 +28,21 @@ IDENTITY.setflags(write=False)
 def checked(poses: Floats, name: str = 'pose') -> Floats:
     """Return poses (...,7) with unit quaternions; raise PoseError when one is unusable."""
     poses = np.array(poses, np.float64)
+    if not (np.abs(poses) <= FARTHEST).all():
+        raise PoseError(f'{name} has a coordinate beyond {FARTHEST:g} m'
+                        if np.isfinite(poses).all() else f'{name} is not finite')
     norm = np.linalg.norm(poses[..., 3:], axis=-1, keepdims=True)
-    if not np.isfinite(poses).all():
-        raise PoseError(f'{name} is not finite')
     if not (norm > 1e-6).all():
         raise PoseError(f'{name} has a quaternion of length zero')
     poses[..., 3:] /= norm
     return poses
+
+
+def usable(poses: Floats) -> NDArray[np.bool_]:
+    """Tell which of some poses (...,7) `checked` would return."""
+    near = np.asarray((np.abs(poses) <= FARTHEST).all(axis=-1))
+    turns = np.where(near[..., None], poses[..., 3:], 0)
+    return np.asarray(near & (np.linalg.norm(turns, axis=-1) > 1e-6))
 
 
 def planar(x: Floats, y: Floats, heading: Floats) -> Floats:

@@ -14,6 +14,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import onnxruntime
+from vpr_ros.core import fields
 from vpr_ros.core.files import sha256
 from vpr_ros.core.files import whole_file
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 MANIFEST = 'engine.json'
 FORMAT = 1
+_LARGEST = 1.001  # cosine, rounded
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def read_manifest(folder: Path, key: Mapping[str, Any]) -> float | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
         if manifest['key'] != key or manifest['files'] != _digests(folder):
             return None
-        return float(manifest['cosine'])
-    except (OSError, ValueError, TypeError, KeyError):
+        return fields.number(manifest['cosine'], 'cosine', -_LARGEST, _LARGEST)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -266,8 +266,7 @@ def _engine(name: str, request: Request, options: Options, cosine: float, folder
 def _session(name: str, request: Request, options: Options, folder: Path | None = None
              ) -> onnxruntime.InferenceSession:
     """Open a session; raise NotServingError when ONNX Runtime drops the provider."""
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4  # whether the provider loaded is checked below
+    settings = _settings()
     single = request.throughput and name == 'cpu'
     settings.intra_op_num_threads = 1 if single else request.threads or hardware.cores()
     # Threads that spin while they wait keep the cores from the rest of the robot, which then loses
@@ -289,6 +288,14 @@ def _session(name: str, request: Request, options: Options, folder: Path | None 
     return session
 
 
+def _settings() -> onnxruntime.SessionOptions:
+    """Return the options of every session: quiet, and for what was checked as ONNX only."""
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4  # whether the provider loaded is checked afterwards
+    settings.add_session_config_entry('session.load_model_format', 'ONNX')
+    return settings
+
+
 def input_size(session: onnxruntime.InferenceSession) -> tuple[int, int]:
     """
     Return the height and width of a model's input, from the graph or else from the metadata.
@@ -304,9 +311,8 @@ def input_size(session: onnxruntime.InferenceSession) -> tuple[int, int]:
 
 def _inspection_session(request: Request) -> onnxruntime.InferenceSession:
     """Open a session that only describes the model: unoptimised, so that it opens quickly."""
-    settings = onnxruntime.SessionOptions()
+    settings = _settings()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.log_severity_level = 4
     return onnxruntime.InferenceSession(str(request.path), settings,
                                         providers=[PROVIDERS['cpu']])
 

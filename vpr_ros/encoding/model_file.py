@@ -39,6 +39,10 @@ _NEWER = ('Unsupported model IR version', 'ONNX Runtime only *guarantees* suppor
 """What ONNX Runtime says of a model that was made for a later version of it."""
 _MAX_DEPTH = 32
 """Levels of nested messages that are followed."""
+_MOST_FIELDS = 1 << 20
+"""Fields that are looked at: a minute's worth of them would fit into a file, too."""
+_ORT_FORMAT = b'ORTM'
+"""What ONNX Runtime takes for a file of its own format, whatever its name: at the fifth byte."""
 
 
 class _Field(NamedTuple):
@@ -64,8 +68,10 @@ def check_model_file(path: str | Path) -> str:
         if not path.stat().st_size:
             raise damaged(path, 'it is empty')
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[4:8] == _ORT_FORMAT:
+                raise damaged(path, 'it is in the ORT format')
             try:
-                external = _has_external_data(data, 'Model', 0, len(data), _MAX_DEPTH)
+                external = _has_external_data(_Fields(data), 'Model', 0, len(data), _MAX_DEPTH)
             except (IndexError, ValueError) as error:
                 raise damaged(path, 'its protocol buffer is invalid') from error
     if external:
@@ -85,21 +91,21 @@ def unreadable(path: str | Path, reason: str, runtime: str) -> ModelError:
     """Return the error for a file that ONNX Runtime, of the version `runtime`, does not load."""
     for words in _NEWER:
         if words in reason:
-            return ModelError(f'{path} needs a newer onnxruntime than {runtime} '
-                              f'({reason[reason.index(words):]}): upgrade it, or export the model '
-                              'again with `vpr export`')
+            told = reason[max(reason.index(words), reason.find('Opset ')):][:100]
+            return ModelError(f'{path} needs a newer onnxruntime than {runtime} ({told}): upgrade '
+                              'it, or export the model again with `vpr export`')
     return damaged(path, reason)
 
 
-def _has_external_data(data: mmap.mmap, message: str, start: int, end: int, depth: int) -> bool:
+def _has_external_data(fields: _Fields, message: str, start: int, end: int, depth: int) -> bool:
     """Return whether a message, or one nested in it, refers to another file."""
     if not depth:
         raise ValueError('nested too deep')
-    for field in _fields(data, start, end):
-        if _is_external(data, message, field):
+    for field in fields.of(start, end):
+        if _is_external(fields.data, message, field):
             return True
         nested = _NESTED.get(message, {}).get(field.number)
-        if nested is not None and _has_external_data(data, nested, field.start, field.end,
+        if nested is not None and _has_external_data(fields, nested, field.start, field.end,
                                                      depth - 1):
             return True
     return False
@@ -114,35 +120,49 @@ def _is_external(data: mmap.mmap, message: str, field: _Field) -> bool:
             and data[field.start:field.end] == _ENGINE)
 
 
-def _fields(data: mmap.mmap, position: int, end: int) -> Iterator[_Field]:
-    """Yield the fields of a message in the wire format of protocol buffers."""
-    while position < end:
-        key, position = _varint(data, position, end)
-        number, wire_type = key >> 3, key & 7
-        value = 0
-        if wire_type == 0:
-            start = position
-            value, position = _varint(data, position, end)
-        elif wire_type == 2:
-            size, start = _varint(data, position, end)
-            position = start + size
-        elif wire_type in (1, 5):
-            start, position = position, position + (8 if wire_type == 1 else 4)
-        else:
-            raise ValueError(f'unknown wire type {wire_type}')
-        if not number or position > end:
-            raise ValueError('a field extends beyond its message')
-        yield _Field(number, value, start, position)
+class _Fields:
+    """
+    The fields of protocol-buffer messages, read so that no other parser finds others in them.
 
+    Parsers differ in what they make of integers that are longer than they need be: C++ cuts a tag
+    to 32 bits. No writer makes any, so these are refused, and so are groups.
+    """
 
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    """Return a variable-length integer (seven bits per byte), and the position after it."""
-    value = shift = 0
-    while position < end and shift < 70:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        shift += 7
-        if byte < 0x80:
-            return value, position
-    raise ValueError('an integer does not end')
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self._left = _MOST_FIELDS
+
+    def of(self, position: int, end: int) -> Iterator[_Field]:
+        """Yield the fields of a message; raise ValueError where they are not valid."""
+        while position < end:
+            self._left -= 1
+            key, position = self._varint(position, end, 1 << 32)
+            number, wire_type = key >> 3, key & 7
+            value = 0
+            if wire_type == 0:
+                start = position
+                value, position = self._varint(position, end, 1 << 64)
+            elif wire_type == 2:
+                size, start = self._varint(position, end, 1 << 31)
+                position = start + size
+            elif wire_type in (1, 5):
+                start, position = position, position + (8 if wire_type == 1 else 4)
+            else:
+                raise ValueError(f'unknown wire type {wire_type}')
+            if not number or position > end or not self._left:
+                raise ValueError('a field extends beyond its message, or there are too many')
+            yield _Field(number, value, start, position)
+
+    def _varint(self, position: int, end: int, limit: int) -> tuple[int, int]:
+        """Return an integer of seven bits per byte, below `limit`, and the position after it."""
+        value = shift = 0
+        while position < end and shift < 70:
+            byte = self.data[position]
+            value |= (byte & 0x7F) << shift
+            position += 1
+            shift += 7
+            if byte < 0x80:
+                if value >= limit or (not byte and shift > 7):
+                    raise ValueError('an integer is too large, or longer than it need be')
+                return value, position
+        raise ValueError('an integer does not end')

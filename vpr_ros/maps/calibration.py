@@ -15,6 +15,7 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import fields
 from vpr_ros.maps.confidence import ConfidenceModel
 from vpr_ros.maps.confidence import DEFAULT_MODELS
 from vpr_ros.maps.confidence import Mode
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 SIMULATED = 'simulated drives on the map itself'
 """`Calibration.fitted_on` of a map that no real drive has been held against."""
 
+_LONGEST = 4096  # characters of `fitted_on`
 
 # What map.yaml called things in 0.1: read until 0.3.
 _RENAMED = {'curves': 'confidence', 'filter': 'sequence', 'mass': 'probability',
@@ -59,13 +61,13 @@ class Calibration:
     fitted_on: str = ''
 
     def __post_init__(self) -> None:
-        if not (0 <= self.separation < math.inf and 0 < self.outliers <= 1
-                and 1 <= self.largest < math.inf):
-            raise ValueError(f'no likelihood has separation {self.separation}, outliers '
-                             f'{self.outliers}, largest {self.largest}')
-        if len(self.deviation) != 3 or not all(0.001 <= value < math.inf
-                                               for value in self.deviation):
-            raise ValueError(f'a deviation is three numbers above zero, not {self.deviation}')
+        fields.number(self.separation, 'separation', 0, 100)
+        fields.number(self.outliers, 'outliers', 1e-9, 1)
+        fields.number(self.largest, 'largest', 1, 1e30)
+        if len(self.deviation) != 3:
+            raise ValueError(f'a deviation is three numbers, not {len(self.deviation)}')
+        for value, most in zip(self.deviation, (1000, 1000, 2 * math.pi), strict=True):
+            fields.number(value, 'deviation', 0.001, most)
         object.__setattr__(self, 'confidence', DEFAULT_MODELS | {
             Mode(mode): model for mode, model in self.confidence.items()})
 
@@ -80,23 +82,27 @@ class Calibration:
         return self.fitted_on not in ('', SIMULATED)
 
     @classmethod
-    def from_dict(cls, numbers: Mapping[str, Any]) -> Calibration:
+    def from_dict(cls, numbers: Any) -> Calibration:
         """
         Return the calibration that map.yaml holds; what it leaves out has its default.
 
         Raises TypeError or ValueError for invalid content.
         """
-        numbers = _renamed(numbers)
+        numbers = _renamed(fields.mapping(numbers, 'calibration'))
         if 'deviation' in numbers:
-            numbers['deviation'] = tuple(numbers['deviation'])
+            numbers['deviation'] = fields.numbers(numbers['deviation'], 'deviation', 3)
+        if 'fitted_on' in numbers:
+            fields.text(numbers['fitted_on'], 'fitted_on', _LONGEST)
         if 'confidence' in numbers:
-            numbers['confidence'] = {Mode(mode): ConfidenceModel(**_renamed(model)) for mode, model
-                                     in _renamed(numbers['confidence']).items()}
+            models = _renamed(fields.mapping(numbers['confidence'], 'confidence'))
+            numbers['confidence'] = {Mode(mode): _confidence_model(model)
+                                     for mode, model in models.items()}
         return cls(**numbers)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
         return {**asdict(self), 'deviation': list(self.deviation),
+                'fitted_on': fields.printable(self.fitted_on)[:_LONGEST],
                 'confidence': {mode.value: asdict(model)
                                for mode, model in self.confidence.items()}}
 
@@ -110,6 +116,12 @@ class Calibration:
         exponent = self.separation * (np.asarray(scores, np.float64) - self.separation / 2)
         ratio = np.exp(np.minimum(exponent, math.log(self.largest)))
         return np.asarray(self.outliers + (1 - self.outliers) * ratio)
+
+
+def _confidence_model(raw: Any) -> ConfidenceModel:
+    numbers = _renamed(fields.mapping(raw, 'a confidence model'))
+    return ConfidenceModel(**{name: fields.number(value, name, -1e6, 1e6)
+                              for name, value in numbers.items()})
 
 
 def _renamed(numbers: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,5 +72,5 @@ class CameraCheck:
             return '' if camera.k and nearest.k else _unknown_crop(camera, nearest)
         limit = f', less than {REFUSE_BELOW:.0%}' if self.refuses else ''
         return (f"another lens or crop than the map's: this camera ({camera}) and that of the map "
-                f'({nearest}) share {shared:.0%} of their width or height{limit}; use the camera '
-                'and the crop of the map, or build the map again with this camera')
+                f'({nearest}) share {shared:.0%} of their width or height{limit}; use that camera '
+                'and crop, or build the map again with this one')

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
-import math
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+from vpr_ros.core import defaults
+from vpr_ros.core import fields
+from vpr_ros.core import plain_yaml
 from vpr_ros.core.camera import Camera
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import ModelMismatchError
@@ -32,6 +34,12 @@ MANIFEST = 'map.yaml'
 FORMAT = 2
 _OLDER = (1,)  # without `recall` and `spots`
 
+_MOST_BYTES = 1 << 18  # of map.yaml
+_MOST_SESSIONS = 4096
+_LARGEST = 1 << 16  # dimensions of a descriptor, pixels of a side
+_LONGEST_PATH = 4096
+_LONGEST_SPACING = 10_000.0  # m
+
 
 @dataclass(frozen=True)
 class Session:
@@ -39,6 +47,13 @@ class Session:
 
     source: str
     condition: str = 'unknown'
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> Session:
+        """Return what map.yaml holds; raise KeyError or ValueError for what is none."""
+        raw = fields.mapping(raw, 'a session', cls.__annotations__)
+        return cls(fields.text(raw['source'], 'source', _LONGEST_PATH),
+                   fields.text(raw.get('condition', cls.condition), 'condition', _LONGEST_PATH))
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,16 @@ class ModelIdentity:
         """Return the identity of an encoder's model."""
         return cls(encoder.digest, encoder.path.name, encoder.dimension, encoder.height,
                    encoder.width)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> ModelIdentity:
+        """Return what map.yaml holds; raise KeyError or ValueError for what is none."""
+        raw = fields.mapping(raw, 'model', cls.__annotations__)
+        return cls(fields.sha256_digits(raw['sha256'], 'sha256 of the model'),
+                   fields.text(raw['name'], 'name of the model', _LONGEST_PATH),
+                   fields.integer(raw['dimension'], 'dimension', 1, _LARGEST),
+                   fields.integer(raw['input_height'], 'input_height', 1, _LARGEST),
+                   fields.integer(raw['input_width'], 'input_width', 1, _LARGEST))
 
 
 @dataclass(frozen=True)
@@ -83,22 +108,29 @@ class Manifest:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
         """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
-        recall, spacing, datum = raw.get('recall'), float(raw['spacing']), raw.get('datum')
-        if not 0 <= spacing < math.inf:
-            raise ValueError(f'spacing {spacing}')
+        recall, datum = raw.get('recall'), raw.get('datum')
+        if raw['index'] not in defaults.INDEX_KINDS:
+            raise ValueError(f"index is {fields.text(raw['index'], 'index')}, which is not known")
         return cls(
-            model=ModelIdentity(**{**raw['model'], 'sha256': str(raw['model']['sha256'])}),
-            sessions=tuple(Session(**session) for session in raw['sessions']),
-            frame_id=str(raw['frame_id']).lstrip('/'), child_frame_id=str(raw['child_frame_id']),
-            spacing=spacing, index=str(raw['index']),
+            model=ModelIdentity.from_dict(raw['model']),
+            sessions=tuple(Session.from_dict(session) for session
+                           in fields.items(raw['sessions'], 'sessions', _MOST_SESSIONS)),
+            frame_id=fields.text(raw['frame_id'], 'frame_id', shortest=1).lstrip('/'),
+            child_frame_id=fields.text(raw['child_frame_id'], 'child_frame_id', shortest=1),
+            spacing=fields.number(raw['spacing'], 'spacing', 0, _LONGEST_SPACING),
+            index=raw['index'],
             calibration=Calibration.from_dict(raw['calibration']),
-            recall=None if recall is None else float(recall),
-            datum=None if datum is None else Datum(**datum),
-            cameras=tuple(map(Camera.from_dict, raw.get('cameras', ()))))
+            recall=None if recall is None else fields.number(recall, 'recall', 0, 1),
+            datum=None if datum is None else Datum.from_dict(datum),
+            cameras=tuple(Camera.from_dict(camera) for camera
+                          in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
-        return {**asdict(self), 'sessions': [asdict(session) for session in self.sessions],
+        return {**asdict(self),
+                'model': {**asdict(self.model), 'name': fields.printable(self.model.name)},
+                'sessions': [{name: fields.printable(value) for name, value
+                              in asdict(session).items()} for session in self.sessions],
                 'calibration': self.calibration.as_dict(),
                 'datum': self.datum and self.datum._asdict(),
                 'cameras': [camera.as_dict() for camera in self.cameras]}
@@ -127,19 +159,17 @@ def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
     if not path.is_file():
         raise MapError(f'{directory} is not a map: it has no {MANIFEST}')
     try:
-        raw = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
-        raise MapError(f'{path} is damaged: build the map again') from error
-    if not isinstance(raw, dict) or 'format' not in raw:
-        raise MapError(f'{path} is damaged: build the map again')
-    if raw['format'] not in (FORMAT, *_OLDER):
-        raise MapError(f'{path} has format {raw["format"]}, this version reads {FORMAT}: '
-                       'build the map again')
-    try:
-        return Manifest.from_dict(raw), Inventory(int(raw['places']), dict(raw['sha256']),
-                                                  dict(raw.get('spots', {})))
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f'it has more than {_MOST_BYTES} bytes')
+        raw = fields.mapping(plain_yaml.load(path.read_text(encoding='utf-8')), 'its content')
+        made = fields.integer(raw['format'], 'format', 0, 9999)
+        if made not in (FORMAT, *_OLDER):
+            raise MapError(f'{path} has format {made}, this version reads {FORMAT}: '
+                           'build the map again')
+        return Manifest.from_dict(raw), Inventory.from_dict(raw)
     except (KeyError, TypeError, ValueError) as error:
-        raise MapError(f'{path} is damaged ({error!r}): build the map again') from error
+        reason = f'no {error}' if isinstance(error, KeyError) else error
+        raise MapError(f'{path} is damaged ({reason}): build the map again') from error
 
 
 def write_manifest(directory: Path, manifest: Manifest, inventory: Inventory) -> None:

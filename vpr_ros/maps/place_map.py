@@ -21,11 +21,17 @@ import numpy as np
 from vpr_ros.core import images
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import MapError
+from vpr_ros.core.files import read_inside
 from vpr_ros.core.files import whole_directory
 from vpr_ros.core.poses import checked
 from vpr_ros.core.poses import distance
+from vpr_ros.maps import arrays
 from vpr_ros.maps.index import search
 from vpr_ros.maps.index_choice import fit_index
+from vpr_ros.maps.index_file import check_index_file
+from vpr_ros.maps.index_file import check_norms
+from vpr_ros.maps.index_file import most_bytes
+from vpr_ros.maps.index_file import MOST_SIMILAR
 from vpr_ros.maps.inventory import Inventory
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.manifest import read_manifest
@@ -33,12 +39,14 @@ from vpr_ros.maps.manifest import write_manifest
 from vpr_ros.maps.reranked import open_vectors
 from vpr_ros.maps.reranked import Reranked
 from vpr_ros.maps.reranked import save_vectors
+from vpr_ros.maps.reranked import vectors_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.maps.arrays import Layout
     from vpr_ros.maps.calibration import Calibration
     from vpr_ros.maps.manifest import Manifest
 
@@ -46,6 +54,7 @@ _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
 _VECTORS = 'vectors.npy'
 _THUMBNAILS = 'thumbnails'
+_LARGEST_THUMBNAIL = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -122,10 +131,12 @@ class PlaceMap:
         Return the k most similar places of each centred descriptor (Q,D), best first.
 
         Gives cosine similarities float32 (Q,k) and places int64 (Q,k). k is cut to N; where an
-        approximate index finds fewer, place 0 stands in with similarity -1.
+        approximate index finds fewer, or one that was tampered with gives what is no similarity or
+        place, place 0 stands in with similarity -1.
         """
         similarity, places = search(self.index, descriptors, min(k, len(self)))
-        return np.where(places < 0, np.float32(-1), similarity), np.maximum(places, 0)
+        found = (places >= 0) & (places < len(self)) & (np.abs(similarity) <= MOST_SIMILAR)
+        return np.where(found, similarity, np.float32(-1)), np.where(found, places, 0)
 
     def vectors(self, places: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """
@@ -185,7 +196,7 @@ class PlaceMap:
 
     def _jpeg(self, place: int) -> bytes:
         if isinstance(self.thumbnails, Path):
-            return (self.thumbnails / _thumbnail_name(place)).read_bytes()
+            return read_inside(self.thumbnails, _thumbnail_name(place), _LARGEST_THUMBNAIL)
         return self.thumbnails[place]
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -202,15 +213,15 @@ class PlaceMap:
                 save_vectors(index, part / _VECTORS)
                 sampled, index = [_VECTORS], index.codes
             (part / _INDEX).write_bytes(faiss.serialize_index(index).data)
-            arrays: dict[str, NDArray[Any]] = {
+            kept: dict[str, NDArray[Any]] = {
                 'stamps': self.stamps, 'poses': self.poses, 'sessions': self.sessions,
                 'means': self.means}
             if self.thumbnail_digests is not None:
-                arrays['thumbnails'] = self.thumbnail_digests
+                kept['thumbnails'] = self.thumbnail_digests
                 (part / _THUMBNAILS).mkdir()
                 for place in range(len(self)):
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
-            np.savez(part / _PLACES, **arrays)  # type: ignore[arg-type]
+            np.savez(part / _PLACES, **kept)  # type: ignore[arg-type]
             write_manifest(part, self.manifest, Inventory.of(part, len(self), [_INDEX, _PLACES],
                                                              sampled))
 
@@ -229,30 +240,33 @@ class PlaceMap:
         manifest, inventory = read_manifest(path)
         if encoder is not None:
             manifest.check_model(encoder, path)
+        count, dimension, drives = inventory.places, manifest.model.dimension, manifest.sessions
+        layouts: dict[str, Layout] = {
+            'stamps': (np.int64, (count,)), 'poses': (np.float64, (count, 7)),
+            'sessions': (np.int32, (count,)), 'means': (np.float32, (len(drives), dimension)),
+            'thumbnails': (np.uint8, (count, 32))}
         on_disk = manifest.index == 'rerank'
-        inventory.check(path, [_INDEX, _PLACES], [_VECTORS] if on_disk else [], verify=verify)
+        inventory.check(
+            path, {_INDEX: most_bytes(count, dimension), _PLACES: arrays.most_bytes(layouts)},
+            {_VECTORS: vectors_bytes(count, dimension)} if on_disk else {}, verify=verify)
         try:
+            found = arrays.read_arrays(path / _PLACES, layouts, optional=('thumbnails',))
+            poses, sessions, means = checked(found['poses']), found['sessions'], found['means']
+            if not ((sessions >= 0) & (sessions < len(drives))).all():
+                raise ValueError('a place is of a session that is none')
+            if not (np.linalg.norm(means, axis=1) <= 1.001).all():
+                raise ValueError('a mean is longer than what it is of')
+            check_index_file(path / _INDEX, manifest.index, count, dimension)
             index: Any = faiss.read_index(str(path / _INDEX))
             if on_disk:
                 index = open_vectors(index, path / _VECTORS)
-            with np.load(path / _PLACES, allow_pickle=False) as places:
-                arrays = {name: places[name] for name in places.files}
-            stamps, poses = arrays['stamps'], checked(arrays['poses'])
-            sessions, means = arrays['sessions'], arrays['means']
+            check_norms(index, manifest.index)
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
-        count, dimension, drives = inventory.places, manifest.model.dimension, manifest.sessions
-        shapes = ((index.ntotal, index.d), stamps.shape, poses.shape, sessions.shape, means.shape)
-        if count < 1 or shapes != ((count, dimension), (count,), (count, 7), (count,),
-                                   (len(drives), dimension)) \
-                or not np.isin(sessions, np.arange(len(drives))).all():
-            raise MapError(f'{path}: map.yaml, index.faiss and places.npz disagree on the count, '
-                           'the sessions or the dimension: build the map again')
-        has_thumbnails = arrays.get('thumbnails', np.empty(0)).shape == (count, 32)
-        return cls(index, stamps, poses, sessions, means, manifest,
-                   path / _THUMBNAILS if has_thumbnails else (),
-                   arrays['thumbnails'] if has_thumbnails else None)
+        digests = found.get('thumbnails')
+        return cls(index, found['stamps'], poses, sessions, means, manifest,
+                   () if digests is None else path / _THUMBNAILS, digests)
 
 
 def centre(descriptors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -36,6 +36,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experime
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, IndexError,
             pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ModelError(f'{path} is not a checkpoint of `vpr train`') from error
+    if '${' in repr(described):  # OmegaConf would put the user's environment in its place
+        raise ModelError(f'{path} is not a checkpoint of `vpr train`: its experiment refers to '
+                         'other values')
     weights = {name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()
                if name.startswith(NETWORK_PREFIX)}
     return weights, make_experiment(described, source=str(path))

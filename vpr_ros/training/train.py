@@ -19,12 +19,14 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
 from tqdm import tqdm
 from vpr_ros.core.errors import TrainingError
+from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import resize
 from vpr_ros.training.checkpoint import EXPERIMENT
 from vpr_ros.training.checkpoint import read_checkpoint
@@ -260,6 +262,21 @@ def _loss(experiment: Experiment) -> nn.Module | None:
         raise TrainingError(f'loss.options: {error}') from error
 
 
+class WholeCheckpoints(TorchCheckpointIO):
+    """
+    Checkpoints that are whole or absent.
+
+    Lightning writes to the folder for temporary files, and copies from there where that is on
+    another file system: one that is killed meanwhile leaves half a file under the final name.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any,
+                        storage_options: Any = None) -> None:
+        """Write a checkpoint to a local path."""
+        with whole_file(path) as part:
+            torch.save(checkpoint, part)
+
+
 def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: dict[str, Any]
          ) -> Path:
     """Run Lightning's loop, and return the best checkpoint."""
@@ -278,6 +295,7 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
         'precision': training.precision,
         'logger': [CSVLogger(output, 'logs', 'csv'),
                    TensorBoardLogger(output, 'logs', 'tensorboard')],
+        'plugins': [WholeCheckpoints()],
         'callbacks': [keep, stop, LearningRateMonitor('epoch'), *options.pop('callbacks', ())],
         'use_distributed_sampler': False,
         'log_every_n_steps': 20,

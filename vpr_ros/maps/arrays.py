@@ -1,0 +1,99 @@
+"""
+Arrays of a map's files, read only if they are what they must be: no size is taken on trust.
+
+numpy's own reader makes whatever dtype and size a file names, of as many bytes as it unpacks to.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+from typing import BinaryIO
+from typing import TYPE_CHECKING
+import zipfile
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from collections.abc import Mapping
+    from typing import IO
+
+    from numpy.typing import NDArray
+
+    Layout = tuple[type[np.generic], tuple[int, ...]]
+
+_HEADER = 1024  # bytes: above those of any array of a few axes
+_MEMBER = 4096  # bytes around an array in a zip file
+
+
+def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> None:
+    """
+    Read the header of an array in numpy's format, up to its first value.
+
+    Raises ValueError unless it is of the dtype and shape `layout`, in C order.
+    """
+    dtype, shape = layout
+    lead = file.read(10)
+    size = int.from_bytes(lead[8:], 'little')
+    if lead[:8] != b'\x93NUMPY\x01\x00' or not 0 < size <= _HEADER:
+        raise ValueError('it is no array in the format 1.0 of numpy')
+    try:
+        found = np.lib.format.read_array_header_1_0(io.BytesIO(lead[8:] + file.read(size)))
+    except Exception as error:  # of the tokenizer and of the parser of Python
+        raise ValueError('its header is damaged') from error
+    if found != (shape, False, np.dtype(dtype).newbyteorder('<')):
+        raise ValueError(f'it holds {found[2]} {found[0]}, not {np.dtype(dtype)} {shape}')
+
+
+def most_bytes(layouts: Mapping[str, Layout]) -> int:
+    """Return a bound for the size of an .npz file of such arrays."""
+    return sum(_size(layout) + _MEMBER for layout in layouts.values())
+
+
+def read_arrays(path: Path, layouts: Mapping[str, Layout], optional: Collection[str] = ()
+                ) -> dict[str, NDArray[Any]]:
+    """
+    Return the arrays of an .npz file by name; those of `optional` may be missing.
+
+    The file is no larger than `most_bytes`. Others than in `layouts` are left alone. Raises
+    ValueError, which names the array, unless each has its dtype and shape and is finite; zipfile's
+    errors for a damaged file.
+    """
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        for name, layout in layouts.items():
+            member = members.get(f'{name}.npy')
+            if member is None and name in optional:
+                continue
+            try:
+                arrays[name] = _read_member(archive, member, layout)
+            except ValueError as error:
+                raise ValueError(f"'{name}' in {path.name}: {error}") from error
+    return arrays
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, layout: Layout
+                 ) -> NDArray[Any]:
+    if member is None:
+        raise ValueError('it is missing')
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError('it is compressed')
+    with archive.open(member) as file:
+        check_npy_header(file, layout)
+        size = _size(layout)
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise ValueError('its size is not that of its header')
+    array = np.frombuffer(bytearray(data), np.dtype(layout[0]).newbyteorder('<'))
+    if array.dtype.kind == 'f' and not np.isfinite(array).all():
+        raise ValueError('it holds values that are not finite')
+    return array.reshape(layout[1])
+
+
+def _size(layout: Layout) -> int:
+    dtype, shape = layout
+    return math.prod(shape) * np.dtype(dtype).itemsize
