@@ -22,8 +22,6 @@ from vpr_ros.training.image_table import ImageTable
 from vpr_ros.training.recall import recall_at
 from vpr_ros.training.sampler import AreaBatchSampler
 from vpr_ros.training.sampler import BatchShape
-from vpr_ros.training.sampler import group_areas
-from vpr_ros.training.sampler import group_places
 from vpr_ros.training.street_drives import StreetDrives
 
 if TYPE_CHECKING:
@@ -76,16 +74,11 @@ class PlaceData(lightning.LightningDataModule):
         """Return the batches of an epoch: areas x places x augmented images."""
         batch, table = self.experiment.batch, self.table
         shape = BatchShape(batch.areas, batch.places, batch.pictures)
-        places = group_places(table.world, table.position, self.experiment.relations.within,
-                              heading=table.heading, alone=table.alone, views=shape.images)
-        first = np.array([place[0] for place in places])
-        areas = group_areas(table.world[first], table.position[first], shape.places)
-        sampler = AreaBatchSampler(
-            places, areas, table.session, shape, seed=self.experiment.training.seed,
+        sampler = AreaBatchSampler.of_table(
+            table, shape, self.experiment.relations.within, seed=self.experiment.training.seed,
             rank=self.trainer.global_rank, replicas=self.trainer.world_size)
-        if sampler.left_out.images:
-            log.info('%d images are not used: %d places have too few, or are in areas with too '
-                     'few', sampler.left_out.images, sampler.left_out.places)
+        if sampler.left_out.images and not self.trainer.global_rank:
+            log.warning('%s', sampler.left_out)
         return self._loader(table, augmentation(self.experiment.augmentation),
                             batch_sampler=sampler)
 
