@@ -16,10 +16,10 @@ from vpr_ros.training.initialise import start_netvlad  # noqa: E402
 from vpr_ros.training.model import AGGREGATIONS  # noqa: E402
 from vpr_ros.training.model import BACKBONES  # noqa: E402
 from vpr_ros.training.model import cut_backbone  # noqa: E402
-from vpr_ros.training.model import load_backbone  # noqa: E402
 from vpr_ros.training.model import NetVLAD  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
-from vpr_ros.training.model import read_weights  # noqa: E402
+from vpr_ros.training.weights import load_backbone  # noqa: E402
+from vpr_ros.training.weights import read_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from vpr_ros.core.errors import TrainingError
 from vpr_ros.training import datasets
 from vpr_ros.training.augment import augmentation
 from vpr_ros.training.image_table import check_readable
 from vpr_ros.training.image_table import ImageDataset
 from vpr_ros.training.image_table import ImageTable
+from vpr_ros.training.mining import hard_groups
 from vpr_ros.training.recall import recall_at
 from vpr_ros.training.sampler import AreaBatchSampler
 from vpr_ros.training.sampler import BatchShape
@@ -79,6 +82,11 @@ class PlaceData(lightning.LightningDataModule):
             rank=self.trainer.global_rank, replicas=self.trainer.world_size)
         if sampler.left_out.images and not self.trainer.global_rank:
             log.warning('%s', sampler.left_out)
+        if batch.mining != 'batch':
+            sampler.regroup = self._hard_groups
+            sampler.regrouped = batch.mined if batch.mining == 'partial' else None
+        # Workers read ahead before Lightning sets the epoch: a resumed training begins with this.
+        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
         return self._loader(table, augmentation(self.experiment.augmentation),
                             batch_sampler=sampler)
 
@@ -92,7 +100,22 @@ class PlaceData(lightning.LightningDataModule):
                 ) -> DataLoader:
         network, training = self.experiment.network, self.experiment.training
         data = ImageDataset(table, network.height, network.width, augment, training.seed)
-        return DataLoader(data, num_workers=training.workers, **options)
+        # A generator of its own, so that the global one gives the same numbers after a resumption.
+        return DataLoader(data, num_workers=training.workers, generator=torch.Generator(),
+                          **options)
+
+    def _hard_groups(self, images: NDArray[np.int64], size: int, random: np.random.Generator
+                     ) -> NDArray[np.int64]:
+        """Group places (P,) of `images` by the descriptors of the network as it is now."""
+        unique, which = np.unique(images, return_inverse=True)
+        loader = self._loader(self.table.select(unique), None, batch_size=VALIDATION_BATCH)
+        module = self.trainer.lightning_module
+        described = module.describe(batch for batch, _ in tqdm(
+            loader, desc='mining', unit='batch', leave=False, disable=None))
+        # Statistics of a BatchNorm that learns differ between processes.
+        descriptors = self.trainer.strategy.broadcast(described)[which.reshape(-1)]
+        return hard_groups(descriptors, self.table.world[images], self.table.position[images],
+                           self.experiment.relations.beyond, size, random)
 
 
 def read_image_table(sources: Mapping[str, Mapping[str, Any]], part: str) -> ImageTable:

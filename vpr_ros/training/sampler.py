@@ -8,6 +8,7 @@ loss of a batch.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 import math
 from typing import NamedTuple
 from typing import TYPE_CHECKING
@@ -111,10 +112,11 @@ def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest:
     """
     Group neighbouring places into areas; return the area (P,) of each place.
 
-    Only of places that `can_take_part`: others would leave areas with too few of them. A world is halved across its longer side until its areas have `smallest` to 2 * smallest - 1
-    places. Worlds with fewer than `smallest` places share areas of that size with each other.
-    `world` int64 (P,) and `centre` (P,2) in metres are those of the places. Raises ValueError for
-    a `smallest` below 1.
+    Only of places that `can_take_part`: others would leave areas with too few of them. A world is
+    halved across its longer side until its areas have `smallest` to 2 * smallest - 1 places.
+    Worlds with fewer than `smallest` places share areas of that size with each other. `world`
+    int64 (P,) and `centre` (P,2) in metres are those of the places. Raises ValueError for a
+    `smallest` below 1.
     """
     if smallest < 1:
         raise ValueError(f'an area needs a place or more; got {smallest}')
@@ -141,6 +143,12 @@ def group_areas(world: NDArray[np.int64], centre: NDArray[np.float64], smallest:
     return area
 
 
+Regroup = Callable[['NDArray[np.int64]', int, np.random.Generator], 'NDArray[np.int64]']
+"""
+From one image (P,) of each of P places to groups (P/m,m) of these places, by their rank 0 to P-1.
+"""
+
+
 class AreaBatchSampler(Sampler[list[int]]):
     """
     Batches of n areas x m places x l images, for `DataLoader(data, batch_sampler=...)`.
@@ -160,9 +168,14 @@ class AreaBatchSampler(Sampler[list[int]]):
     `batch_sampler.sampler`, which is why that property returns the sampler itself.
 
     `places` are the image indices of each of P places, `area` (P,) the area of each place (any
-    number, if it cannot take part), `session` (N,) the session of each image. Raises ValueError, with what is missing, when there
-    is not one batch per replica.
+    number, if it cannot take part), `session` (N,) the session of each image. Raises ValueError,
+    with what is missing, when there is not one batch per replica.
     """
+
+    regroup: Regroup | None = None
+    """Groups places by something else than their areas: see `Regroup`."""
+    regrouped: int | None = None
+    """How many places of an epoch are grouped by `regroup`; None for all."""
 
     def __init__(self, places: Sequence[NDArray[np.int64]], area: ArrayLike, session: ArrayLike,
                  shape: BatchShape, *, seed: int = 0, rank: int = 0, replicas: int = 1) -> None:
@@ -242,6 +255,12 @@ class AreaBatchSampler(Sampler[list[int]]):
             filled = np.append(members, members[:-len(members) % m])
             groups.append(filled.reshape(-1, m))
         flat = np.concatenate(groups)  # (groups,m), those of one area adjacent
+        if self.regroup is not None:
+            count = len(flat) if self.regrouped is None else min(len(flat), self.regrouped // m)
+            chosen = random.permutation(len(flat))[:count]
+            slots = flat[chosen].reshape(-1)
+            images = np.array([random.choice(self._places[place]) for place in slots], np.int64)
+            flat[chosen] = slots[self.regroup(images, m, random)]
         kept = random.permutation(len(flat))[:self._batches * self.shape.areas]
         # Dealt like cards: a batch gets two groups of an area only if there are too few batches.
         dealt = flat[np.sort(kept)].reshape(self.shape.areas, self._batches, m)
