@@ -57,6 +57,9 @@ class PlaceData(lightning.LightningDataModule):
     has none.
     """
 
+    first_epoch = 0
+    """Where a resumed training begins; workers read ahead before Lightning sets the epoch."""
+
     def __init__(self, experiment: Experiment, table: ImageTable,
                  validation: ImageTable | None = None) -> None:
         super().__init__()
@@ -85,8 +88,7 @@ class PlaceData(lightning.LightningDataModule):
         if batch.mining != 'batch':
             sampler.regroup = self._hard_groups
             sampler.regrouped = batch.mined if batch.mining == 'partial' else None
-        # Workers read ahead before Lightning sets the epoch: a resumed training begins with this.
-        sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        sampler.set_epoch(self.first_epoch)
         return self._loader(table, augmentation(self.experiment.augmentation),
                             batch_sampler=sampler)
 

@@ -333,8 +333,10 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
     # Of its own: with `save_last`, Lightning would save it together with the best only.
     last = ModelCheckpoint(output, Path(LAST).stem, enable_version_counter=False,
                            save_on_train_epoch_end=True)
-    done = 0 if checkpoint is None else int(
-        torch.load(checkpoint, map_location='cpu', weights_only=True)['global_step'])
+    steps = 0
+    if checkpoint is not None:
+        content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        steps, module.data.first_epoch = content['global_step'], content['epoch'] + 1
     stop = EarlyStopping(monitor, mode=mode, patience=training.patience,
                          check_on_train_epoch_end=not validated)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -342,7 +344,7 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
         'max_epochs': training.epochs,
         'limit_train_batches': training.batches or 1.0,
         'precision': training.precision,
-        'logger': [MetricsLog(output / 'logs' / 'csv' / 'metrics.csv', done),
+        'logger': [MetricsLog(output / 'logs' / 'csv' / 'metrics.csv', steps),
                    TensorBoardLogger(output, 'logs', 'tensorboard')],
         'callbacks': [keep, stop, LearningRateMonitor('epoch'), last,
                       *options.pop('callbacks', ())],
