@@ -39,6 +39,7 @@ VALIDATION_BATCH = 64
 
 KINDS: dict[str, Callable[..., ImageTable]] = {
     'places': datasets.folders_of_places,
+    'gsv-cities': datasets.gsv_cities,
     'traverses': datasets.traverses,
     'utm': datasets.utm_folder,
     'single': datasets.single_images,
