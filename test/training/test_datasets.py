@@ -23,6 +23,7 @@ torch = pytest.importorskip('torch')
 from vpr_ros.core.errors import SourceError  # noqa: E402
 from vpr_ros.core.pose_files import write_csv  # noqa: E402
 from vpr_ros.training.datasets import folders_of_places  # noqa: E402
+from vpr_ros.training.datasets import gsv_cities  # noqa: E402
 from vpr_ros.training.datasets import single_images  # noqa: E402
 from vpr_ros.training.datasets import street_images  # noqa: E402
 from vpr_ros.training.datasets import traverses  # noqa: E402
@@ -420,3 +421,29 @@ def test_an_unreadable_item_is_named(tmp_path, name):
         path.unlink()
     with pytest.raises(SourceError, match=rf'{name}.*repair or remove'):
         images[0]
+
+
+def gsv_image(folder, city, place, month):
+    (folder / city).mkdir(parents=True, exist_ok=True)
+    name = f'{city}_{place:07}_2019_{month:02}_120_51.5_-0.12_Ab_c-D.JPG'
+    assert cv2.imwrite(str(folder / city / name), np.zeros((8, 8, 3), np.uint8))
+
+
+def test_gsv_cities_are_places_by_their_number_and_refused_as_folders_of_places(tmp_path):
+    for city, place, month in (('London', 1, 3), ('London', 1, 7), ('London', 2, 3),
+                               ('Oslo', 1, 3)):
+        gsv_image(tmp_path, city, place, month)
+    table = gsv_cities(tmp_path)
+    assert table.world.tolist() == [0, 0, 1, 2]
+    assert table.session.tolist() == [0, 1, 0, 0]
+    with pytest.raises(SourceError, match=r"London, Oslo are cities .*'kind: gsv-cities'"):
+        folders_of_places(tmp_path)
+    assert cv2.imwrite(str(tmp_path / 'Oslo' / 'other.png'), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(SourceError, match=r'1 of 5 images are not named .*other.png'):
+        gsv_cities(tmp_path)
+
+
+def test_cities_of_msls_are_no_places(tmp_path):
+    (tmp_path / 'helsinki' / 'database' / 'images').mkdir(parents=True)
+    with pytest.raises(SourceError, match='helsinki is a city of MSLS'):
+        folders_of_places(tmp_path)

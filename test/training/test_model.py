@@ -16,10 +16,10 @@ from vpr_ros.training.initialise import start_netvlad  # noqa: E402
 from vpr_ros.training.model import AGGREGATIONS  # noqa: E402
 from vpr_ros.training.model import BACKBONES  # noqa: E402
 from vpr_ros.training.model import cut_backbone  # noqa: E402
-from vpr_ros.training.model import load_backbone  # noqa: E402
 from vpr_ros.training.model import NetVLAD  # noqa: E402
 from vpr_ros.training.model import PlaceNetwork  # noqa: E402
-from vpr_ros.training.model import read_weights  # noqa: E402
+from vpr_ros.training.weights import load_backbone  # noqa: E402
+from vpr_ros.training.weights import read_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +209,20 @@ def test_a_list_of_tensors_is_no_state_dict(tmp_path: Path):
     torch.save([torch.zeros(3)], tmp_path / 'list.pt')
     with pytest.raises(ModelError, match='not a state dict'):
         read_weights(tmp_path / 'list.pt')
+
+
+COUNTED = {'conv1': 0, 'bn1': 1, 'layer1': 4, 'layer2': 5}
+
+
+@pytest.mark.parametrize('rename', [
+    lambda name: f'backbone.model.{name}', lambda name: f'module.{name}',
+    lambda name: f'backbone.{COUNTED[name.split(".")[0]]}.{name.partition(".")[2]}',
+], ids=['prefix', 'data parallel', 'counted'])
+def test_names_with_a_prefix_or_counted_layers_are_found(tmp_path: Path, rename):
+    backbone = cut_backbone('resnet18', 'layer2')
+    weights = {rename(name): value for name, value in backbone.state_dict().items()}
+    torch.save({'state_dict': weights, 'epoch': 3}, tmp_path / 'published.ckpt')
+    loaded = cut_backbone('resnet18', 'layer2')
+    load_backbone(loaded, read_weights(tmp_path / 'published.ckpt'), 'published')
+    for name, value in backbone.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import astuple
 import math
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import settings
@@ -13,10 +15,19 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from vpr_ros import street  # noqa: E402
+from vpr_ros.street import route  # noqa: E402
+from vpr_ros.street.drive import _Motion  # noqa: E402
+from vpr_ros.training.experiment import Experiment  # noqa: E402
+from vpr_ros.training.experiment import read_experiment  # noqa: E402
+from vpr_ros.training.image_table import ImageTable  # noqa: E402
 from vpr_ros.training.sampler import AreaBatchSampler  # noqa: E402
 from vpr_ros.training.sampler import BatchShape  # noqa: E402
 from vpr_ros.training.sampler import group_areas  # noqa: E402
 from vpr_ros.training.sampler import group_places  # noqa: E402
+from vpr_ros.training.street_drives import plan  # noqa: E402
+from vpr_ros.training.street_drives import SPEED  # noqa: E402
+from vpr_ros.training.street_drives import StreetDrives  # noqa: E402
 
 
 def town(places=24, images=5, sizes=(6, 6, 6, 6)):
@@ -128,7 +139,7 @@ def test_any_town_gives_whole_batches_as_long_as_promised(seed, n, m, l, replica
     area = random.integers(0, 5, 60)
     home = {index: place for place, ours in enumerate(places) for index in ours}
     session = random.integers(0, 3, lengths.sum())
-    fit = [place for place in range(60) if lengths[place] >= l]
+    fit = [place for place in range(60) if lengths[place] >= min(l, 2)]
     fit = [place for place in fit if sum(area[other] == area[place] for other in fit) >= m]
     groups = sum(-(-count // m) for count in Counter(area[fit]).values())
     batches = []
@@ -141,7 +152,6 @@ def test_any_town_gives_whole_batches_as_long_as_promised(seed, n, m, l, replica
                       replicas=replicas)
         assert len(list(one)) == len(one) == groups // n // replicas
         batches += one
-    assert one.left_out.places == 60 - len(fit)
     assert one.left_out.images == lengths.sum() - lengths[fit].sum()
     for batch in batches:
         by_place = np.array([home[index] for index in batch]).reshape(n, m, l)
@@ -197,9 +207,82 @@ def test_what_is_left_out_is_counted():
     places[0] = places[0][:1]
     places[6:10] = [place[:1] for place in places[6:10]]
     one = sampler((places, area, session))
-    assert one.left_out == (5 + 2 * 5, 7, 1)
+    assert one.left_out == (5, 2 * 5, 100)
+    assert str(one.left_out) == (
+        '15 of 100 images (15.0%) are left out: 5 have no second image of their place, 10 are of '
+        'places with too few neighbours for an area')
     taken = {place for batch in one for place in places_of(batch)}
     assert taken == set(range(24)) - {0, *range(6, 12)}
+
+
+def test_a_place_with_too_few_images_gives_some_of_them_again():
+    for batch in sampler(town(images=3), l=4):
+        for place in np.array(batch).reshape(-1, 4):
+            assert len(set(place)) == 3
+
+
+def test_the_only_image_of_a_cell_joins_a_place_that_it_fits_to():
+    # Cells of 3.5 m: 0 and 1 | 4 | 8 | 11, of which 1 to 4 and 8 to 11 are within 5 m.
+    position = np.array([[0, 0], [1, 0], [4, 0], [8, 0], [11, 0], [500, 0]], np.float64)
+    world = np.zeros(6, np.int64)
+    grouped = [list(place) for place in group_places(world, position, 5.0)]
+    assert grouped == [[0, 1, 2], [3, 4], [5]]
+    turned = np.array([0, 0, 3, 0, 0, 0], np.float64)
+    grouped = [list(place) for place in group_places(world, position, 5.0, heading=turned)]
+    assert grouped == [[0, 1], [2], [3, 4], [5]]
+    assert len(group_places(np.arange(6), position, 5.0)) == 6
+
+
+def drive_of_town(planned):
+    """Return the poses (N,3), x y yaw, of a planned drive, without its images."""
+    town_of = street.Town(planned.town)
+    path = route.Path(town_of.route(planned.route), closed=town_of.closed(planned.route))
+    motion = _Motion(path, SPEED, planned.offset, 0.0, np.random.default_rng(
+        (15, planned.seed)))
+    poses = []
+    while motion.travelled < path.length:
+        poses.append(motion.state()[0])
+        motion.step(planned.spacing / SPEED)
+    return np.array(poses)
+
+
+@pytest.mark.parametrize(('name', 'images', 'taken', 'batches'), [
+    # Before places without a second image were left out of the areas: 351 images, 11 batches.
+    ('winter', 2631, 2620, 71),
+    ('bundled', 13093, 13093, 131),     # 1910 images, 21 batches
+    ('teacher', 13093, 13093, 131),
+])
+def test_nearly_all_images_of_the_experiments_take_part(name, images, taken, batches):
+    experiment = read_experiment(
+        Path(__file__).parents[2] / 'experiments' / f'{name}.yaml')
+    source = next(dict(source) for source in experiment.data.values()
+                  if source['kind'] == 'street')
+    del source['kind']
+    plans = plan(StreetDrives(**source))
+    drives = [drive_of_town(planned) for planned in plans]
+    pose, counts = np.concatenate(drives), [len(poses) for poses in drives]
+    table = ImageTable((np.zeros,) * len(pose), ('',) * len(pose),
+                       np.repeat([planned.town for planned in plans], counts), pose[:, :2],
+                       pose[:, 2], np.repeat(np.arange(len(plans)), counts),
+                       np.zeros(len(pose), bool))
+    one = AreaBatchSampler.of_table(table, BatchShape(*astuple(experiment.batch)[:3]),
+                                    experiment.relations.within)
+    assert (one.left_out.total, len(one)) == (images, batches)
+    assert images - one.left_out.images == taken
+
+
+def test_a_single_drive_trains_with_the_defaults():
+    for spacing in (1.0, 1.6, 4.0):
+        along = np.arange(0, 2000, spacing)
+        angle = along / 300.0  # a road that bends
+        position = 300.0 * np.column_stack([np.sin(angle), 1 - np.cos(angle)])
+        N = len(along)
+        table = ImageTable((np.zeros,) * N, ('',) * N, np.zeros(N, np.int64), position, angle,
+                           np.zeros(N, np.int64), np.zeros(N, bool))
+        one = AreaBatchSampler.of_table(table, BatchShape(*astuple(Experiment().batch)[:3]),
+                                        Experiment().relations.within)
+        assert len(one) >= 15
+        assert one.left_out.images < 0.03 * N
 
 
 def test_an_image_on_its_own_is_given_once_for_each_view():

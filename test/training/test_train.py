@@ -277,3 +277,98 @@ def test_other_files_are_no_checkpoints(tmp_path: Path, content):
     (tmp_path / 'a.ckpt').write_bytes(content)
     with pytest.raises(ModelError, match='not a checkpoint'):
         load_network(tmp_path / 'a.ckpt')
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_even_if_the_best_is_older(
+        places: Path, tmp_path: Path):
+    class Worse(lightning.Callback):
+
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.current_epoch:
+                module.network.whitening.weight.data.normal_(std=10.0)
+
+    train(experiment(places, loss__kind='multi-similarity', training__epochs=3),
+          tmp_path / 'run', trainer_options={**QUIET, 'callbacks': [Worse()]})
+    epochs = [torch.load(tmp_path / 'run' / name, weights_only=True)['epoch']
+              for name in ('best.ckpt', 'last.ckpt')]
+    assert epochs == [0, 2]
+
+
+def test_a_training_with_workers_and_mining_resumes_to_the_same_weights_and_metrics(
+        places: Path, tmp_path: Path):
+    described = experiment(places, training__epochs=3, training__workers=1, batch__mining='full')
+
+    class Interrupt(lightning.Callback):
+
+        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise RuntimeError('the power failed')
+
+    train(described, tmp_path / 'whole', trainer_options=QUIET)
+    with pytest.raises(RuntimeError, match='the power failed'):
+        train(described, tmp_path / 'half',
+              trainer_options={**QUIET, 'callbacks': [Interrupt()]})
+    train(described, tmp_path / 'half', resume=True, trainer_options=QUIET)
+    whole, half = weights(tmp_path / 'whole' / 'last.ckpt'), weights(tmp_path / 'half/last.ckpt')
+    for name, value in whole.items():
+        assert torch.equal(half[name], value), name
+    assert metrics(tmp_path / 'half') == metrics(tmp_path / 'whole')
+
+
+def test_a_changed_network_is_not_resumed(places: Path, tmp_path: Path):
+    described = experiment(places, training__epochs=1)
+    train(described, tmp_path / 'run', trainer_options=QUIET)
+    changed = experiment(places, training__epochs=2, network__clusters=5, training__freeze='bn1')
+    with pytest.raises(TrainingError, match=r'network\.clusters is 5, and was 4; '
+                                            r"training\.freeze is 'bn1', and was ''") as raised:
+        train(changed, tmp_path / 'run', resume=True, trainer_options=QUIET)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_whole_checkpoint_is_fine_tuned_and_frozen_layers_stay(places: Path, tmp_path: Path):
+    train(experiment(places, training__epochs=1), tmp_path / 'first', trainer_options=QUIET)
+    start = tmp_path / 'first' / 'last.ckpt'
+    described = experiment(places, network__weights=str(start), network__take='all',
+                           training__freeze='layer2', training__schedule='step',
+                           training__step_epochs=1, training__warmup=0)
+    train(described, tmp_path / 'second', trainer_options=QUIET)
+    before, after = weights(start), weights(tmp_path / 'second' / 'last.ckpt')
+    for name, value in before.items():
+        frozen = any(part in name for part in ('conv1', 'bn', 'downsample.1', 'layer1', 'layer2'))
+        if name.startswith('backbone.layer3') and not frozen:
+            assert not torch.equal(after[name], value), name
+        elif name.startswith('backbone.layer'):
+            assert torch.equal(after[name], value) or 'layer3' in name, name
+    rates = [float(row['lr-AdamW']) for row in metrics(tmp_path / 'second') if row['lr-AdamW']]
+    assert rates == pytest.approx([1e-3, 5e-4])
+    with pytest.raises(ModelError, match=r'another network .*4 clusters') as raised:
+        train(experiment(places, network__weights=str(start), network__take='all',
+                         network__clusters=8), tmp_path / 'third', trainer_options=QUIET)
+    assert '\n' not in str(raised.value)
+
+
+def test_partial_mining_trains(places: Path, tmp_path: Path):
+    train(experiment(places, batch__mining='partial', batch__mined=4, training__epochs=1),
+          tmp_path / 'run', trainer_options=QUIET)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'training__freeze': 'layer9'}, 'training.freeze: the backbone has no layer .layer9.'),
+])
+def test_what_cannot_be_trained_is_one_line(places: Path, tmp_path: Path, monkeypatch, changes,
+                                            message):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'empty'))
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    with pytest.raises((TrainingError, ModelError), match=message) as raised:
+        train(experiment(places, **changes), tmp_path / 'run', trainer_options=QUIET)
+    assert '\n' not in str(raised.value)
+
+
+def test_weights_that_are_not_cached_are_named_when_offline(places: Path, tmp_path: Path,
+                                                            monkeypatch):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'empty'))
+    monkeypatch.setenv('https_proxy', 'http://127.0.0.1:9')
+    with pytest.raises(ModelError, match=r'cannot be downloaded .*network\.weights') as raised:
+        train(experiment(places, network__weights='imagenet'), tmp_path / 'run',
+              trainer_options=QUIET)
+    assert '\n' not in str(raised.value)

@@ -13,12 +13,16 @@ import zipfile
 
 import torch
 from vpr_ros.core.errors import ModelError
+from vpr_ros.core.errors import TrainingError
 from vpr_ros.training.experiment import Experiment
 from vpr_ros.training.experiment import make_experiment
 from vpr_ros.training.model import PlaceNetwork
 
 EXPERIMENT = 'experiment'
 NETWORK_PREFIX = 'network.'
+RESUMED = {'network': ('backbone', 'layer', 'aggregation', 'clusters', 'dimension'),
+           'teacher': ('network', 'match'), 'training': ('freeze', 'freeze_batch_norm')}
+"""Values of an experiment, by its part, that decide which parameters a checkpoint holds."""
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experiment]:
@@ -42,6 +46,21 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experime
     weights = {name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()
                if name.startswith(NETWORK_PREFIX)}
     return weights, make_experiment(described, source=str(path))
+
+
+def check_resumable(path: str | Path, experiment: Experiment) -> None:
+    """
+    Raise TrainingError when the training of a checkpoint had another network or optimiser state.
+
+    What may change between runs, such as training.epochs, is not compared.
+    """
+    before, now = read_checkpoint(path)[1].as_dict(), experiment.as_dict()
+    changed = [f'{part}.{name} is {now[part][name]!r}, and was {before[part][name]!r}'
+               for part, names in RESUMED.items() for name in names
+               if now[part][name] != before[part][name]]
+    if changed:
+        raise TrainingError(f'{path} cannot be resumed: {"; ".join(changed)}. Set the old value, '
+                            'or train in another folder with network.weights set to it')
 
 
 def load_network(path: str | Path) -> tuple[PlaceNetwork, Experiment]:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from vpr_ros.core.errors import TrainingError
 from vpr_ros.training import datasets
 from vpr_ros.training.augment import augmentation
 from vpr_ros.training.image_table import check_readable
 from vpr_ros.training.image_table import ImageDataset
 from vpr_ros.training.image_table import ImageTable
+from vpr_ros.training.mining import hard_groups
 from vpr_ros.training.recall import recall_at
 from vpr_ros.training.sampler import AreaBatchSampler
 from vpr_ros.training.sampler import BatchShape
-from vpr_ros.training.sampler import group_areas
-from vpr_ros.training.sampler import group_places
 from vpr_ros.training.street_drives import StreetDrives
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ VALIDATION_BATCH = 64
 
 KINDS: dict[str, Callable[..., ImageTable]] = {
     'places': datasets.folders_of_places,
+    'gsv-cities': datasets.gsv_cities,
     'traverses': datasets.traverses,
     'utm': datasets.utm_folder,
     'single': datasets.single_images,
@@ -55,6 +57,9 @@ class PlaceData(lightning.LightningDataModule):
     `truth` are the correct answers within the validation. Raises TrainingError when the validation
     has none.
     """
+
+    first_epoch = 0
+    """Where a resumed training begins; workers read ahead before Lightning sets the epoch."""
 
     def __init__(self, experiment: Experiment, table: ImageTable,
                  validation: ImageTable | None = None) -> None:
@@ -76,16 +81,15 @@ class PlaceData(lightning.LightningDataModule):
         """Return the batches of an epoch: areas x places x augmented images."""
         batch, table = self.experiment.batch, self.table
         shape = BatchShape(batch.areas, batch.places, batch.pictures)
-        places = group_places(table.world, table.position, self.experiment.relations.within,
-                              heading=table.heading, alone=table.alone, views=shape.images)
-        first = np.array([place[0] for place in places])
-        areas = group_areas(table.world[first], table.position[first], shape.places)
-        sampler = AreaBatchSampler(
-            places, areas, table.session, shape, seed=self.experiment.training.seed,
+        sampler = AreaBatchSampler.of_table(
+            table, shape, self.experiment.relations.within, seed=self.experiment.training.seed,
             rank=self.trainer.global_rank, replicas=self.trainer.world_size)
-        if sampler.left_out.images:
-            log.info('%d images are not used: %d places have too few, or are in areas with too '
-                     'few', sampler.left_out.images, sampler.left_out.places)
+        if sampler.left_out.images and not self.trainer.global_rank:
+            log.warning('%s', sampler.left_out)
+        if batch.mining != 'batch':
+            sampler.regroup = self._hard_groups
+            sampler.regrouped = batch.mined if batch.mining == 'partial' else None
+        sampler.set_epoch(self.first_epoch)
         return self._loader(table, augmentation(self.experiment.augmentation),
                             batch_sampler=sampler)
 
@@ -99,7 +103,22 @@ class PlaceData(lightning.LightningDataModule):
                 ) -> DataLoader:
         network, training = self.experiment.network, self.experiment.training
         data = ImageDataset(table, network.height, network.width, augment, training.seed)
-        return DataLoader(data, num_workers=training.workers, **options)
+        # A generator of its own, so that the global one gives the same numbers after a resumption.
+        return DataLoader(data, num_workers=training.workers, generator=torch.Generator(),
+                          **options)
+
+    def _hard_groups(self, images: NDArray[np.int64], size: int, random: np.random.Generator
+                     ) -> NDArray[np.int64]:
+        """Group places (P,) of `images` by the descriptors of the network as it is now."""
+        unique, which = np.unique(images, return_inverse=True)
+        loader = self._loader(self.table.select(unique), None, batch_size=VALIDATION_BATCH)
+        module = self.trainer.lightning_module
+        described = module.describe(batch for batch, _ in tqdm(
+            loader, desc='mining', unit='batch', leave=False, disable=None))
+        # Statistics of a BatchNorm that learns differ between processes.
+        descriptors = self.trainer.strategy.broadcast(described)[which.reshape(-1)]
+        return hard_groups(descriptors, self.table.world[images], self.table.position[images],
+                           self.experiment.relations.beyond, size, random)
 
 
 def read_image_table(sources: Mapping[str, Mapping[str, Any]], part: str) -> ImageTable:

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 import logging
 from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,26 +44,59 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GSV_CITIES_NAME = re.compile(r'(?P<city>[A-Za-z]+)_(?P<place>\d{7})_(?P<month>\d{4}_\d{2})_\d{3}'
+                             r'_-?[\d.]+_-?[\d.]+_.*')
+
 
 def folders_of_places(folder: str | Path) -> ImageTable:
     """
     Return the images FOLDER/PLACE/*: each subfolder is one place, in a world of its own.
 
-    A place with one image can only be a negative; the log says how many there are. Raises
-    SourceError for a folder without places and a place without images.
+    A place with one image takes no part in the training; the log says how many there are. Raises
+    SourceError for a folder without places, a place without images, and the layouts of GSV-Cities
+    and MSLS, whose folders are cities.
     """
     places = sorted(path for path in _existing_folder(folder).iterdir()
                     if path.is_dir() and not path.name.startswith('.'))
     if not places:
         raise SourceError(f'{folder} has no subfolders: put the images of each place into one')
+    for place in places:
+        if (place / 'database' / 'images').is_dir() or (place / 'query' / 'images').is_dir():
+            raise SourceError(f'{place} is a city of MSLS (Mapillary), not a place: convert MSLS '
+                              "to names with UTM coordinates, and read it with 'kind: utm'")
     files = [images.list_folder(place) for place in places]
+    cities = [place.name for place, of_place in zip(places, files, strict=True)
+              if all(GSV_CITIES_NAME.fullmatch(file.stem) for file in of_place)]
+    if cities:
+        raise SourceError(f'{folder}: {some_of(cities)} are cities of GSV-Cities, not places: '
+                          "read them with 'kind: gsv-cities'")
     counts = [len(of_place) for of_place in files]
     single = [place.name for place, count in zip(places, counts, strict=True) if count == 1]
     if single:
-        log.warning('%s: %d of %d places have one image, and serve as negatives only: %s',
+        log.warning('%s: %d of %d places have one image, and take no part: %s',
                     folder, len(single), len(places), some_of(single))
     return _table_of_files(list(chain.from_iterable(files)),
                            np.repeat(np.arange(len(places)), counts))
+
+
+def gsv_cities(folder: str | Path) -> ImageTable:
+    """
+    Return the images of GSV-Cities, below its folder Images or a city's folder.
+
+    Their names are CITY_PLACE_YEAR_MONTH_BEARING_LAT_LON_PANORAMA. Each place of a city is a world
+    of its own, as its images share no exact position; a month is a session. Raises SourceError
+    for images with other names.
+    """
+    files = _images_below(folder)
+    names = [GSV_CITIES_NAME.fullmatch(file.stem) for file in files]
+    others = [file.name for file, name in zip(files, names, strict=True) if name is None]
+    if others:
+        raise SourceError(f'{folder}: {len(others)} of {len(files)} images are not named as in '
+                          f'GSV-Cities: {some_of(others)}')
+    found = [name for name in names if name is not None]
+    return _table_of_files(
+        files, _label_numbers([f'{name["city"]} {name["place"]}' for name in found]),
+        session=_label_numbers([name['month'] for name in found]))
 
 
 def traverses(sources: Sequence[str | Path], *, spacing: float = 1.0,

@@ -16,11 +16,10 @@ from torch import Tensor
 from vpr_ros.core.errors import TrainingError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.training.checkpoint import load_network
-from vpr_ros.training.model import imagenet_weights
-from vpr_ros.training.model import load_backbone
 from vpr_ros.training.model import PlaceNetwork
-from vpr_ros.training.model import read_weights
 from vpr_ros.training.model import unit
+from vpr_ros.training.weights import initial_weights
+from vpr_ros.training.weights import load_backbone
 
 MATCHES = ('descriptor', 'similarity', 'local', 'stages')
 """Outputs that a student can match: see `DistillationLoss`."""
@@ -71,8 +70,8 @@ class Teacher:
             self._network = load_network(self.source)[0]
         else:
             self._network = PlaceNetwork(backbone, layer, 'avg').eval()
-            weights = imagenet_weights(backbone) if source == 'imagenet' else read_weights(source)
-            load_backbone(self._network.backbone, weights, str(source))
+            load_backbone(self._network.backbone, initial_weights(str(source), backbone),
+                          str(source))
             self._bare = True
         if self._network is not None:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

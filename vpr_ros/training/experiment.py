@@ -23,9 +23,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+CHOICES = {('network', 'take'): ('backbone', 'all'),
+           ('batch', 'mining'): ('batch', 'partial', 'full'),
+           ('training', 'schedule'): ('cosine', 'step')}
+"""The values that a name in a part of an experiment may have."""
+
+
 @dataclass(frozen=True)
 class Network:
-    """The network to train. `weights` is 'imagenet', 'random', a weights file or a checkpoint."""
+    """
+    The network to train.
+
+    `weights` is 'imagenet', 'random', a weights file or a checkpoint. `take` is what is taken of
+    a checkpoint: its 'backbone', or 'all' of the same network.
+    """
 
     backbone: str = 'resnet18'
     layer: str = ''
@@ -35,15 +46,24 @@ class Network:
     height: int = 240
     width: int = 320
     weights: str = 'imagenet'
+    take: str = 'backbone'
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Size of a batch: `areas` x `places` x `pictures` images."""
+    """
+    Composition of a batch: `areas` x `places` x `pictures` images.
+
+    `mining` is 'batch' (areas are of neighbouring places; hard negatives are found within a
+    batch), 'partial' (areas are of places that look alike, of `mined` places per epoch), or 'full'
+    (of all places).
+    """
 
     areas: int = 4
     places: int = 4
     pictures: int = 4
+    mining: str = 'batch'
+    mined: int = 1000
 
 
 @dataclass(frozen=True)
@@ -83,13 +103,23 @@ class TeacherOptions:
 
 @dataclass(frozen=True)
 class Training:
-    """The optimisation. `batches` limits the batches of an epoch, 0 for whole epochs."""
+    """
+    The optimisation.
+
+    `batches` limits the batches of an epoch, 0 for whole epochs. After the warm-up the learning
+    rate falls as a 'cosine', or to `step_factor` of itself every `step_epochs` epochs ('step').
+    The backbone is fixed up to and including the layer `freeze`; '' for none.
+    """
 
     epochs: int = 20
     batches: int = 0
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     warmup: float = 0.05
+    schedule: str = 'cosine'
+    step_epochs: int = 5
+    step_factor: float = 0.5
+    freeze: str = ''
     precision: str = 'bf16-mixed'
     freeze_batch_norm: bool = True
     patience: int = 10
@@ -148,4 +178,9 @@ def make_experiment(values: dict[str, Any], changes: Sequence[str] = (), source:
     except (OmegaConfBaseException, ValueError, TypeError) as error:
         raise TrainingError(f'{source}: {first_line(error)}') from error
     assert isinstance(experiment, Experiment)
+    for (part, name), choices in CHOICES.items():
+        value = getattr(getattr(experiment, part), name)
+        if value not in choices:
+            raise TrainingError(f"{source}: {part}.{name} '{value}' is not known; use one of "
+                                f'{", ".join(choices)}')
     return experiment

@@ -1,22 +1,17 @@
 """
 The network: image -> backbone -> aggregation -> whitening -> descriptor, all differentiable.
 
-Its initialisation from data is in initialise.py, its export to a file in export.py.
+Its weights are read in weights.py, fitted to data in initialise.py and exported in export.py.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
-import pickle
-import zipfile
 
-import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
 import torchvision
-from vpr_ros.core.errors import ModelError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -222,57 +217,6 @@ def cut_backbone(name: str, layer: str = '') -> nn.Sequential:
     if layer not in names:
         raise ValueError(f"{name} has no layer '{layer}'; it has {', '.join(names)}")
     return nn.Sequential(OrderedDict(parts[:names.index(layer) + 1]))
-
-
-def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """Return torchvision's ImageNet weights of a backbone, downloaded once and then cached."""
-    weights = torchvision.models.get_model_weights(name)['IMAGENET1K_V1']
-    state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    return state
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """
-    Read weights by name from a torch state dict, or from the same arrays as .npz.
-
-    No code in the file is executed. Raises FileNotFoundError, or ModelError for a file that holds
-    anything but arrays by name.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such weights file')
-    try:
-        if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError,
-            zipfile.BadZipFile) as error:
-        raise ModelError(f'{path} holds no weights: neither a torch state dict nor an .npz of '
-                         'arrays') from error
-    if not (isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())):
-        raise ModelError(f'{path} is not a state dict: a dictionary of tensors by name')
-    return state
-
-
-def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """
-    Load the weights of `backbone` from `weights`, under torchvision's names; ignore all others.
-
-    Raises ModelError that names `source` and the weights that it misses or that do not fit.
-    """
-    weights = {name.removeprefix('features.'): value for name, value in weights.items()}
-    shapes = {name: tuple(value.shape) for name, value in backbone.state_dict().items()
-              if not name.endswith('num_batches_tracked')}
-    missing = [name for name in shapes if name not in weights]
-    if missing:
-        raise ModelError(f'{source} misses {len(missing)} of the {len(shapes)} weights of the '
-                         f'backbone: {", ".join(missing[:3])}{" ..." if missing[3:] else ""}')
-    for name, shape in shapes.items():
-        if tuple(weights[name].shape) != shape:
-            raise ModelError(f'{source} is of another network: its {name} is '
-                             f'{tuple(weights[name].shape)}, not {shape}')
-    backbone.load_state_dict({name: weights[name] for name in shapes}, strict=False)
 
 
 @torch.no_grad()

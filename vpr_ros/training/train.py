@@ -17,7 +17,6 @@ import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 import numpy as np
@@ -25,9 +24,11 @@ import torch
 from torch import nn
 from torch import Tensor
 from tqdm import tqdm
+from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import TrainingError
 from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import resize
+from vpr_ros.training.checkpoint import check_resumable
 from vpr_ros.training.checkpoint import EXPERIMENT
 from vpr_ros.training.checkpoint import read_checkpoint
 from vpr_ros.training.data import PlaceData
@@ -39,18 +40,20 @@ from vpr_ros.training.initialise import calibrate_batch_norm
 from vpr_ros.training.initialise import fit_centres
 from vpr_ros.training.initialise import set_whitening
 from vpr_ros.training.losses import LOSSES
-from vpr_ros.training.model import imagenet_weights
-from vpr_ros.training.model import load_backbone
+from vpr_ros.training.metrics_log import MetricsLog
 from vpr_ros.training.model import NetVLAD
 from vpr_ros.training.model import PlaceNetwork
-from vpr_ros.training.model import read_weights
+from vpr_ros.training.weights import initial_weights
+from vpr_ros.training.weights import load_backbone
 from vpr_ros.training.whitening import centre_per_drive
 from vpr_ros.training.whitening import pca_whitening
 from vpr_ros.training.whitening import SHRINKAGE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
     from vpr_ros.training.experiment import Experiment
     from vpr_ros.training.image_table import ImageTable
 
@@ -77,6 +80,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
         raise TrainingError(f'{last} does not exist: there is no training to resume')
     if not resume and (output / BEST).exists():
         raise TrainingError(f'{output} holds a training: choose another folder, or --resume')
+    if resume:
+        check_resumable(last, experiment)
     lightning.seed_everything(experiment.training.seed, workers=True, verbose=False)
     data = PlaceData.read(experiment)
     module = PlaceTraining(experiment, data)
@@ -84,7 +89,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
         initialise_network(module.network, experiment, data.table)
     module.train()  # Lightning trains in the mode that it finds
     best = _fit(module, output, last if resume else None, dict(trainer_options or {}))
-    print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
+    if module.global_rank == 0:
+        print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
     return best
 
 
@@ -95,7 +101,12 @@ def initialise_network(network: PlaceNetwork, experiment: Experiment, table: Ima
     Raises FileNotFoundError or ModelError for weights that are missing or do not fit.
     """
     config, seed = experiment.network, experiment.training.seed
-    _load_initial_weights(network, config.weights, config.backbone)
+    if config.take == 'all':
+        _load_all(network, experiment)
+        return
+    if config.weights != 'random':
+        weights = initial_weights(config.weights, config.backbone)
+        load_backbone(network.backbone, weights, config.weights)
     count = min(len(table), max(INITIALISED_ON, 4 * config.dimension))
     chosen = np.random.default_rng(seed).choice(len(table), count, replace=False)
     sample = np.stack([resize(table.read(i), config.height, config.width)
@@ -112,17 +123,17 @@ def initialise_network(network: PlaceNetwork, experiment: Experiment, table: Ima
         set_whitening(network, matrix, vectors.mean(axis=0))
 
 
-def _load_initial_weights(network: PlaceNetwork, weights: str, backbone: str) -> None:
-    """Load the backbone's weights: 'imagenet', 'random', a weights file or a checkpoint."""
-    if weights == 'imagenet':
-        load_backbone(network.backbone, imagenet_weights(backbone), 'torchvision')
-    elif Path(weights).suffix == '.ckpt':
-        state, _ = read_checkpoint(weights)
-        load_backbone(network.backbone, {
-            name.removeprefix('backbone.'): value for name, value in state.items()
-            if name.startswith('backbone.')}, weights)
-    elif weights != 'random':
-        load_backbone(network.backbone, read_weights(weights), weights)
+def _load_all(network: PlaceNetwork, experiment: Experiment) -> None:
+    """Load a whole checkpoint; raise ModelError if it is of another network."""
+    weights, described = read_checkpoint(experiment.network.weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        theirs = described.network
+        raise ModelError(
+            f'{experiment.network.weights} is of another network ({theirs.backbone}, '
+            f'{theirs.aggregation}, {theirs.clusters} clusters, dimension {theirs.dimension}): '
+            'describe that one, or set network.take to backbone') from error
 
 
 class PlaceTraining(lightning.LightningModule):
@@ -130,7 +141,7 @@ class PlaceTraining(lightning.LightningModule):
 
     def __init__(self, experiment: Experiment, data: PlaceData) -> None:
         super().__init__()
-        self._frozen: list[nn.BatchNorm2d] = []
+        self._frozen: list[nn.Module] = []
         self.experiment = experiment
         self.data = data
         config = experiment.network
@@ -140,8 +151,9 @@ class PlaceTraining(lightning.LightningModule):
         if experiment.training.freeze_batch_norm:
             self._frozen += [part for part in self.network.modules()
                              if isinstance(part, nn.BatchNorm2d)]
-        for norm in self._frozen:
-            norm.requires_grad_(False)
+        self._frozen += _layers_to(self.network.backbone, experiment.training.freeze)
+        for part in self._frozen:
+            part.requires_grad_(False)
         self._loss = _loss(experiment)
         self._teacher: Teacher | None = None
         self._matching: DistillationLoss | None = None
@@ -152,15 +164,16 @@ class PlaceTraining(lightning.LightningModule):
                                               config.width)
         if self._loss is None and self._matching is None:
             raise TrainingError('there is nothing to learn: neither a loss nor a teacher')
+        self._fix_unused()
         self._validated: list[Tensor] = []
         self._waited = self._worked = 0.0
         self._clock = time.perf_counter()
 
     def train(self, mode: bool = True) -> PlaceTraining:
-        """Set the training mode; a frozen BatchNorm stays in eval mode."""
+        """Set the training mode; what is frozen stays in eval mode."""
         super().train(mode)
-        for norm in self._frozen:
-            norm.eval()
+        for part in self._frozen:
+            part.eval()
         return self
 
     def on_train_epoch_start(self) -> None:
@@ -188,20 +201,11 @@ class PlaceTraining(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of a batch: images (B,3,H,W) uint8, and their indices (B,)."""
         planes, indices = batch
-        image = planes.permute(0, 2, 3, 1)  # (B,3,H,W) -> (B,H,W,3)
-        output = network_outputs(self.network, image)
-        assert output.descriptor is not None
-        parts: dict[str, Tensor] = {}
-        if self._loss is not None:
-            positive, negative = self.data.table.relations(
-                indices.cpu().numpy(), self.experiment.relations.within,
-                self.experiment.relations.beyond)
-            parts[self.experiment.loss.kind] = self.experiment.loss.weight * self._loss(
-                output.descriptor, torch.from_numpy(positive).to(image.device),
-                torch.from_numpy(negative).to(image.device))
-        if self._matching is not None:
-            assert self._teacher is not None
-            parts |= self._matching(output, self._teacher(image))
+        positive, negative = self.data.table.relations(
+            indices.cpu().numpy(), self.experiment.relations.within,
+            self.experiment.relations.beyond)
+        parts = self._losses(planes, torch.from_numpy(positive).to(planes.device),
+                             torch.from_numpy(negative).to(planes.device))
         loss = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(f'the loss is {loss.item()} in epoch {self.current_epoch}, step '
@@ -209,14 +213,58 @@ class PlaceTraining(lightning.LightningModule):
                                 'lower training.learning_rate, or train with precision 32-true')
         for name, value in {**parts, 'loss': loss}.items():
             self.log(name, value.detach(), prog_bar=True, on_step=False, on_epoch=True,
-                     batch_size=len(image))
+                     batch_size=len(planes), sync_dist=True)
         return loss
+
+    def _losses(self, planes: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
+        """Return each loss by its name, of images (B,3,H,W) and their relations (B,B)."""
+        image = planes.permute(0, 2, 3, 1)  # (B,3,H,W) -> (B,H,W,3)
+        output = network_outputs(self.network, image)
+        assert output.descriptor is not None
+        parts: dict[str, Tensor] = {}
+        if self._loss is not None:
+            parts[self.experiment.loss.kind] = self.experiment.loss.weight * self._loss(
+                output.descriptor, positive, negative)
+        if self._matching is not None:
+            assert self._teacher is not None
+            parts |= self._matching(output, self._teacher(image))
+        return parts
+
+    def _fix_unused(self) -> None:
+        """Fix the parameters that no loss depends on: several processes would wait for them."""
+        config = self.experiment.network
+        self.eval()
+        nothing = torch.zeros(2, 2, dtype=torch.bool)
+        parts = self._losses(torch.zeros(2, 3, config.height, config.width, dtype=torch.uint8),
+                             nothing, nothing)
+        loss = torch.stack(list(parts.values())).sum()
+        learned = [p for p in self.parameters() if p.requires_grad]
+        if not loss.requires_grad:
+            raise TrainingError('there is nothing to learn: training.freeze leaves no layer that '
+                                'a loss depends on')
+        for parameter, gradient in zip(
+                learned, torch.autograd.grad(loss, learned, allow_unused=True), strict=True):
+            if gradient is None:
+                parameter.requires_grad_(False)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         """Compute the descriptors of a batch of the validation."""
-        output = network_outputs(self.network, batch[0].permute(0, 2, 3, 1))
+        self._validated.append(self._describe(batch[0]))
+
+    @torch.no_grad()
+    def describe(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+        """Return the descriptors (N,D), in eval mode, of batches (B,3,H,W) uint8."""
+        mode = self.training
+        self.eval()
+        described = torch.cat([self._describe(batch.to(self.device)) for batch in batches])
+        self.train(mode)
+        descriptors: NDArray[np.float32] = described.numpy()
+        return descriptors
+
+    def _describe(self, planes: Tensor) -> Tensor:
+        output = network_outputs(self.network, planes.permute(0, 2, 3, 1))
         assert output.descriptor is not None
-        self._validated.append(output.descriptor.float().cpu())
+        return output.descriptor.float().cpu()
 
     def on_validation_epoch_end(self) -> None:
         """Log the recall over the whole validation."""
@@ -229,7 +277,7 @@ class PlaceTraining(lightning.LightningModule):
             self.log(f'recall@{n}', share, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with a linear warm-up and a cosine decay of the learning rate."""
+        """Return AdamW with the learning rate's warm-up and schedule."""
         options = self.experiment.training
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, options.learning_rate,
@@ -239,6 +287,9 @@ class PlaceTraining(lightning.LightningModule):
         def rate(step: int) -> float:
             progress = (step + 1) / steps
             rising = min(1.0, progress / options.warmup) if options.warmup > 0 else 1.0
+            if options.schedule == 'step':
+                epoch = step * options.epochs // steps
+                return float(rising * options.step_factor ** (epoch // options.step_epochs))
             return rising * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
         return {'optimizer': optimiser, 'lr_scheduler': {'scheduler': schedule,
@@ -247,6 +298,17 @@ class PlaceTraining(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the whole experiment with the weights."""
         checkpoint[EXPERIMENT] = self.experiment.as_dict()
+
+
+def _layers_to(backbone: nn.Sequential, last: str) -> list[nn.Module]:
+    """Return the layers up to and including the one named `last`; none for ''."""
+    if not last:
+        return []
+    names = [name for name, _ in backbone.named_children()]
+    if last not in names:
+        raise TrainingError(f"training.freeze: the backbone has no layer '{last}'; it has "
+                            f'{", ".join(names)}')
+    return list(backbone.children())[:names.index(last) + 1]
 
 
 def _loss(experiment: Experiment) -> nn.Module | None:
@@ -284,8 +346,14 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
     validated = module.data.validation is not None
     monitor, mode = ('recall@1', 'max') if validated else ('loss', 'min')
     keep = ModelCheckpoint(output, Path(BEST).stem, monitor=monitor, mode=mode,
-                           save_last=True, enable_version_counter=False,
-                           save_on_train_epoch_end=not validated)
+                           enable_version_counter=False, save_on_train_epoch_end=not validated)
+    # Of its own: with `save_last`, Lightning would save it together with the best only.
+    last = ModelCheckpoint(output, Path(LAST).stem, enable_version_counter=False,
+                           save_on_train_epoch_end=True)
+    steps = 0
+    if checkpoint is not None:
+        content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+        steps, module.data.first_epoch = content['global_step'], content['epoch'] + 1
     stop = EarlyStopping(monitor, mode=mode, patience=training.patience,
                          check_on_train_epoch_end=not validated)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -293,10 +361,11 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
         'max_epochs': training.epochs,
         'limit_train_batches': training.batches or 1.0,
         'precision': training.precision,
-        'logger': [CSVLogger(output, 'logs', 'csv'),
+        'logger': [MetricsLog(output / 'logs' / 'csv' / 'metrics.csv', steps),
                    TensorBoardLogger(output, 'logs', 'tensorboard')],
         'plugins': [WholeCheckpoints()],
-        'callbacks': [keep, stop, LearningRateMonitor('epoch'), *options.pop('callbacks', ())],
+        'callbacks': [keep, stop, LearningRateMonitor('epoch'), last,
+                      *options.pop('callbacks', ())],
         'use_distributed_sampler': False,
         'log_every_n_steps': 20,
         'num_sanity_val_steps': 0,
