@@ -85,17 +85,19 @@ _ODD = st.one_of(
 @contextmanager
 def bounded() -> Iterator[None]:
     """Fail where what is inside takes long, much memory, or is refused in more than a line."""
-    begin = time.process_time()
+    begin, most = time.process_time(), peak()
     try:
         yield
     except (VprError, FileNotFoundError) as error:
         assert len(str(error)) < 300
         assert str(error).isprintable()
     assert time.process_time() - begin < SECONDS
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < PEAK + BYTES
+    assert peak() < most + BYTES
 
 
-PEAK = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak() -> int:
+    """Return the most bytes that this process has had in memory so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class _Maps(dict[str, dict[str, bytes]]):
