@@ -46,14 +46,15 @@ demo: $(BASE)  ## Map a street in winter, localise on it in spring; plots in dem
 	echo '  vpr evaluate --map demo/map --replay demo/out --truth demo/spring.mcap \
 	    --truth-topic /ground_truth/pose --html demo/report.html'
 
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 # Each file runs on one core: its tests share nodes and maps.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+BY_FILE := --dist loadfile
 
 test: $(BASE) $(TRAIN)  ## Run all tests (with torch)
-	@$(PYTEST)
+	@$(PYTEST) $(BY_FILE)
 
 test-fast: $(BASE)  ## Run the tests that need no torch
-	@$(PYTEST) --ignore=test/training
+	@$(PYTEST) $(BY_FILE) --ignore=test/training
 
 # Each round begins with another seed; EXAMPLES of each kind of file in a round.
 MINUTES = 10
@@ -62,8 +63,8 @@ fuzz: $(BASE)  ## Read mutated files for MINUTES=10; ends at the first that is n
 	@end=$$(($$(date +%s) + 60 * $(MINUTES)))
 	rounds=0
 	while [ $$(date +%s) -lt $$end ]; do
-	    VPR_FUZZ_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 \
-	        --timeout 3600 -q -p no:cacheprovider test/test_fuzz.py
+	    VPR_FUZZ_EXAMPLES=$(EXAMPLES) $(PYTEST) --timeout 3600 -q -p no:cacheprovider \
+	        test/test_fuzz.py
 	    rounds=$$((rounds + 1))
 	    echo "fuzz: $$rounds rounds of $(EXAMPLES) examples of each kind of file: no failure"
 	done

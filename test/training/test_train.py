@@ -153,6 +153,16 @@ def test_validation_logs_recall_and_the_best_epoch_is_kept(places: Path, tmp_pat
     assert torch.load(best, weights_only=True)['epoch'] == int(np.argmax(recalls))
 
 
+def whole_and_interrupted(described: Any, folder: Path, interrupt: lightning.Callback
+                          ) -> list[Any]:
+    """Return the last weights of a training, and of one that failed and was resumed."""
+    train(described, folder / 'whole', trainer_options=QUIET)
+    with pytest.raises(RuntimeError, match='the power failed'):
+        train(described, folder / 'half', trainer_options={**QUIET, 'callbacks': [interrupt]})
+    train(described, folder / 'half', resume=True, trainer_options=QUIET)
+    return [weights(folder / name / 'last.ckpt') for name in ('whole', 'half')]
+
+
 def test_an_interrupted_training_resumes_to_the_same_result(places: Path, tmp_path: Path):
     described = experiment(places, training__epochs=3, loss__kind='contrastive')
 
@@ -162,12 +172,7 @@ def test_an_interrupted_training_resumes_to_the_same_result(places: Path, tmp_pa
             if trainer.current_epoch == 2:
                 raise RuntimeError('the power failed')
 
-    train(described, tmp_path / 'whole', trainer_options=QUIET)
-    with pytest.raises(RuntimeError, match='the power failed'):
-        train(described, tmp_path / 'half',
-              trainer_options={**QUIET, 'callbacks': [Interrupt()]})
-    train(described, tmp_path / 'half', resume=True, trainer_options=QUIET)
-    whole, half = weights(tmp_path / 'whole' / 'last.ckpt'), weights(tmp_path / 'half/last.ckpt')
+    whole, half = whole_and_interrupted(described, tmp_path, Interrupt())
     for name, value in whole.items():
         torch.testing.assert_close(half[name], value, msg=name)
 
@@ -304,12 +309,7 @@ def test_a_training_with_workers_and_mining_resumes_to_the_same_weights_and_metr
             if trainer.current_epoch == 1:
                 raise RuntimeError('the power failed')
 
-    train(described, tmp_path / 'whole', trainer_options=QUIET)
-    with pytest.raises(RuntimeError, match='the power failed'):
-        train(described, tmp_path / 'half',
-              trainer_options={**QUIET, 'callbacks': [Interrupt()]})
-    train(described, tmp_path / 'half', resume=True, trainer_options=QUIET)
-    whole, half = weights(tmp_path / 'whole' / 'last.ckpt'), weights(tmp_path / 'half/last.ckpt')
+    whole, half = whole_and_interrupted(described, tmp_path, Interrupt())
     for name, value in whole.items():
         assert torch.equal(half[name], value), name
     assert metrics(tmp_path / 'half') == metrics(tmp_path / 'whole')

@@ -69,13 +69,12 @@ class Drive:
     mean, the running mean of its descriptors; stamp int ns of the last frame; odometry, as it
     comes; latest float32 (D,), the descriptor of the last frame, and repeated_seconds, for how
     long it has been the same; query float32 (D,), the last new view as it was looked up; anchor,
-    the view that later ones are compared with; changed, whether
-    the view has changed since the belief was last confirmed; agreement, the log-likelihood ratio
-    of the latest new view at the belief's mode; pending_motion float64 (3,) and pending_seconds,
-    not yet applied to the belief; interval, the usual seconds from frame to frame, and after_gap,
-    whether the last were many more; blind_metres and blind_seconds, driven and passed since the
-    belief was last confirmed; pose float64 (7,) and pose_stamp int ns, of the last trusted
-    estimate.
+    the view that later ones are compared with; changed, whether the view has changed since the
+    belief was last confirmed; agreement, the log-likelihood ratio of the latest new view at the
+    belief's mode; pending_motion float64 (3,) and pending_seconds, not yet applied to the belief;
+    interval, the usual seconds from frame to frame, and after_gap, whether the last were many
+    more; blind_metres and blind_seconds, driven and passed since the belief was last confirmed;
+    pose float64 (7,) and pose_stamp int ns, of the last trusted estimate.
     """
 
     mean: RunningMean
