@@ -139,14 +139,14 @@ class Belief:
         """Return how much of the probability on the map believes in odometry, in [0,1]."""
         if self._states.motions == 1:
             return 0.0
-        return self._states.total(0) / max(self._mapped, 1e-300)
+        return float(self._states.totals[0]) / max(self._mapped, 1e-300)
 
     @property
     def mean_speed(self) -> float:
         """Return the mean speed, as a share of the fastest, of what does not follow odometry."""
         if self._states.motions == 1:
             return float(SPEEDS.mean())
-        held = np.array([self._states.total(1 + number) for number in range(len(SPEEDS))])
+        held = self._states.totals[1:]
         return float(held @ SPEEDS / max(held.sum(), 1e-300))
 
     def within(self, place: int, radius: float) -> Places:

@@ -355,8 +355,13 @@ class Localizer:
         return self.calibration.ratios(scores)
 
     def _mode(self) -> tuple[NDArray[np.int64], Floats]:
-        """Return the places (m,) within `correct_radius` of the likeliest, and their belief."""
+        """Return the places (m,) within `correct_radius` of the belief's mode, and their belief."""
         near = self._belief.within(int(self.belief.argmax()), self.correct_radius)
+        probability, positions = self.belief[near], self.place_map.poses[near, :3]
+        # The likeliest place may be at an end of its mode: the place at the mean of all is not.
+        off = positions - probability @ positions / probability.sum()
+        middle = int(near[np.einsum('ij,ij->i', off, off).argmin()])
+        near = self._belief.within(middle, self.correct_radius)
         return near, self.belief[near]
 
     def _agreement(self, places: NDArray[np.int64], ratios: Floats, near: NDArray[np.int64]

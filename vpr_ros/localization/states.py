@@ -30,6 +30,9 @@ _NEGLIGIBLE = 1e-6
 _SMALLEST = 1e-30
 """Deferred changes are written before their factors leave these bounds: numbers would overflow."""
 
+_SAMPLE = 1 << 13
+"""Numbers that tell about how great the greatest of many are."""
+
 _BLOCK = 1 << 15
 """States that are worked on at a time: more leave the processor's cache between two operations,
 and make BLAS wait for other cores."""
@@ -57,8 +60,7 @@ class States:
         self._w = np.zeros_like(self._p) if weighted is None else np.array(weighted)[None]
         self._scale, self._floor = 1.0, 0.0
         self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
-        self._sums: Floats | None = None  # of `_p` over motions
-        self._places: Floats | None = None
+        self._count()
 
     @property
     def motions(self) -> int:
@@ -71,12 +73,13 @@ class States:
         if self._places is None:
             floor = self.motions * self._floor
             # Rounding may leave a hair less than nothing.
-            self._places = np.maximum(self._scale * self._summed() + floor, 0.0)
+            self._places = np.maximum(self._scale * self._sums + floor, 0.0)
         return self._places
 
-    def total(self, motion: int) -> float:
-        """Return the probability of all places with one motion."""
-        return float(self._scale * self._p[motion].sum() + self._floor * self._p.shape[1])
+    @property
+    def totals(self) -> Floats:
+        """Return the probability (M,) of each motion, over all places."""
+        return np.asarray(self._scale * self._totals + self._floor * len(self._sums))
 
     def at(self, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Return the probability and the weighted evidence (M,m) of some places (m,)."""
@@ -86,12 +89,12 @@ class States:
 
     def put(self, places: NDArray[np.int64], probability: Floats, weighted: Floats) -> None:
         """Set the probability and the weighted evidence (M,m) of some places (m,), each once."""
-        sums = self._summed()
         p = (probability - self._floor) / self._scale
+        self._totals += p.sum(axis=1) - self._p[:, places].sum(axis=1)
         self._p[:, places] = p
         self._w[:, places] = ((weighted - self._floor_w) / self._scale
                               - self._drift * p) / self._fade
-        sums[places] = p.sum(axis=0)
+        self._sums[places] = p.sum(axis=0)
         self._places = None
 
     def observe(self, factor: float, share: float, log_ratio: float) -> None:
@@ -127,7 +130,7 @@ class States:
         """Divide what the only motion of each place has between M, by their shares (M,)."""
         self._write()
         self._p, self._w = shares[:, None] * self._p, shares[:, None] * self._w
-        self._sums = self._places = None
+        self._count()
 
     def mix(self, change: Floats, places: NDArray[np.int64] | None = None) -> None:
         """
@@ -135,12 +138,19 @@ class States:
 
         What has landed on all states alike, `floor`, stays as it is.
         """
-        for part in self._blocks() if places is None else [places]:
-            self._p[:, part] = change @ self._p[:, part]
-            self._w[:, part] = change @ self._w[:, part]
-            if self._sums is not None:
-                self._sums[part] = self._p[:, part].sum(axis=0)
-        self._places = None
+        if places is None:
+            for block in self._blocks():
+                self._p[:, block] = change @ self._p[:, block]
+                self._w[:, block] = change @ self._w[:, block]
+            self._count()
+        else:
+            before = self._p[:, places]
+            after = change @ before
+            self._totals += after.sum(axis=1) - before.sum(axis=1)
+            self._p[:, places] = after
+            self._w[:, places] = change @ self._w[:, places]
+            self._sums[places] = after.sum(axis=0)
+            self._places = None
 
     def likely_places(self) -> NDArray[np.int64]:
         """Return the places (m,), ACTIVE at most, that hold more than next to nothing."""
@@ -149,9 +159,11 @@ class States:
     def likeliest(self, motions: NDArray[np.int64]
                   ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the motions (n,), of some (m,), and places (n,) of the likeliest states."""
-        p = self._p[motions].reshape(-1)
-        motion, place = np.divmod(_likeliest(p, _NEGLIGIBLE * float(p.max())), self._p.shape[1])
-        return motions[motion], place
+        places = _likeliest(self._sums, _NEGLIGIBLE * float(self._sums.max()))
+        p = self._p[np.ix_(motions, places)].reshape(-1)
+        likely = _likeliest(p, _NEGLIGIBLE * float(self._sums.max()))
+        motion, place = np.divmod(likely, len(places))
+        return motions[motion], places[place]
 
     def move(self, motions: NDArray[np.int64], places: NDArray[np.int64],
              targets: NDArray[np.int32], weights: Floats) -> float:
@@ -160,21 +172,26 @@ class States:
 
         Returns the probability that the weights leave out: it is lost.
         """
-        count = self._p.shape[1]
-        states = motions * count + places
-        into = (targets + (motions * count)[:, None]).ravel()
-        lost = float((1 - weights.sum(axis=1)) @ self._p.reshape(-1)[states])
-        for numbers in (self._p.reshape(-1), self._w.reshape(-1)):
-            moving = (weights * numbers[states][:, None]).ravel()
+        states = motions * self._p.shape[1] + places
+        into = targets + (motions * self._p.shape[1])[:, None]
+        held = self._p.reshape(-1)[states]
+        moving = weights * held[:, None]
+        lost = held - moving.sum(axis=1)
+        np.subtract.at(self._totals, motions, lost)
+        np.subtract.at(self._sums, places, held)
+        np.add.at(self._sums, targets.ravel(), moving.ravel())
+        for numbers, share in ((self._p.reshape(-1), moving),
+                               (self._w.reshape(-1),
+                                weights * self._w.reshape(-1)[states][:, None])):
             numbers[states] = 0
-            np.add.at(numbers, into, moving)
-        self._sums = self._places = None
-        return self._scale * lost
+            np.add.at(numbers, into.ravel(), share.ravel())
+        self._places = None
+        return self._scale * float(lost.sum())
 
-    def _summed(self) -> Floats:
-        if self._sums is None:
-            self._sums = np.asarray(self._p.sum(axis=0))
-        return self._sums
+    def _count(self) -> None:
+        """Add up the stored probability: (N,) over motions, and (M,) over places."""
+        self._sums, self._totals = self._p.sum(axis=0), self._p.sum(axis=1)
+        self._places: Floats | None = None
 
     def _write(self) -> None:
         """Write what was deferred into each state."""
@@ -184,7 +201,7 @@ class States:
             p[:] = self._scale * p + self._floor
         self._scale, self._floor = 1.0, 0.0
         self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
-        self._sums = self._places = None
+        self._count()
 
     def _blocks(self) -> Iterator[slice]:
         """Yield the places in parts whose states fit the processor's cache."""
@@ -195,14 +212,12 @@ class States:
 
 def _likeliest(p: Floats, least: float) -> NDArray[np.int64]:
     """Return the indices of the numbers above `least`, of the ACTIVE greatest at most."""
-    if len(p) > 8 * _BLOCK:  # to sort all would take longer than all the rest
-        sample = p[::len(p) // _BLOCK]
-        rank = len(sample) - max(1, 2 * ACTIVE * len(sample) // len(p))
-        likely = np.flatnonzero(p > max(least, np.partition(sample, rank)[rank]))
-        if len(likely) < ACTIVE:
-            likely = np.flatnonzero(p > least)
-    else:
-        likely = np.flatnonzero(p > least)
+    likely = np.flatnonzero(p > least)
+    if len(likely) > 2 * _SAMPLE:  # to sort all would take longer than all the rest
+        sample = p[likely[::len(likely) // _SAMPLE]]
+        rank = len(sample) - 2 * ACTIVE * len(sample) // len(likely)
+        above = likely[p[likely] > np.partition(sample, rank)[rank]]
+        likely = above if len(above) >= ACTIVE else likely
     if len(likely) > ACTIVE:
         likely = likely[np.argpartition(p[likely], -ACTIVE)[-ACTIVE:]]
     return likely

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 MAX_LOG_ODDS = 15.0
 """Log-odds beyond which a probability counts as no surer: 3 in 10 million."""
 
+_SUREST = (1.0, 2.0)
+"""Of confidence: at most so much, plus so many times the log-odds of the belief's mode. Fitted to
+the towns of DEFAULT_MODELS."""
+
 
 class Mode(str, Enum):
     """
@@ -40,10 +44,11 @@ class ConfidenceModel:
     A monotone map from belief to confidence: logistic regression on two numbers.
 
     log-odds of being right = offset + probability * log-odds of the belief's mode
-    + evidence * mean log-likelihood ratio on the way there (`Belief.evidence`). `weight`, in
-    (0,1], is what one wholly new frame counts for in the filter: likelihoods are multiplied as if
-    frames were independent, but a street that looks like another does so for many frames. Raises
-    ValueError for coefficients that are not finite, or that make confidence fall with either.
+    + evidence * mean log-likelihood ratio on the way there (`Belief.evidence`), but no more than
+    most_log_odds. `weight`, in (0,1], is what one wholly new frame counts for in the filter:
+    likelihoods are multiplied as if frames were independent, but a street that looks like another
+    does so for many frames. Raises ValueError for coefficients that are not finite, or that make
+    confidence fall with either.
     """
 
     offset: float = 0.0
@@ -61,14 +66,15 @@ class ConfidenceModel:
 
     def confidence(self, probability: Floats | float, evidence: Floats | float) -> Floats:
         """Return the probability of being right, given the mode's probability and its evidence."""
-        odds = (self.offset + self.probability * log_odds(probability)
-                + self.evidence * np.asarray(evidence, np.float64))
+        odds = np.minimum(self.offset + self.probability * log_odds(probability)
+                          + self.evidence * np.asarray(evidence, np.float64),
+                          most_log_odds(probability))
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
-DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-4.9, 0.68, 1.92, 0.3),
-                  Mode.SEQUENCE: ConfidenceModel(-4.8, 0.72, 1.54, 0.3),
-                  Mode.SINGLE: ConfidenceModel(-0.7, 1.2, 0.0, 1.0)}
+DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-5.1, 0.72, 1.93, 0.3),
+                  Mode.SEQUENCE: ConfidenceModel(-5.0, 0.59, 2.23, 0.3),
+                  Mode.SINGLE: ConfidenceModel(-0.8, 1.2, 0.0, 1.0)}
 """Fitted to drives in spring, rain and at night in ten synthetic towns, on and off winter maps
 (`python -m benchmarks.accuracy.confidence --fit`); rounded."""
 
@@ -77,3 +83,12 @@ def log_odds(probability: Floats | float) -> Floats:
     """Return log(p / (1 - p)), kept within MAX_LOG_ODDS."""
     p = np.clip(np.asarray(probability, np.float64), 1e-12, 1 - 1e-12)
     return np.asarray(np.clip(np.log(p) - np.log1p(-p), -MAX_LOG_ODDS, MAX_LOG_ODDS))
+
+
+def most_log_odds(probability: Floats | float) -> Floats:
+    """
+    Return the greatest log-odds of being right, given the probability of the belief's mode.
+
+    However strong the evidence: it tells a road from a similar one, but not how far along it.
+    """
+    return np.asarray(_SUREST[0] + _SUREST[1] * log_odds(probability))
