@@ -355,7 +355,7 @@ class Localizer:
         return self.calibration.ratios(scores)
 
     def _mode(self) -> tuple[NDArray[np.int64], Floats]:
-        """Return the places (m,) within `correct_radius` of the belief's mode, and their belief."""
+        """Return the places (m,) within `correct_radius` of the mode, and their belief (m,)."""
         near = self._belief.within(int(self.belief.argmax()), self.correct_radius)
         probability, positions = self.belief[near], self.place_map.poses[near, :3]
         # The likeliest place may be at an end of its mode: the place at the mean of all is not.

@@ -60,6 +60,7 @@ class States:
         self._w = np.zeros_like(self._p) if weighted is None else np.array(weighted)[None]
         self._scale, self._floor = 1.0, 0.0
         self._fade, self._drift, self._floor_w = 1.0, 0.0, 0.0
+        self._places: Floats | None = None
         self._count()
 
     @property
@@ -73,7 +74,7 @@ class States:
         if self._places is None:
             floor = self.motions * self._floor
             # Rounding may leave a hair less than nothing.
-            self._places = np.maximum(self._scale * self._sums + floor, 0.0)
+            self._places = np.asarray(np.maximum(self._scale * self._sums + floor, 0.0))
         return self._places
 
     @property
@@ -190,8 +191,9 @@ class States:
 
     def _count(self) -> None:
         """Add up the stored probability: (N,) over motions, and (M,) over places."""
-        self._sums, self._totals = self._p.sum(axis=0), self._p.sum(axis=1)
-        self._places: Floats | None = None
+        self._sums: Floats = self._p.sum(axis=0)
+        self._totals: Floats = self._p.sum(axis=1)
+        self._places = None
 
     def _write(self) -> None:
         """Write what was deferred into each state."""
