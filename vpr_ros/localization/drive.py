@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.localization.odometry import Odometry
+from vpr_ros.localization.pace import CHANGES
 from vpr_ros.localization.running_mean import DriveState
 from vpr_ros.maps.confidence import Mode
 
@@ -73,8 +74,9 @@ class Drive:
     belief was last confirmed; agreement, the log-likelihood ratio of the latest new view at the
     belief's mode; pending_motion float64 (3,) and pending_seconds, not yet applied to the belief;
     interval, the usual seconds from frame to frame, and after_gap, whether the last were many
-    more; blind_metres and blind_seconds, driven and passed since the belief was last confirmed;
-    pose float64 (7,) and pose_stamp int ns, of the last trusted estimate.
+    more; new_metres, driven since the last new view; blind_metres and blind_seconds, driven and
+    passed since the belief was last confirmed; pose float64 (7,) and pose_stamp int ns, of the
+    last trusted estimate.
     """
 
     mean: RunningMean
@@ -91,6 +93,7 @@ class Drive:
     interval: float = 0.0
     after_gap: bool = False
     blind_metres: float = 0.0
+    new_metres: float = 0.0
     blind_seconds: float = 0.0
     pose: Floats = field(default_factory=lambda: np.full(7, np.nan))
     pose_stamp: int = 0
@@ -140,10 +143,23 @@ class Drive:
             pending = min(pending, max(self.pending_seconds, longest))
         self.pending_seconds = pending
 
+    def drive_on(self, metres: float) -> None:
+        """Take in the metres driven by the belief; below zero, they were noise before."""
+        self.blind_metres += metres
+        self.new_metres += metres
+
     def update_novelty(self, query: NDArray[np.float32]) -> float:
-        """Return how much of a new view, in [0,1], was not already in the one before it."""
+        """
+        Return how much of a new view (D,), in [0,1], was not already in the one before it.
+
+        At least as much as the belief has moved on since then says: what is seen has to bear it
+        out. Else traffic that passes a robot whose wheels spin would hide that it stands.
+        """
         last, self.query = self.query, query
-        return 1.0 if last is None else 1 - max(0.0, float(query @ last)) ** 2
+        metres, self.new_metres = self.new_metres, 0.0
+        if last is None:
+            return 1.0
+        return min(1.0, max(metres / CHANGES, 1 - max(0.0, float(query @ last)) ** 2))
 
     def compare(self, agreement: float, novelty: float) -> None:
         """

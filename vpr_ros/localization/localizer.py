@@ -332,9 +332,9 @@ class Localizer:
             if changed or drive.anchor.old:
                 drive.anchor = Anchor(query)
         if belief.odometry_share >= _BELIEVED:
-            drive.blind_metres += driven
+            drive.drive_on(driven)
             return Mode.ODOMETRY
-        drive.blind_metres += self.max_speed * belief.mean_speed * seconds
+        drive.drive_on(self.max_speed * belief.mean_speed * seconds)
         return Mode.SEQUENCE
 
     def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:

@@ -30,9 +30,9 @@ _TURNED = 0.2
 
 _CHANGED = 0.8
 """Cosine similarity to an earlier view below which a view has changed: a robot that stands sees no
-such thing. On a map whose places are alike, the similarity of those that are _CHANGES apart."""
+such thing. On a map whose places are alike, the similarity of those that are CHANGES apart."""
 
-_CHANGES = 3.0
+CHANGES = 3.0
 """Metres in which a view changes at the latest."""
 
 _SAMPLE = 2000
@@ -79,7 +79,7 @@ class Pace:
                               max(_NARROWEST, float(similarity[at].std()))))
         self._known = len(curve) > 1
         self._metres, self._means, self._deviations = np.array(curve).T
-        self.changed = max(_CHANGED, float(np.interp(_CHANGES, self._metres, self._means)))
+        self.changed = max(_CHANGED, float(np.interp(CHANGES, self._metres, self._means)))
 
     def likelihood(self, similarity: float, metres: Floats) -> Floats:
         """
