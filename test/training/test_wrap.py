@@ -138,6 +138,17 @@ def test_a_network_for_one_image_only_is_kept_so(tmp_path):
     assert wrap(path, tmp_path).single == 'it was exported for one image at a time'
 
 
+def test_a_network_that_describes_the_first_image_only_is_kept_to_one(tmp_path):
+    path = write(tmp_path / 'published.onnx',
+                 [helper.make_node('GlobalAveragePool', ['x'], ['mean']),
+                  helper.make_node('Gather', ['mean', 'first'], ['vector']),
+                  helper.make_node('Reshape', ['vector', 'shape'], ['y'])], [1, 3, 24, 32],
+                 weights={'first': np.array(0, np.int64), 'shape': np.array([1, 3], np.int64)})
+    assert wrap(path, tmp_path).single
+    encoder = Encoder(tmp_path / 'out.onnx', provider='cpu')
+    assert encoder.encode_batch(list(IMAGES)).shape == (4, 3)
+
+
 def test_one_of_several_outputs_is_chosen_by_name(tmp_path):
     nodes = [helper.make_node('GlobalAveragePool', ['x'], ['mean']),
              helper.make_node('Flatten', ['mean'], ['y']), helper.make_node('Neg', ['y'], ['z'])]

@@ -175,8 +175,11 @@ def _agreement(found: NDArray[np.float32], vectors: NDArray[np.float32]) -> floa
     """
     Return the lowest cosine between found (2N,D) and, twice, vectors (N,D), of unit norm.
 
-    It is 0 where the descriptors of different images may be confused, however alike they are.
+    It is 0 where the descriptors of different images may be confused, however alike they are, or
+    some are missing.
     """
+    if len(found) != 2 * len(vectors):
+        return 0.0
     errors = np.linalg.norm(found - np.tile(vectors, (2, 1)), axis=1)
     between = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     nearest = (between + 9 * np.eye(len(vectors))).min()
