@@ -9,19 +9,19 @@ from onnx import numpy_helper
 from onnx import TensorProto
 from onnxruntime.quantization import quantize_dynamic
 import pytest
-from vpr_ros.core.errors import ModelError
-from vpr_ros.core.images import resize
-from vpr_ros.encoding.encoder import Encoder
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('onnxscript')
 
-import published_networks  # noqa: E402
+import small_networks  # noqa: E402
+from vpr_ros.core.errors import ModelError  # noqa: E402
+from vpr_ros.core.images import resize  # noqa: E402
+from vpr_ros.encoding.encoder import Encoder  # noqa: E402
 from vpr_ros.training.input_format import InputFormat  # noqa: E402
 from vpr_ros.training.wrap import Reduction  # noqa: E402
 from vpr_ros.training.wrap import wrap_model  # noqa: E402
 
-HEIGHT, WIDTH = published_networks.HEIGHT, published_networks.WIDTH
+HEIGHT, WIDTH = small_networks.HEIGHT, small_networks.WIDTH
 IMAGES = [resize(image, HEIGHT, WIDTH) for image in np.random.default_rng(5).integers(
     0, 256, (3, 6, 8, 3), dtype=np.uint8)]
 EXPORTERS = {'dynamo': True, 'torchscript': False}
@@ -42,13 +42,13 @@ def in_torch(network: torch.nn.Module, images: list[np.ndarray], *, uint8: bool)
 def exported(name: str, path, exporter: str, batch: int | None, count: int = 1):
     """Export a network with a fixed or with any batch, from an example of `count` images."""
     kind = torch.uint8 if name == 'bytes' else torch.float32
-    return published_networks.export(
-        published_networks.make(name), path, torch.zeros(batch or count, 3, HEIGHT, WIDTH,
-                                                         dtype=kind),
+    return small_networks.export(
+        small_networks.make(name), path, torch.zeros(batch or count, 3, HEIGHT, WIDTH,
+                                                     dtype=kind),
         dynamo=EXPORTERS[exporter], dynamic=batch is None)
 
 
-CASES = [(name, 'torchscript', 1) for name in published_networks.NETWORKS] + [
+CASES = [(name, 'torchscript', 1) for name in small_networks.NETWORKS] + [
     (name, 'torchscript', None) for name in ('transported', 'queried', 'summed')] + [
     (name, 'dynamo', 1) for name in ('gem', 'mixed', 'pooled', 'transformer')] + [
     (name, 'dynamo', None) for name in ('transported', 'squeezed', 'bytes')]
@@ -58,7 +58,7 @@ CASES = [(name, 'torchscript', 1) for name in published_networks.NETWORKS] + [
 def test_a_network_gives_what_it_gave_in_torch(tmp_path, name, exporter, batch):
     path = exported(name, tmp_path / 'published.onnx', exporter, batch, count=2)
     report = wrap_model(path, tmp_path / 'wrapped.onnx', InputFormat())
-    expected = in_torch(published_networks.make(name), IMAGES, uint8=name == 'bytes')
+    expected = in_torch(small_networks.make(name), IMAGES, uint8=name == 'bytes')
     encoder = Encoder(tmp_path / 'wrapped.onnx', provider='cpu')
     for given in (encoder.encode_batch(IMAGES), [encoder.encode(image) for image in IMAGES]):
         assert np.sum(expected * given, axis=1).min() > 0.99999
@@ -99,10 +99,10 @@ def test_dynamic_int8_runs_one_image_at_a_time(tmp_path, transformer):
 
 
 def test_a_network_in_half_precision(tmp_path):
-    network = published_networks.make('transformer').half()
-    path = published_networks.export(network, tmp_path / 'published.onnx',
-                                     torch.zeros(2, 3, HEIGHT, WIDTH).half(), dynamo=True,
-                                     dynamic=True)
+    network = small_networks.make('transformer').half()
+    path = small_networks.export(network, tmp_path / 'published.onnx',
+                                 torch.zeros(2, 3, HEIGHT, WIDTH).half(), dynamo=True,
+                                 dynamic=True)
     assert wrap_model(path, tmp_path / 'wrapped.onnx', InputFormat()).worst > 0.99999
 
 
