@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import partial
 import hashlib
 import os
@@ -226,6 +227,25 @@ def test_files_are_on_the_disk_before_they_have_their_names(
     assert all('town' not in present for _, present in synced[:3])
     assert names[3:] == [tmp_path.name, part.name, tmp_path.name]
     assert 'poses.csv' not in synced[4][1]
+
+
+@pytest.mark.parametrize('able', [True, False])
+def test_many_files_are_on_the_disk_in_one_go_where_the_system_can(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    alone: list[int] = []
+    together: list[list[str]] = []
+    monkeypatch.setattr(os, 'fsync', alone.append)
+    monkeypatch.setattr(files, '_sync_file_system', lambda folder: (
+        together.append(_names(tmp_path)), able)[1])
+    with whole_directory(tmp_path / 'town', 'map.yaml') as new:
+        for number in range(120):
+            (new / f'{number}.jpg').touch()
+    assert together == [[f'.town.part-{os.getpid()}']]  # before it has its name
+    assert len(alone) == (1 if able else 122)
+
+
+def test_the_file_system_of_a_folder_is_written_where_the_system_can(tmp_path: Path) -> None:
+    assert files._sync_file_system(tmp_path) == hasattr(ctypes.CDLL(None), 'syncfs')
 
 
 def test_sha256_covers_all_bytes(tmp_path: Path) -> None:

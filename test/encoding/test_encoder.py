@@ -211,12 +211,19 @@ def _save(folder: Path, model: onnx.ModelProto) -> Path:
     return folder / 'bad.onnx'
 
 
-def test_a_model_with_a_fixed_batch_of_one_is_refused(tmp_path: Path) -> None:
+def test_a_model_for_one_image_runs_one_by_one_and_one_for_two_is_refused(tmp_path: Path
+                                                                          ) -> None:
     path = write_thumbnail_model(tmp_path / 'bad.onnx')
+    free = Encoder(path, 'cpu')
     model = onnx.load(str(path))
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    onnx.save(model, str(path))
-    _refused(path, 'must be .N,H,W,3.')
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8))
+    expected = free.encode_batch(images)
+    for count in (2, 1):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = count
+        onnx.save(model, str(path))
+        if count == 2:
+            _refused(path, r'must be .N,H,W,3. or .1,H,W,3., not')
+    np.testing.assert_array_equal(Encoder(path, 'cpu').encode_batch(images), expected)
 
 
 def _refused(path: Path, message: str) -> None:

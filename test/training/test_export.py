@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -137,24 +136,6 @@ def small_network(aggregation: str = 'avg') -> PlaceNetwork:
     """Return two layers of squeezenet: fast to export."""
     torch.manual_seed(0)
     return PlaceNetwork('squeezenet1_1', layer='3', aggregation=aggregation).eval()
-
-
-@pytest.fixture(scope='module')
-def validation(tmp_path_factory):
-    """Return a set of colourful squares: queries are the places, a little brighter."""
-    folder = tmp_path_factory.mktemp('set')
-    places = np.random.default_rng(3).integers(0, 200, (12, 3, 4, 3), dtype=np.uint8)
-    rows = ['query,reference']
-    for part, light in (('database', 0), ('queries', 20)):
-        (folder / part).mkdir()
-        for i, place in enumerate(places):
-            image = cv2.resize(place + np.uint8(light), (WIDTH, HEIGHT),
-                               interpolation=cv2.INTER_NEAREST)
-            cv2.imwrite(str(folder / part / f'{i:02}.png'), image)
-            if light:
-                rows.append(f'{i:02}.png,{i:02}.png')
-    (folder / 'ground_truth.csv').write_text('\n'.join(rows) + '\n')
-    return folder
 
 
 @pytest.mark.parametrize('aggregation', ['netvlad', 'gem', 'spp'])

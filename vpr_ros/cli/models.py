@@ -62,9 +62,7 @@ def add_export(commands: Commands) -> None:
     parser.add_argument('--images', '--pictures', nargs='+', default=[], metavar='DIR',
                         help='folders of images, one for each drive, on which the models are '
                              'compared, int8 is calibrated and --dimension is fitted')
-    parser.add_argument('--validation', metavar='DIR',
-                        help='folder with database/, queries/ and ground_truth.csv: nothing is '
-                             'written if Recall@1 on it falls by more than 0.5 points')
+    _add_validation(parser)
     parser.add_argument('--dimension', type=number(int, 1), metavar='D',
                         help='reduce the descriptors to D dimensions by PCA-whitening (default: '
                              'do not reduce)')
@@ -111,6 +109,13 @@ def _run_export(options: argparse.Namespace) -> None:
     print(f'{options.output}: {report}')
 
 
+def _add_validation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--validation', metavar='DIR',
+                        help='folder with database/, queries/ and ground_truth.csv: nothing is '
+                             'written if Recall@1 on it falls by more than 0.5 points for certain '
+                             '(95 %%)')
+
+
 def add_wrap_model(commands: Commands) -> None:
     """Add `vpr wrap-model`."""
     parser = command(commands, 'wrap-model', _run_wrap_model,
@@ -118,7 +123,8 @@ def add_wrap_model(commands: Commands) -> None:
                      'robot',
                      'Normalisation becomes part of the model. The defaults are those of networks '
                      'trained on ImageNet.')
-    parser.add_argument('source', metavar='NETWORK.onnx', help='network that takes float images')
+    parser.add_argument('source', metavar='NETWORK.onnx',
+                        help='network that takes float or uint8 images')
     parser.add_argument('--output', '-o', required=True, metavar='ONNX', help='model to write')
     parser.add_argument('--mean', nargs=3, type=float, default=(0.485, 0.456, 0.406),
                         metavar='X',
@@ -137,6 +143,15 @@ def add_wrap_model(commands: Commands) -> None:
                         help="channel order of the network's input")
     parser.add_argument('--output-name', default='', metavar='NAME',
                         help='output with the descriptor; needed if there are several')
+    parser.add_argument('--precision', default='fp32', choices=('fp32', 'fp16', 'int8'),
+                        help='precision of matrix products and convolutions; int8: of '
+                             'convolutions only')
+    parser.add_argument('--half-weights', action='store_true',
+                        help='store weights as float16: half the file size, and a rounding')
+    parser.add_argument('--images', nargs='+', default=[], metavar='DIR',
+                        help='folders of images, one for each drive, on which the models are '
+                             'compared and int8 is calibrated')
+    _add_validation(parser)
     parser.add_argument('--name', default='', help='name of the network, for the metadata')
     parser.add_argument('--license', default='', metavar='NAME',
                         help='licence of the weights, for the metadata')
@@ -145,13 +160,16 @@ def add_wrap_model(commands: Commands) -> None:
 def _run_wrap_model(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_file
     check_file(options.output)
-    from vpr_ros.training.wrap import InputFormat
+    from vpr_ros.training.input_format import InputFormat
+    from vpr_ros.training.wrap import Reduction
     from vpr_ros.training.wrap import wrap_model
     expected = InputFormat(options.mean, options.std,
                            size(options.size) if options.size else None, options.layout,
                            options.colour, options.scale)
     report = wrap_model(options.source, options.output, expected, output_name=options.output_name,
-                        name=options.name, license_name=options.license)
+                        name=options.name, license_name=options.license,
+                        reduction=Reduction(options.precision, options.half_weights,
+                                            tuple(options.images), options.validation))
     print(f'{options.output}: {report}')
 
 

@@ -7,6 +7,8 @@ and logs it.
 
 from __future__ import annotations
 
+from vpr_ros.core.fields import printable
+
 _TAIL = 99  # characters at its end, where the remedy is
 
 
@@ -21,9 +23,7 @@ class VprError(Exception):
     longest = 299
 
     def __init__(self, message: object = '') -> None:
-        text = self._shortened(str(message))
-        super().__init__(self._shortened(''.join(
-            letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)))
+        super().__init__(self._shortened(printable(self._shortened(str(message)))))
 
     def _shortened(self, text: str) -> str:
         if len(text) <= self.longest:

@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# Control characters, what ends a line, and halves of characters: no log or message takes these.
-_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
-
 
 def text(value: Any, name: str, longest: int = 255, shortest: int = 0) -> str:
     """Return a string of one printable line, of `shortest` to `longest` characters."""
     if (not isinstance(value, str) or not shortest <= len(value) <= longest
-            or _UNPRINTABLE.search(value)):
+            or not value.isprintable()):
         raise _invalid(name, value, f'one line of {shortest} to {longest} characters')
     return value
 
@@ -75,7 +72,7 @@ def sha256_digits(value: Any, name: str) -> str:
 
 def printable(value: str) -> str:
     """Return text with escapes for what `text` refuses, such as a file name that is no UTF-8."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], value)
+    return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value)
 
 
 def _invalid(name: str, value: Any, wanted: str) -> ValueError:

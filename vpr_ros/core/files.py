@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _BLOCK = 1 << 20        # bytes that are hashed at a time
 _SPOT = 1 << 16         # bytes of a spot that `spot_sha256` reads
 _SPOT_COUNT = 64
+_MANY = 100             # files from which writing the whole file system is the faster
 
 _OLD = '.old'           # of the directory that is replaced, for a moment
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
@@ -103,9 +104,7 @@ def whole_directory(path: str | Path, marker: str, *, overwrite: bool = False) -
         new = parent / path.name
         new.mkdir()
         yield new
-        for folder, _, names in os.walk(new):
-            for name in (*names, '.'):
-                _sync(Path(folder, name))
+        _sync_all(new)
         if not (overwrite and path.exists() and _exchange(new, path)):
             old = parent / f'{path.name}{_OLD}'
             if overwrite and path.exists():
@@ -204,6 +203,26 @@ def _sync(path: Path) -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # of a file system that has no use for it
             raise
+    finally:
+        os.close(number)
+
+
+def _sync_all(folder: Path) -> None:
+    """Return once all in a folder is on the disk: many files in one go, where the system can."""
+    paths = [Path(root, name) for root, _, names in os.walk(folder) for name in (*names, '.')]
+    if len(paths) < _MANY or not _sync_file_system(folder):
+        for path in paths:
+            _sync(path)
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Write all of a folder's file system to the disk; return whether the system could."""
+    syncfs = getattr(ctypes.CDLL(None), 'syncfs', None)
+    if syncfs is None:
+        return False
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        return bool(syncfs(number) == 0)
     finally:
         os.close(number)
 

@@ -65,6 +65,27 @@ def wilson(share: float, count: int, sigmas: float = 1.96) -> tuple[float, float
     return max(0.0, centre - half_width), min(1.0, centre + half_width)
 
 
+def paired_difference(before: Flags, after: Flags) -> tuple[float, float]:
+    """
+    Return the 95 % interval of how much the share of `before` (N,) is above that of `after` (N,).
+
+    Both are of the same N trials: the interval is narrow where they agree on most of them
+    (Newcombe, Statistics in Medicine 1998, method 10).
+    """
+    count = len(before)
+    first, second = float(np.mean(before)), float(np.mean(after))
+    (low1, high1), (low2, high2) = wilson(first, count), wilson(second, count)
+    spread = math.sqrt(first * (1 - first) * second * (1 - second))
+    correlation = (float(np.mean(before & after)) - first * second) / spread if spread else 0.0
+
+    def width(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one ** 2 - 2 * correlation * one * other + other ** 2))
+
+    difference = first - second
+    return (difference - width(first - low1, high2 - second),
+            difference + width(high1 - first, second - low2))
+
+
 def precision_recall(score: Floats, correct: Flags, positives: int | None = None
                      ) -> tuple[Floats, Floats, Floats]:
     """

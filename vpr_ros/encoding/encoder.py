@@ -1,8 +1,9 @@
 """
 Encoder: an ONNX model that turns images into descriptors.
 
-The model's input is `image`, uint8 (N,H,W,3) RGB, its output `descriptor`, float32 (N,D) of unit
-L2 norm; normalisation, aggregation and whitening are inside the graph. engines.py runs it.
+The model's input is `image`, uint8 (N,H,W,3) RGB, with any N or a fixed one of 1; its output
+`descriptor` is float32 (N,D) of unit L2 norm; normalisation, aggregation and whitening are inside
+the graph. engines.py runs it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vpr_ros.core.files import packaged
 from vpr_ros.core.files import user_cache
 from vpr_ros.encoding import hardware
 from vpr_ros.encoding.engine_cache import Request
+from vpr_ros.encoding.engines import fixed_batch
 from vpr_ros.encoding.engines import input_size
 from vpr_ros.encoding.engines import open_engine
 from vpr_ros.encoding.model_file import check_model_file
@@ -81,7 +83,7 @@ class Encoder:
         if throughput and self.provider == 'cpu':
             self.concurrency = threads or hardware.cores()
         self._session = self.engine.session
-        self._max_batch = self.engine.max_batch or MAX_BATCH
+        self._max_batch = self.engine.max_batch or fixed_batch(self._session) or MAX_BATCH
         self._local = threading.local()
         self.metadata: dict[str, str] = dict(
             self._session.get_modelmeta().custom_metadata_map)
@@ -155,6 +157,10 @@ class Encoder:
             raise ModelError(
                 f'{self.path} is not a model of this package: it takes {inputs} and gives '
                 f"{outputs}, not uint8 'image' and float 'descriptor'")
+        if fixed_batch(self._session) not in (None, 1):
+            raise ModelError(f"{self.path}: input 'image' must be (N,H,W,3) or (1,H,W,3), not "
+                             f'{self._session.get_inputs()[0].shape}: export it for any number of '
+                             'images, or for one')
         try:
             height, width = input_size(self._session)
             probe = self._run(np.full((2, height, width, 3), 127, np.uint8))

@@ -253,7 +253,8 @@ def _measured_agreement(name: str, request: Request, options: Options, folder: P
     session = _session(name, request, options, folder)
     reference = _session('cpu', request, {})
     height, width = input_size(reference)
-    feed = {'image': _probes(height, width, request.batch if name == 'tensorrt' else 2)}
+    count = request.batch if name == 'tensorrt' else fixed_batch(reference) or 2
+    feed = {'image': _probes(height, width, count)}
     return agreement(session.run(['descriptor'], feed)[0], reference.run(['descriptor'], feed)[0])
 
 
@@ -307,6 +308,12 @@ def input_size(session: onnxruntime.InferenceSession) -> tuple[int, int]:
     height, width = shape[1:3] if len(shape) == 4 else (None, None)
     return (height if isinstance(height, int) else int(metadata['input_height']),
             width if isinstance(width, int) else int(metadata['input_width']))
+
+
+def fixed_batch(session: onnxruntime.InferenceSession) -> int | None:
+    """Return how many images a model takes at a time; None for any number."""
+    shape = session.get_inputs()[0].shape
+    return shape[0] if shape and isinstance(shape[0], int) else None
 
 
 def _inspection_session(request: Request) -> onnxruntime.InferenceSession:

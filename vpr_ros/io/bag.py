@@ -34,6 +34,7 @@ from vpr_ros.io.topics import NO_VIEW
 from vpr_ros.io.topics import ODOMETRY
 from vpr_ros.io.topics import POSE_TYPES
 from vpr_ros.io.topics import TRANSFORMS
+from vpr_ros.io.unpacking import TOO_MUCH
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -52,7 +53,7 @@ _RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals co
 
 _SUFFIXES = ('.mcap', '.db3')
 
-_INTACT = ('not supported', 'files are missing')
+_INTACT = ('not supported', 'files are missing', TOO_MUCH)
 """What rosbags says of a bag that is not damaged."""
 
 

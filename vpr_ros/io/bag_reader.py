@@ -1,12 +1,15 @@
 """
-The reader of rosbags, for two kinds of bags that it refuses but can read.
+The reader of rosbags, for two kinds of bags that it refuses but can read, and within a limit.
 
 `ros2 bag reindex` of Humble leaves `storage_identifier` empty, and mcap files of other recorders
-have no profile, though their messages are those of ROS 2.
+have no profile, though their messages are those of ROS 2. Nothing is unpacked without limit
+(unpacking.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from collections.abc import Generator
 from collections.abc import Mapping
 from io import BufferedReader
 from io import FileIO
@@ -19,6 +22,9 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from vpr_ros.core.errors import SourceError
+from vpr_ros.io.unpacking import check_chunks
+from vpr_ros.io.unpacking import limit_mcap
+from vpr_ros.io.unpacking import unpacked_message
 
 _PROFILE = 17  # bytes before it: magic, the header's opcode and its length
 _ROS2 = struct.pack('<I', 4) + b'ros2'
@@ -55,7 +61,20 @@ def _mcap(path: Any) -> McapReader:
     if profile == b'ros1':
         raise SourceError(f'{path} holds messages of ROS 1: convert the .bag that it was made of '
                           'with rosbags-convert --src FILE.bag --dst FOLDER')
-    return McapReader(_ProfiledPath(path) if profile == b'' else path)  # type: ignore[arg-type]
+    return _McapReader(_ProfiledPath(path) if profile == b'' else path)  # type: ignore[arg-type]
+
+
+class _McapReader(McapReader):
+    """As rosbags' reader, but it refuses files that unpack to too much at a time."""
+
+    def open(self) -> None:  # noqa: A003 (as of the base class)
+        limit_mcap()
+        super().open()
+        try:
+            check_chunks(self.chunks)
+        except ValueError:
+            self.close()
+            raise
 
 
 def _profile(path: Path) -> bytes | None:
@@ -74,6 +93,18 @@ def _by_suffix(path: Any) -> Any:
 class _DirectoryReader(DirectoryReader):
     STORAGE_PLUGINS: Mapping[Any, Any] = MappingProxyType({
         **DirectoryReader.STORAGE_PLUGINS, 'mcap': _mcap, '': _by_suffix, None: _by_suffix})
+    _packed = False
+
+    def open(self) -> None:  # noqa: A003 (as of the base class)
+        super().open()
+        self._packed = self.metadata.compression_mode == 'message'
+        if self._packed:  # here, not by the base class
+            self.metadata = self.metadata._replace(compression_mode=None)
+
+    def messages(self, connections: Collection[Any], start: int | None = None,
+                 stop: int | None = None) -> Generator[Any, None, None]:
+        for connection, time, data in super().messages(connections, start, stop):
+            yield connection, time, unpacked_message(data) if self._packed else data
 
 
 class BagReader(Reader):

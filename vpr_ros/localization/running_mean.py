@@ -16,9 +16,12 @@ import numpy as np
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import whole_file
+from vpr_ros.core.poses import usable
+from vpr_ros.maps.arrays import read_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from vpr_ros.maps.arrays import Layout
 
 MEAN_MAX_AGE_NS = 600_000_000_000
 """Age up to which the mean of a drive is worth keeping over a restart."""
@@ -28,6 +31,8 @@ POSE_MAX_AGE_NS = 10_000_000_000
 
 _PRIOR_FRAMES = 30.0
 _MEMORY_FRAMES = 600.0
+_LARGEST = 10.0  # in a mean of vectors of unit norm, with much to spare
+_MOST_BYTES = 1 << 20  # of a state: a mean of 200,000 numbers
 
 
 class RunningMean:
@@ -84,18 +89,27 @@ def read_state(path: str | Path, model: str) -> DriveState | None:
     """
     Read a state; None when there is no file, or one of another model.
 
-    Raises VprError when the file is damaged.
+    Raises VprError when the file is damaged, or holds values that no drive has.
     """
     path = Path(path)
     if not path.is_file():
         return None
+    layouts: dict[str, Layout] = {
+        'model': (f'U{len(model)}', ()), 'mean': (np.float32, (None,)), 'weight': (np.float64, ()),
+        'stamp': (np.int64, ()), 'pose': (np.float64, (7,)), 'posed': (np.int64, ())}
     try:
-        with path.open('rb') as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept['model']) != model:
-                return None
-            return DriveState(np.asarray(kept['mean'], np.float32), float(kept['weight']),
-                              int(kept['stamp']), np.asarray(kept['pose'], np.float64),
-                              int(kept['posed']))
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f'it is larger than {_MOST_BYTES} bytes')
+        kept = read_arrays(path, layouts, unset=('pose',))
+        if str(kept['model']) != model:
+            return None
+        if (not (np.abs(kept['mean']) <= _LARGEST).all()
+                or not 1 <= kept['weight'] <= _MEMORY_FRAMES
+                or min(kept['stamp'], kept['posed']) < 0
+                or not (np.isnan(kept['pose']).all() or usable(kept['pose']))):
+            raise ValueError('its mean, weight, stamps or pose are out of range')
+        return DriveState(kept['mean'], float(kept['weight']), int(kept['stamp']), kept['pose'],
+                          int(kept['posed']))
     except Exception as error:  # zipfile and numpy each raise their own
         raise VprError(f'{path} holds no state of a drive ({first_line(error)}): remove it'
                        ) from error

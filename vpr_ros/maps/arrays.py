@@ -1,5 +1,5 @@
 """
-Arrays of a map's files, read only if they are what they must be: no size is taken on trust.
+Arrays of .npy and .npz files, read only if they are what they must be: no size is trusted.
 
 numpy's own reader makes whatever dtype and size a file names, of as many bytes as it unpacks to.
 """
@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Layout = tuple[type[np.generic], tuple[int, ...]]
+    Layout = tuple[type[np.generic] | str, tuple[int | None, ...]]
 
 _HEADER = 1024  # bytes: above those of any array of a few axes
 _MEMBER = 4096  # bytes around an array in a zip file
 
 
-def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> None:
+def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> tuple[int, ...]:
     """
-    Read the header of an array in numpy's format, up to its first value.
+    Read the header of an array in numpy's format, up to its first value, and return its shape.
 
-    Raises ValueError unless it is of the dtype and shape `layout`, in C order.
+    Raises ValueError unless it is of the dtype and shape `layout`, in C order; None in a shape
+    stands for any length.
     """
     dtype, shape = layout
     lead = file.read(10)
@@ -44,23 +45,26 @@ def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> None:
         found = np.lib.format.read_array_header_1_0(io.BytesIO(lead[8:] + file.read(size)))
     except Exception as error:  # of the tokenizer and of the parser of Python
         raise ValueError('its header is damaged') from error
-    if found != (shape, False, np.dtype(dtype).newbyteorder('<')):
+    if (found[1:] != (False, np.dtype(dtype).newbyteorder('<')) or len(found[0]) != len(shape)
+            or any(want not in (None, have) for have, want in zip(found[0], shape, strict=True))):
         raise ValueError(f'it holds {found[2]} {found[0]}, not {np.dtype(dtype)} {shape}')
+    return tuple(found[0])
 
 
 def most_bytes(layouts: Mapping[str, Layout]) -> int:
-    """Return a bound for the size of an .npz file of such arrays."""
-    return sum(_size(layout) + _MEMBER for layout in layouts.values())
+    """Return a bound for the size of an .npz file of such arrays, all of a known length."""
+    return sum(_size(dtype, shape) + _MEMBER for dtype, shape in layouts.values())
 
 
-def read_arrays(path: Path, layouts: Mapping[str, Layout], optional: Collection[str] = ()
-                ) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, layouts: Mapping[str, Layout], optional: Collection[str] = (),
+                unset: Collection[str] = ()) -> dict[str, NDArray[Any]]:
     """
     Return the arrays of an .npz file by name; those of `optional` may be missing.
 
-    The file is no larger than `most_bytes`. Others than in `layouts` are left alone. Raises
-    ValueError, which names the array, unless each has its dtype and shape and is finite; zipfile's
-    errors for a damaged file.
+    The file is no larger than the caller allows, such as `most_bytes`; no array is larger than the
+    file. Others than in `layouts` are left alone. Raises ValueError, which names the array, unless
+    each has its dtype and shape and is finite, or all NaN if it is in `unset`; zipfile's errors
+    for a damaged file.
     """
     arrays = {}
     with zipfile.ZipFile(path) as archive:
@@ -70,7 +74,10 @@ def read_arrays(path: Path, layouts: Mapping[str, Layout], optional: Collection[
             if member is None and name in optional:
                 continue
             try:
-                arrays[name] = _read_member(archive, member, layout)
+                arrays[name] = array = _read_member(archive, member, layout)
+                if array.dtype.kind == 'f' and not np.isfinite(array).all() \
+                        and not (name in unset and np.isnan(array).all()):
+                    raise ValueError('it holds values that are not finite')
             except ValueError as error:
                 raise ValueError(f"'{name}' in {path.name}: {error}") from error
     return arrays
@@ -83,17 +90,13 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, layou
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError('it is compressed')
     with archive.open(member) as file:
-        check_npy_header(file, layout)
-        size = _size(layout)
+        shape = check_npy_header(file, layout)
+        size = _size(layout[0], shape)
         data = file.read(size + 1)
     if len(data) != size:
         raise ValueError('its size is not that of its header')
-    array = np.frombuffer(bytearray(data), np.dtype(layout[0]).newbyteorder('<'))
-    if array.dtype.kind == 'f' and not np.isfinite(array).all():
-        raise ValueError('it holds values that are not finite')
-    return array.reshape(layout[1])
+    return np.frombuffer(bytearray(data), np.dtype(layout[0]).newbyteorder('<')).reshape(shape)
 
 
-def _size(layout: Layout) -> int:
-    dtype, shape = layout
-    return math.prod(shape) * np.dtype(dtype).itemsize
+def _size(dtype: type[np.generic] | str, shape: tuple[int | None, ...]) -> int:
+    return math.prod(length or 0 for length in shape) * np.dtype(dtype).itemsize

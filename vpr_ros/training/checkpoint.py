@@ -31,36 +31,47 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], Experime
 
     No code in the file is executed. Raises FileNotFoundError, or ModelError for another file.
     """
+    content, experiment = _read(path)
+    weights = {name.removeprefix(NETWORK_PREFIX): value
+               for name, value in content['state_dict'].items()
+               if name.startswith(NETWORK_PREFIX)}
+    return weights, experiment
+
+
+def _read(path: str | Path) -> tuple[dict[str, Any], Experiment]:
+    """Return what a checkpoint holds, and its experiment; see `read_checkpoint`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such checkpoint')
     try:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-        described, state = content[EXPERIMENT], content['state_dict']
+        described = content[EXPERIMENT]
+        content['state_dict'].items()
     except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, IndexError,
-            pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            AttributeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ModelError(f'{path} is not a checkpoint of `vpr train`') from error
     if '${' in repr(described):  # OmegaConf would put the user's environment in its place
         raise ModelError(f'{path} is not a checkpoint of `vpr train`: its experiment refers to '
                          'other values')
-    weights = {name.removeprefix(NETWORK_PREFIX): value for name, value in state.items()
-               if name.startswith(NETWORK_PREFIX)}
-    return weights, make_experiment(described, source=str(path))
+    return content, make_experiment(described, source=str(path))
 
 
-def check_resumable(path: str | Path, experiment: Experiment) -> None:
+def read_progress(path: str | Path, experiment: Experiment) -> tuple[int, int]:
     """
-    Raise TrainingError when the training of a checkpoint had another network or optimiser state.
+    Return the number of steps and of epochs after which a checkpoint was written.
 
-    What may change between runs, such as training.epochs, is not compared.
+    Raises TrainingError when its training had another network or optimiser state than that of
+    `experiment`. What may change between runs, such as training.epochs, is not compared.
     """
-    before, now = read_checkpoint(path)[1].as_dict(), experiment.as_dict()
+    content, described = _read(path)
+    before, now = described.as_dict(), experiment.as_dict()
     changed = [f'{part}.{name} is {now[part][name]!r}, and was {before[part][name]!r}'
                for part, names in RESUMED.items() for name in names
                if now[part][name] != before[part][name]]
     if changed:
         raise TrainingError(f'{path} cannot be resumed: {"; ".join(changed)}. Set the old value, '
                             'or train in another folder with network.weights set to it')
+    return int(content['global_step']), int(content['epoch']) + 1
 
 
 def load_network(path: str | Path) -> tuple[PlaceNetwork, Experiment]:

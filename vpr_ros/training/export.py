@@ -1,8 +1,8 @@
 """
-Export of a torch network to the ONNX file that the robot runs, and the comparison of both.
+Export of a torch network to the ONNX file that the robot runs.
 
-Lower precision is in half_precision.py and quantise.py. Published networks are converted by
-wrap.py.
+Lower precision is in half_precision.py and quantise.py, the comparison of both in parity.py.
+Published networks are converted by wrap.py.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import list_folder
 from vpr_ros.core.images import read
 from vpr_ros.core.images import resize
-from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.training.half_precision import store_as_half
 from vpr_ros.training.half_precision import to_half
 from vpr_ros.training.onnx_file import save
+from vpr_ros.training.parity import accept
+from vpr_ros.training.parity import check_int8
+from vpr_ros.training.parity import compare
+from vpr_ros.training.parity import PRECISIONS
 from vpr_ros.training.quantise import to_int8
-from vpr_ros.training.recall import validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,16 +43,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.training.experiment import Experiment
     from vpr_ros.training.model import PlaceNetwork
+    from vpr_ros.training.parity import ExportReport
     from vpr_ros.training.recall import ValidationSet
 
-PRECISIONS = ('fp32', 'fp16', 'int8')
 OPSET = 18
-MIN_EXPORT_COSINE = 0.999
-"""Between torch and the file, on every image, in fp32 and fp16; int8 is judged by recall alone."""
-MAX_RECALL_LOSS = 0.005
-"""How far Recall@1 on the validation set may fall: half a point."""
-COMPARED_ON = 16
-"""Most images on which the cosine is measured."""
 PROJECTED_FROM = 2000
 CALIBRATED_ON = 256
 """Most images to which a projection is fitted, and on which int8 is calibrated."""
@@ -85,32 +81,6 @@ class ExportOptions:
                              f'{MIN_INPUT_SIDE}x{MIN_INPUT_SIDE}')
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """
-    Size of an exported model, and its deviation from torch.
-
-    `worst` and `mean` are cosines over images; `recall_before` and `recall_after` are Recall@1 in
-    [0,1] on the validation set, in torch and of the file, None without such a set.
-    """
-
-    precision: str
-    size_bytes: int
-    worst: float
-    mean: float
-    recall_before: float | None = None
-    recall_after: float | None = None
-
-    def __str__(self) -> str:
-        """Return two lines, or three with a validation set."""
-        lines = [f'{self.precision}, {self.size_bytes / 1e6:.2f} MB',
-                 f'cosine to torch: worst {self.worst:.6f}, mean {self.mean:.6f}']
-        if self.recall_before is not None and self.recall_after is not None:
-            lines.append(f'Recall@1: {self.recall_before:.4f} in torch, {self.recall_after:.4f} '
-                         'in the file')
-        return '\n'.join(lines)
-
-
 def export(network: PlaceNetwork, path: str | Path, options: ExportOptions, *,
            metadata: Mapping[str, str], images: NDArray[np.uint8] | None = None,
            validation: ValidationSet | None = None) -> ExportReport:
@@ -123,9 +93,8 @@ def export(network: PlaceNetwork, path: str | Path, options: ExportOptions, *,
 
     The cosine between torch and the file is measured on some of `images` (M,height,width,3), or on
     noise without them. int8 takes the ranges of its activations from all of them, hence needs
-    them, and `validation`. Raises ModelError, and leaves no file, when the worst cosine is below
-    MIN_EXPORT_COSINE (fp32, fp16) or Recall@1 on the validation set falls by more than
-    MAX_RECALL_LOSS; ValueError for images of another size, or none for int8.
+    them, and `validation`. Raises ModelError, and leaves no file, when parity.py does not accept
+    it; ValueError for images of another size, or none for int8.
     """
     _check_images(options, images, validation)
     network = copy.deepcopy(network).cpu().eval()
@@ -134,10 +103,17 @@ def export(network: PlaceNetwork, path: str | Path, options: ExportOptions, *,
              'descriptor_dim': str(network.dimension), 'precision': options.precision}
     helper.set_model_props(model, dict(sorted(facts.items())))
     onnx.checker.check_model(model)
+
+    def in_torch(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        fitting = np.stack([resize(image, options.height, options.width) for image in batch])
+        with torch.inference_mode():
+            descriptors: NDArray[np.float32] = network(torch.from_numpy(fitting)).numpy()
+        return descriptors
+
     with whole_file(path) as part:
         save(model, part)
-        report = _compare(network, part, options, images, validation)
-        _accept(report, path)
+        report = compare(in_torch, part, options.precision, images=images, validation=validation)
+        accept(report, path)
     return report
 
 
@@ -201,58 +177,7 @@ def _check_images(options: ExportOptions, images: NDArray[np.uint8] | None,
     size = (options.height, options.width, 3)
     if images is not None and (images.shape[1:] != size or not len(images)):
         raise ValueError(f'images of {images.shape} do not fit an input of {size}')
-    if options.precision == 'int8' and (images is None or validation is None):
-        raise ValueError('int8 needs images to calibrate on and a validation set: only recall '
-                         'shows whether a network tolerates it')
-
-
-def _compare(network: PlaceNetwork, path: Path, options: ExportOptions,
-             images: NDArray[np.uint8] | None, validation: ValidationSet | None) -> ExportReport:
-    """Compare descriptors in torch with the file's, for single images and for a batch."""
-    height, width = options.height, options.width
-    if images is None:
-        shape = (4, height, width, 3)
-        sample = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    else:
-        count = min(COMPARED_ON, len(images))
-        sample = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    try:
-        encoder = Encoder(path, provider='cpu')
-    except ModelError as error:
-        # The error names a temporary file.
-        raise ModelError('not written: the exported model cannot be loaded, or gives no unit '
-                         f'vectors ({first_line(error).removeprefix(str(path)).lstrip(": ")})'
-                         ) from error
-
-    def in_torch(batch: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        fitting = np.stack([resize(image, height, width) for image in batch])
-        with torch.inference_mode():
-            descriptors: NDArray[np.float32] = network(torch.from_numpy(fitting)).numpy()
-        return descriptors
-
-    expected = in_torch(list(sample))
-    batch = encoder.encode_batch(list(sample))
-    single = np.stack([encoder.encode(image) for image in sample])
-    cosines = np.concatenate([np.sum(expected * batch, axis=1), np.sum(expected * single, axis=1)])
-    before = after = None
-    if validation is not None:
-        before = validate(validation, in_torch, (1,))[1]
-        after = validate(validation, encoder.encode_batch, (1,))[1]
-    return ExportReport(options.precision, path.stat().st_size, float(cosines.min()),
-                        float(cosines.mean()), before, after)
-
-
-def _accept(report: ExportReport, path: str | Path) -> None:
-    if report.precision != 'int8' and not report.worst >= MIN_EXPORT_COSINE:  # also when it is NaN
-        raise ModelError(f'{path}: not written, its descriptors differ from the network by a '
-                         f'cosine of {report.worst:.5f}; at least {MIN_EXPORT_COSINE} is needed')
-    if report.recall_before is None or report.recall_after is None:
-        return
-    # A loss of exactly the limit is accepted, despite rounding.
-    if not report.recall_before - report.recall_after <= MAX_RECALL_LOSS + 1e-9:
-        raise ModelError(f'{path}: not written, {report.precision} takes Recall@1 from '
-                         f'{report.recall_before:.4f} to {report.recall_after:.4f}; at most '
-                         f'{100 * MAX_RECALL_LOSS:g} points may be lost')
+    check_int8(options.precision, images, validation)
 
 
 def _to_onnx(network: PlaceNetwork, options: ExportOptions

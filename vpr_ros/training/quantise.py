@@ -56,8 +56,9 @@ def to_int8(model: onnx.ModelProto, names: Collection[str], images: NDArray[np.u
     add_pre_process_metadata(copied)  # its purpose, folding BatchNorm, is done before the export
     with tempfile.TemporaryDirectory(prefix='vpr_ros-') as folder:
         path = Path(folder) / 'int8.onnx'
-        quantize_static(copied, path, _Calibration(images), quant_format=QuantFormat.QDQ,
-                        op_types_to_quantize=list(EIGHT_BIT), nodes_to_quantize=sorted(names),
+        quantize_static(copied, path, _Calibration(images, _batch(model)),
+                        quant_format=QuantFormat.QDQ, op_types_to_quantize=list(EIGHT_BIT),
+                        nodes_to_quantize=sorted(names),
                         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
                         per_channel=True, extra_options={'CalibMovingAverage': True})
         return onnx.load(path)
@@ -126,34 +127,39 @@ def _channel_means(model: onnx.ModelProto, values: Collection[str], images: NDAr
     probe.CopyFrom(model)
     names = sorted(values)
     del probe.graph.output[:]
-    axes = numpy_helper.from_array(np.array([0, 2, 3], np.int64), 'mean.axes')
-    probe.graph.initializer.append(axes)
     for name in names:
         mean = f'{name}.mean'
         probe.graph.node.append(
-            helper.make_node('ReduceMean', [name, axes.name], [mean], name=mean, keepdims=0))
+            helper.make_node('GlobalAveragePool', [name], [mean], name=mean))  # in any opset
         probe.graph.output.append(helper.make_tensor_value_info(mean, TensorProto.FLOAT, None))
     session = onnxruntime.InferenceSession(probe.SerializeToString(),
                                            providers=['CPUExecutionProvider'])
     sums: list[NDArray[np.float32]] = [np.zeros(1, np.float32)] * len(names)
-    for batch in _calibration_batches(images, 'weights'):
-        means = session.run(None, {'image': batch})
-        sums = [total + len(batch) * mean for total, mean in zip(sums, means, strict=True)]
+    for batch in _calibration_batches(images, 'weights', _batch(model)):
+        means = session.run(None, {'image': batch})  # (n,C,1,1)
+        sums = [total + mean.sum(axis=(0, 2, 3))
+                for total, mean in zip(sums, means, strict=True)]
     return {name: np.asarray(total / len(images), np.float32)
             for name, total in zip(names, sums, strict=True)}
 
 
-def _calibration_batches(images: NDArray[np.uint8], title: str) -> Iterator[NDArray[np.uint8]]:
-    for start in tqdm(range(0, len(images), CALIBRATION_BATCH), desc=title, unit='batch',
-                      leave=False, disable=None):
-        yield images[start:start + CALIBRATION_BATCH]
+def _batch(model: onnx.ModelProto) -> int:
+    """Return how many images a model takes at a time: CALIBRATION_BATCH if it takes any number."""
+    return model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or CALIBRATION_BATCH
+
+
+def _calibration_batches(images: NDArray[np.uint8], title: str, count: int
+                         ) -> Iterator[NDArray[np.uint8]]:
+    for start in tqdm(range(0, len(images), count), desc=title, unit='batch', leave=False,
+                      disable=None):
+        yield images[start:start + count]
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """Images (M,H,W,3) through the interface of ONNX Runtime's quantisation."""
 
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._batches = _calibration_batches(images, 'calibration')
+    def __init__(self, images: NDArray[np.uint8], count: int) -> None:
+        self._batches = _calibration_batches(images, 'calibration', count)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         """Return the next batch, or None after the last."""

@@ -56,10 +56,18 @@ class ValidationSet:
 def validate(validation: ValidationSet,
              describe: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]],
              ns: Sequence[int] = (1, 5, 10)) -> dict[int, float]:
-    """
-    Return Recall@n of `describe`: N images uint8 (H,W,3) of any sizes -> descriptors (N,D).
+    """Return Recall@n of `describe`; see `validation_ranks`."""
+    return recall(validation_ranks(validation, describe), ns)
 
-    Raises ImageError for an image that cannot be read, ValueError for descriptors not finite.
+
+def validation_ranks(validation: ValidationSet,
+                     describe: Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
+                     ) -> NDArray[np.int64]:
+    """
+    Return the rank (Q,) of each query with a correct place, as `ranks` does.
+
+    `describe`: N images uint8 (H,W,3) of any sizes -> descriptors (N,D). Raises ImageError for an
+    image that cannot be read, ValueError for descriptors not finite.
     """
     described = []
     for files in (validation.database, validation.queries):
@@ -68,7 +76,7 @@ def validate(validation: ValidationSet,
                           leave=False, disable=None):
             batches.append(describe([images.read(file) for file in files[start:start + BATCH]]))
         described.append(np.concatenate(batches))
-    return recall_at(described[0], described[1], validation.truth, ns)
+    return ranks(described[0], described[1], validation.truth)
 
 
 def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
@@ -76,23 +84,33 @@ def recall_at(database: NDArray[np.float32], queries: NDArray[np.float32],
     """
     Return the share of queries with a correct place among the n most similar, for each of `ns`.
 
+    See `ranks`. Raises ValueError, too, when no query has a correct place.
+    """
+    return recall(ranks(database, queries, truth), ns)
+
+
+def ranks(database: NDArray[np.float32], queries: NDArray[np.float32],
+          truth: Sequence[ArrayLike]) -> NDArray[np.int64]:
+    """
+    Return how many wrong places are more similar to each query than a correct one, from 0.
+
     `database` (P,D) and `queries` (Q,D) are each centred on their own mean, as the map and the
     Localizer do, and compared by cosine. truth[q] are the correct places of q; queries without any
     are skipped. Ties count as mistakes, so that identical descriptors have a recall of zero.
-    Raises ValueError for descriptors that are not finite, or when no query has a correct place.
+    Raises ValueError for descriptors that are not finite.
     """
     if len(truth) != len(queries):
         raise ValueError(f'{len(queries)} queries need as many entries of truth, not {len(truth)}')
     places, centred = _centred(database), _centred(queries)
-    ranks = []
+    found = []
     for start in range(0, len(centred), QUERIES_AT_ONCE):
         similar = centred[start:start + QUERIES_AT_ONCE] @ places.T  # (q,P)
         for row, answers in zip(similar, truth[start:start + QUERIES_AT_ONCE], strict=True):
             right = np.asarray(answers, np.int64)
             if right.size:
                 best = row[right].max()
-                ranks.append(np.sum(row >= best) - np.sum(row[right] == best))
-    return recall(np.array(ranks), ns)
+                found.append(np.sum(row >= best) - np.sum(row[right] == best))
+    return np.array(found, np.int64)
 
 
 def _centred(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:

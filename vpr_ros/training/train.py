@@ -28,9 +28,9 @@ from vpr_ros.core.errors import ModelError
 from vpr_ros.core.errors import TrainingError
 from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import resize
-from vpr_ros.training.checkpoint import check_resumable
 from vpr_ros.training.checkpoint import EXPERIMENT
 from vpr_ros.training.checkpoint import read_checkpoint
+from vpr_ros.training.checkpoint import read_progress
 from vpr_ros.training.data import PlaceData
 from vpr_ros.training.distill import DistillationLoss
 from vpr_ros.training.distill import network_outputs
@@ -80,15 +80,15 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
         raise TrainingError(f'{last} does not exist: there is no training to resume')
     if not resume and (output / BEST).exists():
         raise TrainingError(f'{output} holds a training: choose another folder, or --resume')
-    if resume:
-        check_resumable(last, experiment)
+    steps, epochs = read_progress(last, experiment) if resume else (0, 0)
     lightning.seed_everything(experiment.training.seed, workers=True, verbose=False)
     data = PlaceData.read(experiment)
     module = PlaceTraining(experiment, data)
     if not resume:
         initialise_network(module.network, experiment, data.table)
     module.train()  # Lightning trains in the mode that it finds
-    best = _fit(module, output, last if resume else None, dict(trainer_options or {}))
+    data.first_epoch = epochs
+    best = _fit(module, output, steps, dict(trainer_options or {}))
     if module.global_rank == 0:
         print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
     return best
@@ -339,9 +339,8 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, part)
 
 
-def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: dict[str, Any]
-         ) -> Path:
-    """Run Lightning's loop, and return the best checkpoint."""
+def _fit(module: PlaceTraining, output: Path, steps: int, options: dict[str, Any]) -> Path:
+    """Run Lightning's loop, from LAST if it is of any steps, and return the best checkpoint."""
     training = module.experiment.training
     validated = module.data.validation is not None
     monitor, mode = ('recall@1', 'max') if validated else ('loss', 'min')
@@ -350,10 +349,6 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
     # Of its own: with `save_last`, Lightning would save it together with the best only.
     last = ModelCheckpoint(output, Path(LAST).stem, enable_version_counter=False,
                            save_on_train_epoch_end=True)
-    steps = 0
-    if checkpoint is not None:
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-        steps, module.data.first_epoch = content['global_step'], content['epoch'] + 1
     stop = EarlyStopping(monitor, mode=mode, patience=training.patience,
                          check_on_train_epoch_end=not validated)
     warnings.filterwarnings('ignore', message='.*does not have many workers.*')
@@ -372,5 +367,6 @@ def _fit(module: PlaceTraining, output: Path, checkpoint: Path | None, options: 
         'deterministic': 'warn',
         'enable_model_summary': False,
         **options})
-    trainer.fit(module, datamodule=module.data, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(module, datamodule=module.data, ckpt_path=output / LAST if steps else None,
+                weights_only=True)
     return Path(keep.best_model_path)

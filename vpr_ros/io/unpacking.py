@@ -1,0 +1,80 @@
+"""
+Unpacking of the compressed parts of a bag, to no more bytes than they say and than is allowed.
+
+rosbags, which brings lz4 and a library for zstd, unpacks whatever is there: 83 kB to 3 GB.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+from typing import TYPE_CHECKING
+
+import lz4.frame
+import numpy as np
+from rosbags.rosbag2 import storage_mcap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MOST = 1 << 28
+"""Bytes that are unpacked at a time: far above one image, or a chunk of any recorder."""
+TOO_MUCH = f'it unpacks to more than {MOST >> 20} MiB at a time'
+
+
+def check_chunks(chunks: Sequence[Any]) -> None:
+    """
+    Raise ValueError when compressed chunks of an mcap file are too large.
+
+    rosbags has all chunks in memory that are of the same time.
+    """
+    packed = [chunk for chunk in chunks if chunk.compression]
+    if not packed:
+        return
+    if max(chunk.uncompressed_size for chunk in packed) > MOST:
+        raise ValueError(TOO_MUCH)
+    size = np.array([chunk.uncompressed_size for chunk in packed], np.int64)
+    begin = np.array([chunk.message_start_time for chunk in packed], np.uint64)
+    end = np.array([chunk.message_end_time for chunk in packed], np.uint64)
+    opened, closed = np.argsort(begin, kind='stable'), np.argsort(end, kind='stable')
+    before = np.searchsorted(end[closed], begin[opened])
+    freed = np.concatenate([[0], np.cumsum(size[closed])])[before]
+    if (np.cumsum(size[opened]) - freed).max() > MOST:
+        raise ValueError(TOO_MUCH)
+
+
+def unpacked_message(data: bytes) -> bytes:
+    """Return a message that was compressed with zstd; raise ValueError when it is too large."""
+    message = _zstd(data, MOST + 1)
+    if len(message) > MOST:
+        raise ValueError(TOO_MUCH)
+    return message
+
+
+def limit_mcap() -> None:
+    """Let rosbags' reader of mcap files unpack no chunk to more than it says, and than MOST."""
+    for name, unpack in (('zstd', _zstd), ('lz4', _lz4)):
+        def limited(data: bytes, size: int, unpack: Any = unpack) -> bytes:
+            if size > MOST:
+                raise ValueError(TOO_MUCH)
+            chunk: bytes = unpack(data, size + 1)
+            if len(chunk) != size:
+                raise ValueError(f'a chunk says that it unpacks to {size} bytes, and does not')
+            return chunk
+        storage_mcap.DECOMPRESSORS[name] = limited
+
+
+def _zstd(data: bytes, most: int) -> bytes:
+    """Return the first `most` bytes of what zstd has compressed."""
+    library: Any = storage_mcap
+    if hasattr(library, 'zstd'):
+        with library.zstd.open(BytesIO(data)) as file:
+            return bytes(file.read(most))
+    with library.zstandard.ZstdDecompressor().stream_reader(data) as file:  # rosbags 0.11.0
+        return bytes(file.read(most))
+
+
+def _lz4(data: bytes, most: int) -> bytes:
+    """Return the first `most` bytes of what lz4 has compressed."""
+    with lz4.frame.open(BytesIO(data)) as file:
+        return bytes(file.read(most))
