@@ -48,8 +48,21 @@ def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> None:
         raise ValueError(f'it holds {found[2]} {found[0]}, not {np.dtype(dtype)} {shape}')
 
 
+def read_array(path: Path, layout: Layout) -> NDArray[Any]:
+    """
+    Return the array of an .npy file, of at most `most_bytes` of it.
+
+    Raises ValueError, which names the file, unless it has that dtype and shape and is finite.
+    """
+    try:
+        with path.open('rb') as file:
+            return _read(file, layout)
+    except ValueError as error:
+        raise ValueError(f'{path.name}: {error}') from error
+
+
 def most_bytes(layouts: Mapping[str, Layout]) -> int:
-    """Return a bound for the size of an .npz file of such arrays."""
+    """Return a bound for the size of an .npz file of such arrays, or an .npy file of one."""
     return sum(_size(layout) + _MEMBER for layout in layouts.values())
 
 
@@ -83,9 +96,13 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, layou
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError('it is compressed')
     with archive.open(member) as file:
-        check_npy_header(file, layout)
-        size = _size(layout)
-        data = file.read(size + 1)
+        return _read(file, layout)
+
+
+def _read(file: BinaryIO | IO[bytes], layout: Layout) -> NDArray[Any]:
+    check_npy_header(file, layout)
+    size = _size(layout)
+    data = file.read(size + 1)
     if len(data) != size:
         raise ValueError('its size is not that of its header')
     array = np.frombuffer(bytearray(data), np.dtype(layout[0]).newbyteorder('<'))

@@ -58,7 +58,7 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
                           f'{steps.max():.2f} m at most')
     recall = '' if manifest.index == 'flat' or manifest.recall is None else (
         f', finds the exact nearest neighbour for {manifest.recall:.1%} of queries')
-    yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions{recall}'
+    yield 'index', f'{manifest.index}, {manifest.dimension} dimensions{recall}'
     yield 'model', f'{manifest.model.name} {manifest.model.sha256}'
     for number, session in enumerate(manifest.sessions):
         count = int((place_map.sessions == number).sum())
