@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 MIN_DISTINCT = 10
 """Distinct places below which `auto` keeps the model's descriptors: it gains nothing there."""
 
-HALF_WEIGHT = 60
+HALF_WEIGHT = 80
 """Distinct places with which the projection weighs as much as the model's descriptor: the smallest
-number with which no size of map lost on streets (docs/maps.md)."""
+number with which no size of map lost in any condition on streets (docs/maps.md)."""
 
 MOST_ROWS = 512
 """Rows of a projection, which each frame is multiplied with."""

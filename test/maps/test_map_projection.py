@@ -69,7 +69,7 @@ def test_alike_places_count_as_one() -> None:
     assert distinct_places(np.repeat(views, 5, axis=0)) == 4
 
 
-@pytest.mark.parametrize(('count', 'weight'), [(30, 1 / 3), (60, 1 / 2), (180, 3 / 4)])
+@pytest.mark.parametrize(('count', 'weight'), [(20, 1 / 5), (80, 1 / 2), (240, 3 / 4)])
 def test_the_projection_weighs_more_the_more_distinct_places_there_are(count: int, weight: float
                                                                       ) -> None:
     descriptors, aggregates, sessions = _views(count)
@@ -78,7 +78,7 @@ def test_the_projection_weighs_more_the_more_distinct_places_there_are(count: in
     share = (aggregates @ fitted.matrix.T.astype(np.float32)).var(axis=0).sum()
     found = share / (share + descriptors.var(axis=0).sum())
     distinct = distinct_places(aggregates - aggregates.mean(axis=0))
-    assert found == pytest.approx(distinct / (distinct + 60), abs=0.01)
+    assert found == pytest.approx(distinct / (distinct + 80), abs=0.01)
     assert found == pytest.approx(weight, abs=0.05)
 
 
