@@ -28,7 +28,7 @@ from vpr_ros.offline.localize_queries import ONE_DRIVE
 from vpr_ros.offline.replay import replay
 from vpr_ros.offline.summary import summary
 
-ROWS = COUNT - 1
+ROWS = (COUNT - 1) // 8 * 8
 
 
 @pytest.fixture(scope='module')

@@ -37,6 +37,9 @@ MOST_ROWS = 512
 MOST_VALUES = 1 << 22
 """Values of a projection: 8.4 MB in a map, as float16."""
 
+_MULTIPLE = 8
+"""The number of rows is a multiple of this: quantising indices cut vectors into such parts."""
+
 _ALIKE = 0.5
 """Cosine similarity, centred, above which two places are not distinct."""
 
@@ -92,7 +95,7 @@ def choose_projection(descriptors: Floats, aggregates: NDArray[np.floating],
         return None
     directions, variances = _principal(own)
     if not len(directions):
-        log.info("projection: the model's descriptors alone, since all places look the same")
+        log.info("projection: the model's descriptors alone, since too few places differ")
         return None
     if kind == 'none':
         log.info('projection: %d directions of the aggregates, without whitening', len(directions))
@@ -134,6 +137,8 @@ def _principal(centred: Floats) -> tuple[Floats, Floats]:
     rows = min(MOST_ROWS, MOST_VALUES // centred.shape[1])
     values, combinations = np.linalg.eigh(centred @ centred.T)
     values, combinations = values[::-1][:rows], combinations[:, ::-1][:, :rows]
-    kept = values > max(_RANK * values[0], 1e-9)
-    directions = (combinations[:, kept] / np.sqrt(values[kept])).T @ centred
-    return directions, values[kept] / len(centred)
+    rank = int(np.count_nonzero(values > max(_RANK * values[0], 1e-9)))
+    rank -= rank % _MULTIPLE
+    values, combinations = values[:rank], combinations[:, :rank]
+    directions: Floats = (combinations / np.sqrt(values)).T @ centred
+    return directions, np.asarray(values / len(centred), np.float32)
