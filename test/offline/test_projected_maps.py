@@ -113,10 +113,13 @@ def test_image_sets_are_evaluated_with_each_kind(tmp_path, projecting, kind, cap
     assert (f'{ROWS} directions' in caplog.text) == (kind != 'model')
 
 
-def test_the_command_says_what_it_decided(site, tmp_path, caplog):
+def test_the_command_says_what_it_decided(site, tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO):
         assert main(['build-map', str(site / 'winter.mcap'), '--model', str(site / 'm.onnx'),
                      '--output', str(tmp_path / 'map')]) == 0
     lines = [line for line in caplog.messages if line.startswith('projection: ')]
     assert len(lines) == 1
     assert f'fitted to the map, {ROWS} directions' in lines[0]
+    assert main(['inspect', str(tmp_path / 'map')]) == 0
+    assert (f"projection  {ROWS} of {AGGREGATE} directions beside the model's descriptor"
+            in capsys.readouterr().out)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 _ROWS = 8
-"""Rows that one image is multiplied with at once: few enough for numpy to stay in one thread. To wait
-for a second core, which the network keeps busy, takes up to ten times as long as the product."""
+"""Rows that one image is multiplied with at once: few enough for numpy to stay in one thread. To
+wait for a second core, which the network keeps busy, takes up to ten times as long as that."""
 
 
 @dataclass(frozen=True)
