@@ -70,8 +70,8 @@ def test_alike_places_count_as_one() -> None:
 
 
 @pytest.mark.parametrize(('count', 'weight'), [(20, 1 / 5), (80, 1 / 2), (240, 3 / 4)])
-def test_the_projection_weighs_more_the_more_distinct_places_there_are(count: int, weight: float
-                                                                      ) -> None:
+def test_the_projection_weighs_more_the_more_distinct_places_there_are(
+        count: int, weight: float) -> None:
     descriptors, aggregates, sessions = _views(count)
     fitted = choose_projection(descriptors, aggregates, sessions, 'auto')
     assert fitted is not None
