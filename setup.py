@@ -84,6 +84,7 @@ setup(
         'PyYAML>=6.0',
         'tqdm>=4.57.0',
         'rosbags>=0.11.0',
+        'lz4>=3.1.3',
         'simplejpeg>=1.7.2',
     ],
     # One of `cpu`, `gpu` and `openvino`: three distributions of one module, never two together.

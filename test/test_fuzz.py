@@ -149,7 +149,7 @@ def _used(path: Path) -> None:
     assert np.isfinite(place_map.poses).all()
     assert np.isfinite(place_map.mean).all()
     assert place_map.manifest.spacing <= 1e4
-    queries = np.eye(place_map.manifest.model.dimension, dtype=np.float32)[:3]
+    queries = np.eye(place_map.manifest.dimension, dtype=np.float32)[:3]
     similarity, places = place_map.search(queries, 10)
     assert (np.abs(similarity) <= 1.5).all()
     assert ((places >= 0) & (places < len(place_map))).all()

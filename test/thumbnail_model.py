@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH, CELL = 48, 64, 8
 DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
+AGGREGATE = 4 * DIMENSION
 
 
 def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
-                          input_type: int = TensorProto.UINT8, fragile: bool = False) -> Path:
+                          input_type: int = TensorProto.UINT8, fragile: bool = False,
+                          aggregate: bool = False) -> Path:
     """
     Write the model to `path` and return the path; each `gain` gives another digest.
 
-    A `fragile` model fails to run on an image that contains the value 255.
+    A `fragile` model fails to run on an image that contains the value 255. One with an `aggregate`
+    gives that output: a thumbnail of twice the height and width.
     """
     constants = {'gain': np.array(gain, np.float32), 'tiny': np.array(1e-6, np.float32),
                  'flat': np.array([0, -1], np.int64), 'one': np.array([1], np.int64)}
@@ -52,10 +55,21 @@ def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'i
             helper.make_node('Unsqueeze', ['zero', 'one'], ['zeros']),
             helper.make_node('Add', ['shifted', 'zeros'], ['same']),
             helper.make_node('LpNormalization', ['same'], ['descriptor'], axis=1, p=2)]
+    outputs = {'descriptor': DIMENSION}
+    if aggregate:
+        outputs['aggregate'] = AGGREGATE
+        nodes += [
+            helper.make_node('AveragePool', ['plane'], ['fine'], kernel_shape=[CELL // 2] * 2,
+                             strides=[CELL // 2] * 2),
+            helper.make_node('Reshape', ['fine', 'flat'], ['fine_row']),
+            helper.make_node('Sub', ['fine_row', 'mean'], ['fine_rest']),
+            helper.make_node('Add', ['fine_rest', 'tiny'], ['fine_shifted']),
+            helper.make_node('LpNormalization', ['fine_shifted'], ['aggregate'], axis=1, p=2)]
     graph = helper.make_graph(
         nodes, 'thumbnail',
         [helper.make_tensor_value_info(input_name, input_type, ['N', HEIGHT, WIDTH, 3])],
-        [helper.make_tensor_value_info('descriptor', TensorProto.FLOAT, ['N', DIMENSION])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ['N', size])
+         for name, size in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
     helper.set_model_props(model, {'input_height': str(HEIGHT), 'input_width': str(WIDTH),

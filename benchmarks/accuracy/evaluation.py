@@ -53,7 +53,7 @@ def evaluation(data: str, model: str | None = None) -> dict[str, Any]:
     results = {}
     for name, paths in sets.items():
         results[name] = evaluate_set(*paths, encoder, EvaluationOptions(
-            use_filter=False, centering='map'))
+            use_filter=False, centering='map', projection='model'))
         ours, plain = summary(results[name])['recall'], _plain(*paths, encoder)
         rows.append([name, *(part for n, share in ours.items() for part in (share, plain[n]))])
     counted = sorted({len(row) for row in rows})

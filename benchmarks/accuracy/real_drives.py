@@ -48,9 +48,10 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
         known = _drive(image_set, encoder) if image_set.has_queries else None
         if known is None:
             continue
-        drive, radius = known
         place_map = build_map([open_source(image_set.database, in_order=True)], encoder,
                               spacing=0.0, thumbnails=False, self_calibrate=False)
+        # Again, as the map's own projection describes it.
+        drive, radius = _drive(image_set, encoder.projected(place_map.projection)) or known
         place_map = place_map.calibrated(self_calibrated(
             place_map, encoder, correct_radius=radius, max_speed=FASTEST))
         half = len(drive) // 2

@@ -54,7 +54,7 @@ def enlarged(small: PlaceMap, places: int) -> PlaceMap:
     return PlaceMap.build(
         descriptors, np.arange(places) * 10**9,
         np.concatenate([small.poses, poses.planar(along, along, 0 * along)]),
-        np.zeros(places, np.int32), small.manifest)
+        np.zeros(places, np.int32), small.manifest, projection=small.projection)
 
 
 def spring_drive(length: float, rate: float, width: int = 320, height: int = 240

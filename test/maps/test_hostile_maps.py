@@ -19,6 +19,7 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import sha256
+from vpr_ros.encoding.projection import Projection
 from vpr_ros.maps.index import make_index
 from vpr_ros.maps.index_file import check_index_file
 from vpr_ros.maps.manifest import Manifest
@@ -237,6 +238,59 @@ def test_a_file_without_end_is_refused_before_it_is_read(saved: Path, name: str)
     _refused(saved, f'{name} is larger than map.yaml says')
 
 
+# projection.npy
+
+@pytest.fixture
+def with_projection(saved: Path) -> Path:
+    """Return a map that has a projection of 3 rows and 5 columns."""
+    built = PlaceMap.load(saved)
+    shutil.rmtree(saved)
+    PlaceMap.build(
+        np.concatenate([built.vectors(), np.zeros((8, 3), np.float32)], axis=1), built.stamps,
+        built.poses, built.sessions, built.manifest,
+        projection=Projection(np.ones((3, 5), np.float16))).save(saved)
+    assert PlaceMap.load(saved).projection is not None
+    return saved
+
+
+@pytest.mark.parametrize('array', [
+    np.ones((3, 5), np.float32), np.ones((3, 5), '>f2'), np.ones((5, 3), np.float16),
+    np.ones((3, 5, 1), np.float16), np.ones((3, 5), np.float16, order='F'),
+    np.full((3, 5), np.inf, np.float16), np.full((3, 5), np.nan, np.float16)],
+    ids=lambda array: f'{array.dtype.str}{array.shape}{array.flat[0]}')
+def test_a_projection_of_another_kind_or_range_is_refused(with_projection: Path, array: np.ndarray
+                                                          ) -> None:
+    np.save(with_projection / 'projection.npy', array)
+    _sign(with_projection)
+    _refused(with_projection, r'cannot be read \(projection\.npy: it holds|larger than map.yaml')
+
+
+def test_a_projection_that_is_cut_longer_missing_or_without_end_is_refused(with_projection: Path
+                                                                           ) -> None:
+    path = with_projection / 'projection.npy'
+    data = path.read_bytes()
+    for part in (data[:-1], data[:60], b'', data + b'x'):
+        path.write_bytes(part)
+        _sign(with_projection)
+        _refused(with_projection, r'cannot be read \(projection\.npy: it')
+    with path.open('r+b') as file:
+        file.truncate(1 << 40)  # sparse
+    _refused(with_projection, r'projection\.npy is larger than map.yaml says')
+    path.unlink()
+    _refused(with_projection, r'is not whole: projection\.npy is missing')
+
+
+@pytest.mark.parametrize('changes', [
+    {'rows': 0}, {'rows': 2}, {'rows': 1 << 40}, {'rows': True}, {'rows': '3'}, {'columns': 0},
+    {'columns': 6}, {'columns': 1 << 22}, {'columns': 5.0}, {'beside_model': 1},
+    {'beside_model': False}, {'more': 1}], ids=repr)
+def test_a_projection_of_another_shape_than_map_yaml_says_is_refused(
+        with_projection: Path, changes: dict[str, object]) -> None:
+    shape = {'rows': 3, 'columns': 5, 'beside_model': True, **changes}
+    _sign(with_projection, projection=shape)
+    _refused(with_projection, r'map\.yaml is damaged|cannot be read')
+
+
 # map.yaml
 
 _BOMB = '\n'.join(f'l{n}: &l{n} [{", ".join([f"*l{n - 1}" if n else "lol"] * 10)}]'
@@ -276,7 +330,8 @@ def test_aliases_are_not_followed(saved: Path, key: str, text: str) -> None:
     ('cameras', [{'width': 4, 'height': 4, 'k': [0, 0, 1, 1]}]),
     ('cameras', [{'width': 4, 'height': 4, 'd': [1e308] * 5}]),
     ('sha256', {'index.faiss': 5}), ('sha256', {5: 'ab' * 32}), ('spots', {'vectors.npy': 'ab'}),
-    ('model', {'name': 'm'}), ('model', 'm')], ids=repr)
+    ('model', {'name': 'm'}), ('model', 'm'), ('projection', 'model'), ('projection', {}),
+    ('projection', {'rows': 1, 'columns': float('nan'), 'beside_model': True})], ids=repr)
 def test_a_manifest_with_a_value_of_another_type_or_range_is_refused(
         saved: Path, key: str, value: object) -> None:
     raw = yaml.safe_load((saved / 'map.yaml').read_text())

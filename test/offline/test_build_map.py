@@ -20,6 +20,7 @@ from small_drive import STEP
 from small_drive import write_bag
 from small_drive import write_damaged
 from small_drive import write_folder
+from thumbnail_model import write_thumbnail_model
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.errors import SourceError
@@ -208,7 +209,8 @@ def test_poses_that_never_move_are_warned_about(tmp_path, encoder, caplog, count
     assert ('its 21 poses never move' in caplog.text) == (count == 21)
 
 
-def test_sources_read_in_parallel_give_the_same_map(tmp_path, encoder):
+def test_sources_read_in_parallel_give_the_same_map(tmp_path):
+    encoder = Encoder(write_thumbnail_model(tmp_path / 'm.onnx', aggregate=True), 'cpu', 1)
     paths = [write_bag(tmp_path / 'one', noise=1, compressed=True),
              write_folder(tmp_path / 'two', range(10, 20), pose_file='poses.csv'),
              write_bag(tmp_path / 'three.mcap', range(5, 30), noise=2)]
@@ -218,6 +220,7 @@ def test_sources_read_in_parallel_give_the_same_map(tmp_path, encoder):
     for name in ('stamps', 'poses', 'sessions', 'means', 'thumbnail_digests'):
         np.testing.assert_array_equal(getattr(parallel, name), getattr(serial, name))
     np.testing.assert_array_equal(parallel.vectors(), serial.vectors())
+    assert parallel.projection.sha256 == serial.projection.sha256
     assert parallel.thumbnails == serial.thumbnails
 
 

@@ -72,6 +72,17 @@ def test_any_batch_gives_what_torch_gives(network, session, count):
     assert np.sum(result * expected, axis=1).min() > 0.9999
 
 
+def test_the_aggregate_is_what_whitening_reduces(network, session):
+    assert [output.name for output in session.get_outputs()] == ['descriptor', 'aggregate']
+    descriptor, aggregate = session.run(['descriptor', 'aggregate'], {'image': noise_images(2)})
+    assert session.get_outputs()[1].shape[1] == aggregate.shape[1]
+    assert np.linalg.norm(aggregate, axis=1) == pytest.approx(1, abs=1e-4)
+    with torch.no_grad():
+        whitened = network.whitening(torch.from_numpy(aggregate)).numpy()
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    assert np.sum(whitened * descriptor, axis=1).min() > 0.9999
+
+
 def test_a_black_image_gets_a_finite_unit_vector(session):
     black = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
     result = session.run(['descriptor'], {'image': black})[0]

@@ -84,6 +84,9 @@ def _add_localization(group: argparse._ActionsContainer) -> None:
                        help='what is subtracted from the descriptors of the queries: the running '
                             'mean of the drive, as on the robot, the mean of the map, or nothing '
                             '(nor from those of the map)')
+    group.add_argument('--projection', choices=defaults.PROJECTIONS, default=defaults.PROJECTION,
+                       help='of a map that is made of --database or --utm: fitted to it (auto), '
+                            "the model's own, or without whitening (none)")
     group.add_argument('--no-compensate', dest='centering', action='store_const', const='map',
                        help=argparse.SUPPRESS)  # its name until 0.3
     group.add_argument('--min-confidence', type=number(float, 0, 1), metavar='P',
@@ -195,7 +198,8 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
     from vpr_ros.offline.localize_queries import EvaluationOptions
     return EvaluationOptions(
         use_filter=use_filter if options.filter is None else options.filter,
-        centering=options.centering, min_confidence=options.min_confidence)
+        centering=options.centering, min_confidence=options.min_confidence,
+        projection=options.projection)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -45,6 +45,10 @@ def add_build_map(commands: Commands) -> None:
     parser.add_argument('--condition', action='append', default=[], metavar='NAME',
                         help='season or light of a source, one option for each source, in their '
                              'order')
+    parser.add_argument('--projection', default=defaults.PROJECTION, choices=defaults.PROJECTIONS,
+                        help='what makes the descriptors: auto fits a projection to the map if it '
+                             'has enough different places; model, the model alone; none, '
+                             'no whitening')
     add_image_topic(parser)
     add_pose_topic(parser)
     parser.add_argument('--pose-file', metavar='FILE',
@@ -82,7 +86,8 @@ def _run_build_map(options: argparse.Namespace) -> None:
         source.check()
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
-                          thumbnails=options.thumbnails, jobs=options.jobs)
+                          thumbnails=options.thumbnails, jobs=options.jobs,
+                          projection=options.projection)
     place_map.save(options.output, overwrite=options.overwrite)
     steps = place_map.steps()
     apart = (f'{median(steps):.2f} m apart (median; {max(steps):.2f} m at most), '
@@ -122,6 +127,7 @@ def _run_calibrate(options: argparse.Namespace) -> None:
             topics.append((*find_topics(bag, options), bag.pose_topic(options.truth_topic)))
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
+    encoder = encoder.projected(place_map.projection)
     drives = [read_drive(path, encoder, image_topic=image, odometry_topic=odometry,
                          truth_topic=truth, use_odometry=options.odometry, poses=poses,
                          cameras=place_map.manifest.cameras)

@@ -41,6 +41,13 @@ of the world and the body, or of only one of them."""
 HEADINGS = ('poses', 'from-track')
 """Where headings come from: the orientations of the poses, or the direction of travel."""
 
+PROJECTIONS = ('auto', 'model', 'none')
+"""What makes a map's descriptors: a projection fitted to its images if it has enough different
+places; the model alone; or a projection of the aggregates without whitening."""
+
+PROJECTION = 'auto'
+"""The projection of a new map: one of PROJECTIONS."""
+
 PROVIDERS = ('tensorrt', 'cuda', 'openvino', 'cpu')
 """The execution providers, in the order in which 'auto' tries them."""
 

@@ -8,9 +8,11 @@ the graph. engines.py runs it.
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 import threading
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.encoding.projection import Projection
+
+    Floats = NDArray[np.float32]
 
 MAX_BATCH = 32
 """Images per network call: a larger batch takes more memory and is no faster per image."""
@@ -52,7 +57,10 @@ class Encoder:
     Attributes: `path`; `digest`, the SHA-256 of the file, which identifies the model; `provider`,
     the short name of the execution provider in use; `concurrency`, how many concurrent calls
     give the highest throughput; `height`, `width` of the input in pixels; `dimension` D of the
-    descriptor; `metadata`, the model's metadata properties.
+    descriptor; `metadata`, the model's metadata properties; `aggregate_size` A of the output
+    `aggregate`, from which the model makes the descriptor, 0 for a model without; `space`, which
+    says with what descriptors can be compared: the digest of the model, and that of the
+    projection of a map, if it uses one.
     """
 
     def __init__(self, path: str | Path | None = None, provider: str | Sequence[str] = 'auto',
@@ -87,7 +95,42 @@ class Encoder:
         self._local = threading.local()
         self.metadata: dict[str, str] = dict(
             self._session.get_modelmeta().custom_metadata_map)
+        self.aggregate_size = next((_columns(out) for out in self._session.get_outputs()
+                                    if out.name == 'aggregate'), 0)
+        self.space = self.digest
+        self._combine: Callable[[Floats, Floats], Floats] | None = None
         self.height, self.width, self.dimension = self._check_contract()
+        self._own_dimension = self.dimension
+
+    def projected(self, projection: Projection | None) -> Encoder:
+        """
+        Return an encoder on the same engine that gives the descriptors of a map.
+
+        With None they are the model's own. Raises ModelError when the model does not have the
+        output `aggregate` that the projection needs.
+        """
+        if projection is None:
+            return self if self._combine is None else self._giving('', None, 0)
+        rows, columns = projection.matrix.shape
+        if columns != self.aggregate_size:
+            raise ModelError(f"{self.path} has no output 'aggregate' of {columns} values, which "
+                             "the map's projection needs: export it again with `vpr export`, or "
+                             'build the map with --projection model')
+        return self._giving(f'+{projection.sha256}', projection.apply,
+                            rows if projection.beside_model
+                            else rows - self._own_dimension)
+
+    def with_aggregate(self) -> Encoder:
+        """Return an encoder on the same engine that gives (D + A,): descriptor, aggregate."""
+        return self._giving('+aggregate', lambda *both: np.concatenate(both, axis=1),
+                            self.aggregate_size)
+
+    def _giving(self, space: str, combine: Callable[[Floats, Floats], Floats] | None, more: int
+                ) -> Encoder:
+        encoder = copy.copy(self)
+        encoder.space, encoder._combine = self.digest + space, combine
+        encoder.dimension = self._own_dimension + more
+        return encoder
 
     @property
     def size(self) -> tuple[int, int]:
@@ -136,17 +179,20 @@ class Encoder:
             buffer = self._local.buffer = np.empty((1, self.height, self.width, 3), np.uint8)
         return buffer
 
-    def _run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        descriptors: NDArray[np.float32]
-        if len(batch) <= self._max_batch:
-            descriptors = self._session.run(['descriptor'], {'image': batch})[0]
-        else:
-            descriptors = np.concatenate([
-                self._session.run(['descriptor'], {'image': batch[i:i + self._max_batch]})[0]
-                for i in range(0, len(batch), self._max_batch)])
+    def _run(self, batch: NDArray[np.uint8]) -> Floats:
+        parts = [self._run_engine(batch[i:i + self._max_batch])
+                 for i in range(0, max(len(batch), 1), self._max_batch)]
+        descriptors = np.concatenate(parts) if len(parts) > 1 else parts[0]
         if not np.isfinite(descriptors).all():
             raise ImageError(f'{self.path} gives no finite descriptor for this image')
         return descriptors
+
+    def _run_engine(self, batch: NDArray[np.uint8]) -> Floats:
+        descriptors: Floats
+        if self._combine is None:
+            descriptors = self._session.run(['descriptor'], {'image': batch})[0]
+            return descriptors
+        return self._combine(*self._session.run(['descriptor', 'aggregate'], {'image': batch}))
 
     def _check_contract(self) -> tuple[int, int, int]:
         """Return the input's height and width and the descriptor's dimension, or raise."""
@@ -173,3 +219,10 @@ class Encoder:
         if probe.ndim != 2 or np.abs(np.linalg.norm(probe, axis=1) - 1).max() > 1e-3:
             raise ModelError(f'{self.path}: its descriptors are not vectors of unit length')
         return height, width, probe.shape[1]
+
+
+def _columns(output: Any) -> int:
+    """Return A of an output float32 (N,A) of ONNX Runtime's session; 0 for one of another kind."""
+    shape = output.shape
+    matrix = output.type == 'tensor(float)' and len(shape) == 2 and isinstance(shape[1], int)
+    return int(shape[1]) if matrix else 0

@@ -81,7 +81,7 @@ class Localizer:
                  max_speed: float = defaults.MAX_SPEED,
                  odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
         place_map.manifest.check_model(encoder)
-        self.encoder = encoder
+        self.encoder = encoder.projected(place_map.projection)
         self.place_map = place_map
         self.top_k = top_k
         self.min_confidence = min_confidence
@@ -270,9 +270,11 @@ class Localizer:
         """
         Go on with the drive that another localizer followed, on another map of the same model.
 
-        The drive's running mean and its clock are kept, the belief starts over.
+        The drive's running mean and its clock are kept, unless the maps have different
+        projections; the belief starts over.
         """
-        self._drive = old._drive.on_another_map()
+        if old.encoder.space == self.encoder.space:
+            self._drive = old._drive.on_another_map()
 
     def _elapsed(self, stamp: int) -> float:
         """Return the seconds since the last frame, and start over when the clock was set back."""

@@ -51,8 +51,23 @@ def check_npy_header(file: BinaryIO | IO[bytes], layout: Layout) -> tuple[int, .
     return tuple(found[0])
 
 
+def read_array(path: Path, layout: Layout) -> NDArray[Any]:
+    """
+    Return the array of an .npy file, of at most `most_bytes` of it.
+
+    Raises ValueError, which names the file, unless it has that dtype and shape and is finite.
+    """
+    try:
+        with path.open('rb') as file:
+            array = _read(file, layout)
+        _check_finite(array)
+    except ValueError as error:
+        raise ValueError(f'{path.name}: {error}') from error
+    return array
+
+
 def most_bytes(layouts: Mapping[str, Layout]) -> int:
-    """Return a bound for the size of an .npz file of such arrays, all of a known length."""
+    """Return a bound for the size of an .npz file of arrays of known lengths, or an .npy file."""
     return sum(_size(dtype, shape) + _MEMBER for dtype, shape in layouts.values())
 
 
@@ -75,9 +90,8 @@ def read_arrays(path: Path, layouts: Mapping[str, Layout], optional: Collection[
                 continue
             try:
                 arrays[name] = array = _read_member(archive, member, layout)
-                if array.dtype.kind == 'f' and not np.isfinite(array).all() \
-                        and not (name in unset and np.isnan(array).all()):
-                    raise ValueError('it holds values that are not finite')
+                if not (name in unset and np.isnan(array).all()):
+                    _check_finite(array)
             except ValueError as error:
                 raise ValueError(f"'{name}' in {path.name}: {error}") from error
     return arrays
@@ -90,12 +104,21 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, layou
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError('it is compressed')
     with archive.open(member) as file:
-        shape = check_npy_header(file, layout)
-        size = _size(layout[0], shape)
-        data = file.read(size + 1)
+        return _read(file, layout)
+
+
+def _read(file: BinaryIO | IO[bytes], layout: Layout) -> NDArray[Any]:
+    shape = check_npy_header(file, layout)
+    size = _size(layout[0], shape)
+    data = file.read(size + 1)
     if len(data) != size:
         raise ValueError('its size is not that of its header')
     return np.frombuffer(bytearray(data), np.dtype(layout[0]).newbyteorder('<')).reshape(shape)
+
+
+def _check_finite(array: NDArray[Any]) -> None:
+    if array.dtype.kind == 'f' and not np.isfinite(array).all():
+        raise ValueError('it holds values that are not finite')
 
 
 def _size(dtype: type[np.generic] | str, shape: tuple[int | None, ...]) -> int:

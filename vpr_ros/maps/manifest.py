@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
 
+import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core import fields
 from vpr_ros.core import plain_yaml
@@ -27,11 +28,14 @@ import yaml
 
 if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.encoding.projection import Projection
+    from vpr_ros.maps.arrays import Layout
 
 MANIFEST = 'map.yaml'
 """The file that makes a directory a map."""
 
 FORMAT = 2
+_PROJECTED = 3  # format of a map with a projection, which earlier versions must not read
 _OLDER = (1,)  # without `recall` and `spots`
 
 _MOST_BYTES = 1 << 18  # of map.yaml
@@ -39,6 +43,7 @@ _MOST_SESSIONS = 4096
 _LARGEST = 1 << 16  # dimensions of a descriptor, pixels of a side
 _LONGEST_PATH = 4096
 _LONGEST_SPACING = 10_000.0  # m
+_MOST_VALUES = 1 << 22  # of a projection
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,40 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class ProjectionShape:
+    """
+    What a map must know of its projection before it reads it: rows R and columns A.
+
+    `beside_model` says that descriptors are those of the model and the projection's together.
+    """
+
+    rows: int
+    columns: int
+    beside_model: bool
+
+    @classmethod
+    def of(cls, projection: Projection) -> ProjectionShape:
+        """Return the shape of a projection."""
+        rows, columns = projection.matrix.shape
+        return cls(rows, columns, projection.beside_model)
+
+    @property
+    def layout(self) -> Layout:
+        """Return the dtype and the shape of its matrix."""
+        return np.float16, (self.rows, self.columns)
+
+    @classmethod
+    def from_dict(cls, raw: Any) -> ProjectionShape:
+        """Return what map.yaml holds; raise KeyError or ValueError for what is none."""
+        raw = fields.mapping(raw, 'projection', cls.__annotations__)
+        rows = fields.integer(raw['rows'], 'rows of the projection', 1, _LARGEST)
+        if not isinstance(raw['beside_model'], bool):
+            raise ValueError('beside_model of the projection is neither true nor false')
+        return cls(rows, fields.integer(raw['columns'], 'columns of the projection', 1,
+                                        _MOST_VALUES // rows), raw['beside_model'])
+
+
+@dataclass(frozen=True)
 class Manifest:
     """
     The contents of map.yaml but for its inventory, which follows from the files.
@@ -91,7 +130,8 @@ class Manifest:
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
     (index_choice.py), None where it was not. `datum` is the origin of frame_id, for a map from the
-    fixes of a GPS; `cameras` are the different ones of its sessions.
+    fixes of a GPS; `cameras` are the different ones of its sessions. `projection` is None where
+    the descriptors are the model's own.
     """
 
     model: ModelIdentity
@@ -104,11 +144,20 @@ class Manifest:
     recall: float | None = None
     datum: Datum | None = None
     cameras: tuple[Camera, ...] = ()
+    projection: ProjectionShape | None = None
+
+    @property
+    def dimension(self) -> int:
+        """Return the dimension of the map's descriptors."""
+        if self.projection is None:
+            return self.model.dimension
+        own = self.model.dimension if self.projection.beside_model else 0
+        return self.projection.rows + own
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
         """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
-        recall, datum = raw.get('recall'), raw.get('datum')
+        recall, datum, projection = (raw.get(key) for key in ('recall', 'datum', 'projection'))
         if raw['index'] not in defaults.INDEX_KINDS:
             raise ValueError(f"index is {fields.text(raw['index'], 'index')}, which is not known")
         return cls(
@@ -123,7 +172,8 @@ class Manifest:
             recall=None if recall is None else fields.number(recall, 'recall', 0, 1),
             datum=None if datum is None else Datum.from_dict(datum),
             cameras=tuple(Camera.from_dict(camera) for camera
-                          in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)))
+                          in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)),
+            projection=None if projection is None else ProjectionShape.from_dict(projection))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
@@ -163,9 +213,9 @@ def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
             raise ValueError(f'it has more than {_MOST_BYTES} bytes')
         raw = fields.mapping(plain_yaml.load(path.read_text(encoding='utf-8')), 'its content')
         made = fields.integer(raw['format'], 'format', 0, 9999)
-        if made not in (FORMAT, *_OLDER):
-            raise MapError(f'{path} has format {made}, this version reads {FORMAT}: '
-                           'build the map again')
+        if made not in (FORMAT, _PROJECTED, *_OLDER):
+            raise MapError(f'{path} has format {made}, this version reads {FORMAT} and '
+                           f'{_PROJECTED}: build the map again')
         return Manifest.from_dict(raw), Inventory.from_dict(raw)
     except (KeyError, TypeError, ValueError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else error
@@ -174,6 +224,7 @@ def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
 
 def write_manifest(directory: Path, manifest: Manifest, inventory: Inventory) -> None:
     """Write the map.yaml of a map's directory, into the temporary one that becomes it."""
-    contents = {'format': FORMAT, **manifest.as_dict(), **asdict(inventory)}
+    contents = {'format': FORMAT if manifest.projection is None else _PROJECTED,
+                **manifest.as_dict(), **asdict(inventory)}
     (directory / MANIFEST).write_text(yaml.safe_dump(contents, sort_keys=False,
                                                      allow_unicode=True), encoding='utf-8')

@@ -3,8 +3,9 @@ PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
 
 A map is a directory: `map.yaml` (what it is, and the SHA-256 of the rest), `index.faiss` (the
 descriptors, each centred on its session's mean and renormalised; `vectors.npy`, where they stay
-on disk), `places.npz` (stamps, poses, sessions) and, if wanted, `thumbnails/`. How maps are made
-from bags is in offline/build_map.py, how places are found in index.py.
+on disk), `places.npz` (stamps, poses, sessions), `projection.npy` where the map has one, and, if
+wanted, `thumbnails/`. How maps are made from bags is in offline/build_map.py, how places are found
+in index.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from vpr_ros.core.files import read_inside
 from vpr_ros.core.files import whole_directory
 from vpr_ros.core.poses import checked
 from vpr_ros.core.poses import distance
+from vpr_ros.encoding.projection import Projection
 from vpr_ros.maps import arrays
 from vpr_ros.maps.index import search
 from vpr_ros.maps.index_choice import fit_index
@@ -34,6 +36,7 @@ from vpr_ros.maps.index_file import most_bytes
 from vpr_ros.maps.index_file import MOST_SIMILAR
 from vpr_ros.maps.inventory import Inventory
 from vpr_ros.maps.manifest import MANIFEST
+from vpr_ros.maps.manifest import ProjectionShape
 from vpr_ros.maps.manifest import read_manifest
 from vpr_ros.maps.manifest import write_manifest
 from vpr_ros.maps.reranked import open_vectors
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 _INDEX = 'index.faiss'
 _PLACES = 'places.npz'
 _VECTORS = 'vectors.npy'
+_PROJECTION = 'projection.npy'
 _THUMBNAILS = 'thumbnails'
 _LARGEST_THUMBNAIL = 1 << 24  # bytes
 
@@ -66,7 +70,7 @@ class PlaceMap:
     stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
     indices into manifest.sessions; means float32 (S,D); thumbnails are N JPEG files
     in memory, the directory that holds them, or none; thumbnail_digests uint8 (N,32), their
-    SHA-256.
+    SHA-256. `projection` makes the descriptors; None where they are the model's own.
     """
 
     index: Any
@@ -77,6 +81,7 @@ class PlaceMap:
     manifest: Manifest
     thumbnails: Sequence[bytes] | Path = ()
     thumbnail_digests: NDArray[np.uint8] | None = None
+    projection: Projection | None = None
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -84,10 +89,11 @@ class PlaceMap:
     @classmethod
     def build(cls, descriptors: NDArray[np.float32], stamps: NDArray[np.int64],
               poses: NDArray[np.float64], sessions: NDArray[np.int32], manifest: Manifest,
-              thumbnails: Sequence[bytes] = ()) -> PlaceMap:
+              thumbnails: Sequence[bytes] = (), projection: Projection | None = None) -> PlaceMap:
         """
         Make a map of N places from descriptors float32 (N,D) of unit norm.
 
+        They are the model's own, or made by `projection`.
         Where the manifest's index is 'auto', index_choice.py chooses one. Raises ValueError for no
         places, lengths, sessions or dimensions that disagree, an unknown index kind, or too few
         places for the kind.
@@ -101,9 +107,12 @@ class PlaceMap:
             raise ValueError('descriptors, stamps, poses and sessions differ in length')
         if thumbnails and len(thumbnails) != count:
             raise ValueError(f'{len(thumbnails)} thumbnails for {count} places')
-        if descriptors.shape[1] != manifest.model.dimension:
+        manifest = replace(manifest,
+                           projection=None if projection is None
+                           else ProjectionShape.of(projection))
+        if descriptors.shape[1] != manifest.dimension:
             raise ValueError(f'descriptors have {descriptors.shape[1]} dimensions, the model '
-                             f'{manifest.model.dimension}')
+                             f'{"and the projection " if projection else ""}{manifest.dimension}')
         centred, means = _centre(descriptors, sessions, len(manifest.sessions))
         digests = np.array([np.frombuffer(hashlib.sha256(jpeg).digest(), np.uint8)
                             for jpeg in thumbnails]).reshape(-1, 32) if thumbnails else None
@@ -111,7 +120,7 @@ class PlaceMap:
         return cls(index, np.asarray(stamps, np.int64), checked(poses),
                    np.asarray(sessions, np.int32), means,
                    replace(manifest, index=kind, recall=recall),
-                   thumbnails, digests)
+                   thumbnails, digests, projection)
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -222,8 +231,11 @@ class PlaceMap:
                 for place in range(len(self)):
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             np.savez(part / _PLACES, **kept)  # type: ignore[arg-type]
-            write_manifest(part, self.manifest, Inventory.of(part, len(self), [_INDEX, _PLACES],
-                                                             sampled))
+            names = [_INDEX, _PLACES]
+            if self.projection is not None:
+                np.save(part / _PROJECTION, np.ascontiguousarray(self.projection.matrix))
+                names.append(_PROJECTION)
+            write_manifest(part, self.manifest, Inventory.of(part, len(self), names, sampled))
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
@@ -240,15 +252,18 @@ class PlaceMap:
         manifest, inventory = read_manifest(path)
         if encoder is not None:
             manifest.check_model(encoder, path)
-        count, dimension, drives = inventory.places, manifest.model.dimension, manifest.sessions
+        count, dimension, drives = inventory.places, manifest.dimension, manifest.sessions
         layouts: dict[str, Layout] = {
             'stamps': (np.int64, (count,)), 'poses': (np.float64, (count, 7)),
             'sessions': (np.int32, (count,)), 'means': (np.float32, (len(drives), dimension)),
             'thumbnails': (np.uint8, (count, 32))}
-        on_disk = manifest.index == 'rerank'
-        inventory.check(
-            path, {_INDEX: most_bytes(count, dimension), _PLACES: arrays.most_bytes(layouts)},
-            {_VECTORS: vectors_bytes(count, dimension)} if on_disk else {}, verify=verify)
+        on_disk, own = manifest.index == 'rerank', manifest.projection
+        sizes = {_INDEX: most_bytes(count, dimension), _PLACES: arrays.most_bytes(layouts)}
+        if own:
+            sizes[_PROJECTION] = arrays.most_bytes({_PROJECTION: own.layout})
+        inventory.check(path, sizes,
+                        {_VECTORS: vectors_bytes(count, dimension)} if on_disk else {},
+                        verify=verify)
         try:
             found = arrays.read_arrays(path / _PLACES, layouts, optional=('thumbnails',))
             poses, sessions, means = checked(found['poses']), found['sessions'], found['means']
@@ -261,12 +276,16 @@ class PlaceMap:
             if on_disk:
                 index = open_vectors(index, path / _VECTORS)
             check_norms(index, manifest.index)
+            projection = Projection(arrays.read_array(path / _PROJECTION, own.layout),
+                                    own.beside_model) if own else None
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
+        if encoder is not None:
+            encoder.projected(projection)
         digests = found.get('thumbnails')
         return cls(index, found['stamps'], poses, sessions, means, manifest,
-                   () if digests is None else path / _THUMBNAILS, digests)
+                   () if digests is None else path / _THUMBNAILS, digests, projection)
 
 
 def centre(descriptors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,6 +34,8 @@ from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.projection import possible
+from vpr_ros.maps.projection import projected
 from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.offline.self_calibrate import self_calibrated
 
@@ -69,12 +71,13 @@ class Places:
     `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
     norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
     `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
-    that is known.
+    that is known. aggregates float16 (N,A), A = 0 where no projection is to be fitted to them.
     """
 
     source: str
     frames: tuple[str, str]
     descriptors: NDArray[np.float32]
+    aggregates: NDArray[np.float16]
     stamps: NDArray[np.int64]
     poses: NDArray[np.float64]
     thumbnails: list[bytes]
@@ -85,10 +88,18 @@ class Places:
         return len(self.stamps)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of each place beside its descriptor: a thumbnail, the aggregate."""
+
+    thumbnails: bool
+    aggregates: bool
+
+
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
               index: str = defaults.INDEX, thumbnails: bool = True, self_calibrate: bool = True,
-              jobs: int = 1) -> PlaceMap:
+              jobs: int = 1, projection: str = defaults.PROJECTION) -> PlaceMap:
     """
     Build a map of all sources, each a session, with a place every `spacing` metres.
 
@@ -98,13 +109,18 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     from `open_source`, and the map is the same. Few batches of images are in memory at a time,
     however long the sources are.
 
+    `projection` is one of defaults.PROJECTIONS (maps/projection.py); to fit one takes 2 A bytes of
+    memory for each place, with A values of the model's aggregate. A model without has none.
+
     Frames whose image is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
     """
+    projection = possible(projection, encoder)
+    kept = Kept(thumbnails, aggregates=projection != 'model')
     if min(jobs, len(sources)) > 1:
-        sessions = _in_parallel(sources, encoder, spacing, jobs, thumbnails=thumbnails)
+        sessions = _in_parallel(sources, encoder, spacing, jobs, kept)
     else:
-        sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
+        sessions = _in_turn(sources, encoder, spacing, kept)
     check_same_frames({places.frames for places in sessions})
     sessions = _with_one_datum(sessions)
     _warn_of_cameras(sessions)
@@ -115,7 +131,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         tuple(Session(places.source, name) for places, name in zip(sessions, names, strict=True)),
         frame_id, child_frame_id, spacing, index, datum=sessions[0].datum,
         cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
-    place_map = _joined(sessions, manifest)
+    place_map = _joined(sessions, manifest, projection)
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
@@ -145,42 +161,44 @@ def _warn_of_cameras(sessions: Sequence[Places]) -> None:
             log.warning('%s: %s', places.source, problem)
 
 
-def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
-    return PlaceMap.build(
+def _joined(sessions: Sequence[Places], manifest: Manifest, kind: str) -> PlaceMap:
+    numbers = np.repeat(np.arange(len(sessions), dtype=np.int32),
+                        [len(places) for places in sessions])
+    descriptors, projection = projected(
         np.concatenate([places.descriptors for places in sessions]),
-        np.concatenate([places.stamps for places in sessions]),
-        np.concatenate([places.poses for places in sessions]),
-        np.repeat(np.arange(len(sessions), dtype=np.int32), [len(places) for places in sessions]),
-        manifest, [jpeg for places in sessions for jpeg in places.thumbnails])
+        np.concatenate([places.aggregates for places in sessions]), numbers, kind)
+    return PlaceMap.build(
+        descriptors, np.concatenate([places.stamps for places in sessions]),
+        np.concatenate([places.poses for places in sessions]), numbers, manifest,
+        [jpeg for places in sessions for jpeg in places.thumbnails], projection)
 
 
 def _in_turn(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, spacing: float,
-             *, thumbnails: bool) -> list[Places]:
+             kept: Kept) -> list[Places]:
     sessions: list[Places] = []
     for source in sources:
-        sessions.append(_places(source, encoder, spacing, thumbnails=thumbnails,
+        sessions.append(_places(source, encoder, spacing, kept,
                                 before=[places.frames for places in sessions]))
     return sessions
 
 
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
-                 spacing: float, jobs: int, *, thumbnails: bool) -> list[Places]:
+                 spacing: float, jobs: int, kept: Kept) -> list[Places]:
     jobs = min(jobs, len(sources))
     threads = max(1, hardware.cores() // jobs)
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
-                   spacing=spacing, thumbnails=thumbnails)
+                   spacing=spacing, kept=kept)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:
         return in_processes(work, sources, jobs, bar.update)
 
 
 def _places_in_process(opened: AbstractContextManager[Source], report: Callable[[int], object], *,
-                       model: tuple[Path, str, int], spacing: float, thumbnails: bool) -> Places:
-    return _places(opened, Encoder(*model, throughput=True), spacing, thumbnails=thumbnails,
-                   report=report)
+                       model: tuple[Path, str, int], spacing: float, kept: Kept) -> Places:
+    return _places(opened, Encoder(*model, throughput=True), spacing, kept, report=report)
 
 
-def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: float, *,
-            thumbnails: bool, report: Callable[[int], object] | None = None,
+def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: float, kept: Kept,
+            *, report: Callable[[int], object] | None = None,
             before: Sequence[tuple[str, str]] = ()) -> Places:
     """
     Return the places of one source; progress goes to `report`, or to a bar of its own.
@@ -190,6 +208,7 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
     stamps: list[int] = []
     places: list[NDArray[np.float64]] = []
     descriptors: list[NDArray[np.float32]] = []
+    aggregates: list[NDArray[np.float16]] = []
     jpegs: list[bytes] = []
     sizes: list[tuple[int, int]] = []
     with opened as source:
@@ -201,11 +220,20 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                       disable=None))
         left_out = LeftOut()
         batches = _batches(source.name, frames, encoder, spacing, left_out,
-                           thumbnails=thumbnails)
+                           thumbnails=kept.thumbnails)
+        network = encoder.with_aggregate() if kept.aggregates else encoder
+
+        def encode(batch: _Batch) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+            vectors = network.encode_batch(batch.rgb)
+            return (vectors[:, :encoder.dimension].copy(),
+                    vectors[:, encoder.dimension:].astype(np.float16))
+
         # The next batches are read and decoded here while the network runs in other threads.
-        for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
-                                      depth=encoder.concurrency + 1, threads=encoder.concurrency):
-            descriptors.append(future.result())
+        for batch, future in prefetch(encode, batches, depth=encoder.concurrency + 1,
+                                      threads=encoder.concurrency):
+            own, aggregate = future.result()
+            descriptors.append(own)
+            aggregates.append(aggregate)
             stamps += batch.stamps
             places += batch.poses
             jpegs += batch.thumbnails
@@ -216,7 +244,8 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
         if left_out:
             log.warning('%s: %s', source.name, left_out)
         return Places(source.name, references, np.concatenate(descriptors),
-                      np.array(stamps, np.int64), np.array(places), jpegs,
+                      np.concatenate(aggregates), np.array(stamps, np.int64),
+                      np.array(places), jpegs,
                       camera_of_images(source.camera, sizes[0]), source.datum)
 
 

@@ -208,7 +208,7 @@ def _from_cache(path: Path, shape: tuple[int, int]) -> NDArray[np.float32] | Non
 
 
 def _cache_path(files: Sequence[Path], encoder: Encoder) -> Path:
-    digest = hashlib.sha256(encoder.digest.encode())
+    digest = hashlib.sha256(encoder.space.encode())
     for file in files:
         status = file.stat()
         digest.update(f'{file.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0'.encode())

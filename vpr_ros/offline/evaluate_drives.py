@@ -93,6 +93,7 @@ def evaluate_drive(place_map: PlaceMap, source: Source, encoder: Encoder,
     if source.frame_id != place_map.manifest.frame_id:
         raise SourceError(f"{source.name}: its poses are in '{source.frame_id}', the map's in "
                           f"'{place_map.manifest.frame_id}'")
+    encoder = encoder.projected(place_map.projection)
     place_map = options.centred(place_map)
     within = _Tolerance(tolerance, degrees)
     check = CameraCheck(place_map.manifest.cameras, source.camera)

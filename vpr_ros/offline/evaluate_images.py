@@ -28,6 +28,8 @@ from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.projection import possible
+from vpr_ros.maps.projection import projected
 from vpr_ros.offline.descriptors import describe
 from vpr_ros.offline.evaluation import Evaluation
 from vpr_ros.offline.evaluation import nearest_right_places
@@ -161,7 +163,8 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
     """
     begin = time.perf_counter()
     references, queries = image_set.references, image_set.queries
-    place_map = options.centred(_map_of(image_set, encoder, cache=cache))
+    place_map = options.centred(_map_of(image_set, encoder, options.projection, cache=cache))
+    encoder = encoder.projected(place_map.projection)
     correct_radius = image_set.correct_radius()
     options = replace(options, max_speed=FASTEST * image_set.step())
     with ThreadPoolExecutor(1) as pool:  # the network leaves some of the processor idle
@@ -194,15 +197,20 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
                'model': encoder.digest, **options.about})
 
 
-def _map_of(image_set: _ImageSet, encoder: Encoder, *, cache: bool) -> PlaceMap:
+def _map_of(image_set: _ImageSet, encoder: Encoder, kind: str, *, cache: bool) -> PlaceMap:
     """Return a map of the references, in the order of their names, one a second."""
     references = image_set.references
-    descriptors, _ = _described(references, encoder, cache=cache)
+    kind = possible(kind, encoder)
+    network = encoder if kind == 'model' else encoder.with_aggregate()
+    vectors, _ = _described(references, network, cache=cache)
+    sessions = np.zeros(len(references), np.int32)
+    descriptors, projection = projected(vectors[:, :encoder.dimension],
+                                        vectors[:, encoder.dimension:], sessions, kind)
     session = Session(references[0].parent.name, 'unknown')
     manifest = Manifest(ModelIdentity.of(encoder), (session,), 'map', 'base_link', 0.0, 'flat')
     count = len(references)
     return PlaceMap.build(descriptors, np.arange(count, dtype=np.int64) * _SECOND,
-                          image_set.place_poses, np.zeros(count, np.int32), manifest)
+                          image_set.place_poses, sessions, manifest, projection=projection)
 
 
 def _described(files: list[Path], encoder: Encoder, *, cache: bool

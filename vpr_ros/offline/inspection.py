@@ -58,8 +58,11 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
                           f'{steps.max():.2f} m at most')
     recall = '' if manifest.index == 'flat' or manifest.recall is None else (
         f', finds the exact nearest neighbour for {manifest.recall:.1%} of queries')
-    yield 'index', f'{manifest.index}, {manifest.model.dimension} dimensions{recall}'
+    yield 'index', f'{manifest.index}, {manifest.dimension} dimensions{recall}'
     yield 'model', f'{manifest.model.name} {manifest.model.sha256}'
+    if shape := manifest.projection:
+        beside = " beside the model's descriptor" if shape.beside_model else ''
+        yield 'projection', f'{shape.rows} of {shape.columns} directions{beside}'
     for number, session in enumerate(manifest.sessions):
         count = int((place_map.sessions == number).sum())
         yield f'session {number}', f'{session.source} ({session.condition}), {count} places'

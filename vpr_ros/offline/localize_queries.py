@@ -31,12 +31,14 @@ class EvaluationOptions:
     what is subtracted from the descriptors before they are compared: from those of the map its
     mean, from those of the queries their running mean ('running', as on the robot) or the map's
     ('map'); or nothing at all ('none').
+    `projection`, one of defaults.PROJECTIONS, is that of a map that is made of an image set.
     """
 
     use_filter: bool
     centering: str = defaults.CENTERING
     min_confidence: float = defaults.MIN_CONFIDENCE
     max_speed: float = defaults.MAX_SPEED
+    projection: str = defaults.PROJECTION
 
     def __post_init__(self) -> None:
         if self.centering not in defaults.CENTERINGS:

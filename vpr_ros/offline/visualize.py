@@ -18,6 +18,7 @@ import numpy as np
 from vpr_ros.core import defaults
 from vpr_ros.core.errors import how_to_install
 from vpr_ros.core.errors import ModelError
+from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import check_output
 from vpr_ros.core.files import whole_directory
@@ -158,6 +159,7 @@ def read_drives(sources: Sequence[str | Path], encoder: Encoder, options: Visual
     for unread, is_map, label in zip(opened, are_maps, labels, strict=True):
         if is_map:
             place_map = PlaceMap.load(str(unread), encoder)
+            encoder = _in_space_of(place_map, encoder, drives)
             frame_ids.add((place_map.manifest.frame_id, place_map.manifest.child_frame_id))
             check_same_frames(frame_ids)
             datum = place_map.manifest.datum or datum
@@ -170,6 +172,16 @@ def read_drives(sources: Sequence[str | Path], encoder: Encoder, options: Visual
             drives.append(describe_drive(source, encoder, label or source.name,
                                          options.max_frames, options.max_images))
     return drives
+
+
+def _in_space_of(place_map: PlaceMap, encoder: Encoder, drives: Sequence[DescribedDrive]
+                 ) -> Encoder:
+    """Return the encoder of a map, if the drives before it were described by the same one."""
+    projected = encoder.projected(place_map.projection)
+    if drives and projected.space != encoder.space:
+        raise SourceError('the map has a projection of its own: give it first, and no other map '
+                          'with it')
+    return projected
 
 
 def _labels(conditions: Sequence[str], are_maps: Sequence[bool]) -> list[str | None]:

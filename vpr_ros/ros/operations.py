@@ -303,7 +303,7 @@ class Operations:
         if drive is None or drive.stamp == self._saved_stamp:
             return
         try:
-            write_state(path, drive, self.localizer.encoder.digest)
+            write_state(path, drive, self.localizer.encoder.space)
             self._saved_stamp = drive.stamp
         except (VprError, OSError) as error:
             self._node.get_logger().warning(f'state_file cannot be written: {error}',
@@ -315,7 +315,7 @@ class Operations:
         if not path or self.localizer.state is not None:
             return
         try:
-            drive = read_state(path, self.localizer.encoder.digest)
+            drive = read_state(path, self.localizer.encoder.space)
             if drive is not None:
                 self.localizer.resume(drive)
         except (VprError, OSError, ValueError) as error:

@@ -88,7 +88,8 @@ def export(network: PlaceNetwork, path: str | Path, options: ExportOptions, *,
     Write `network` as an ONNX model of the project's format and return how exact it is.
 
     The graph takes uint8 (N,height,width,3) RGB named `image` and returns float32 (N,D) named
-    `descriptor`. `metadata` should hold backbone, aggregation, training and license; sizes and
+    `descriptor`; of a network with whitening, also what that projects, as `aggregate`. `metadata`
+    should hold backbone, aggregation, training and license; sizes and
     precision are added.
 
     The cosine between torch and the file is measured on some of `images` (M,height,width,3), or on
@@ -211,6 +212,7 @@ def _to_onnx(network: PlaceNetwork, options: ExportOptions
         # A path of module names and classes from the whole network down, joined by '/'.
         path = facts.get('namespace', '').split('/')
         parts[node.name] = path[1].split(':')[0] if len(path) > 1 else ''
+    _give_aggregate(model, parts)
     # The exporter's stack traces hold paths of this machine, and make files differ between
     # machines.
     for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
@@ -218,6 +220,25 @@ def _to_onnx(network: PlaceNetwork, options: ExportOptions
         part.ClearField('metadata_props')
         part.ClearField('doc_string')
     return model, parts
+
+
+def _give_aggregate(model: onnx.ModelProto, parts: Mapping[str, str]) -> None:
+    """Name what the last layer, `whitening`, projects `aggregate`, and make it an output."""
+    nodes = model.graph.node
+    whitening = next((node for node in nodes if parts[node.name] == 'whitening'
+                      and len(node.input) == 3), None)
+    if whitening is None:
+        return
+    before, dimension = whitening.input[0], next(
+        tensor.dims[1] for tensor in model.graph.initializer if tensor.name == whitening.input[1])
+    for node in nodes:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                if name == before:
+                    names[i] = 'aggregate'
+    batch = model.graph.output[0].type.tensor_type.shape.dim[0].dim_param
+    model.graph.output.append(helper.make_tensor_value_info(
+        'aggregate', onnx.TensorProto.FLOAT, [batch, dimension]))
 
 
 def _fold(module: nn.Module) -> None:

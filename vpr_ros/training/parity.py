@@ -34,9 +34,8 @@ MIN_INT8_COSINE = 0.98
 """
 Between network and file, in the mean over images, in int8.
 
-Random errors of this size cost .8 points of Recall@1 in the mean of five image sets, and at most
-1.7; those of .95 cost 2.6 and up to 4.2, those of .675 cost 20 to 50. The bundled network's are
-above .99.
+Random errors of this size cost at most 1.7 points of Recall@1 on any of six image sets, those of
+.95 up to 4.2, those of .675 from 20 to 50.
 """
 MAX_RECALL_LOSS = 0.005
 """How far Recall@1 on the validation set may be shown to fall: half a point."""
