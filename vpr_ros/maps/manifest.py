@@ -23,6 +23,7 @@ from vpr_ros.core.errors import ModelMismatchError
 from vpr_ros.core.geodesy import Datum
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.inventory import Inventory
+from vpr_ros.maps.landmarks import LandmarkIdentity
 import yaml
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Manifest:
     `index` is a kind of index, or 'auto' for a map that is still to be built; `recall` the share
     of queries for which it finds what an exact one finds, measured when the map was built
     (index_choice.py), None where it was not. `datum` is the origin of frame_id, for a map from the
-    fixes of a GPS; `cameras` are the different ones of its sessions.
+    fixes of a GPS; `cameras` are the different ones of its sessions; `landmarks` is None for a map
+    without.
     """
 
     model: ModelIdentity
@@ -104,11 +106,12 @@ class Manifest:
     recall: float | None = None
     datum: Datum | None = None
     cameras: tuple[Camera, ...] = ()
+    landmarks: LandmarkIdentity | None = None
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
         """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
-        recall, datum = raw.get('recall'), raw.get('datum')
+        recall, datum, landmarks = raw.get('recall'), raw.get('datum'), raw.get('landmarks')
         if raw['index'] not in defaults.INDEX_KINDS:
             raise ValueError(f"index is {fields.text(raw['index'], 'index')}, which is not known")
         return cls(
@@ -123,7 +126,8 @@ class Manifest:
             recall=None if recall is None else fields.number(recall, 'recall', 0, 1),
             datum=None if datum is None else Datum.from_dict(datum),
             cameras=tuple(Camera.from_dict(camera) for camera
-                          in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)))
+                          in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)),
+            landmarks=None if landmarks is None else LandmarkIdentity.from_dict(landmarks))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
@@ -133,7 +137,8 @@ class Manifest:
                               in asdict(session).items()} for session in self.sessions],
                 'calibration': self.calibration.as_dict(),
                 'datum': self.datum and self.datum._asdict(),
-                'cameras': [camera.as_dict() for camera in self.cameras]}
+                'cameras': [camera.as_dict() for camera in self.cameras],
+                'landmarks': self.landmarks and self.landmarks.as_dict()}
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""

@@ -11,6 +11,7 @@ from dataclasses import field
 from dataclasses import replace
 from functools import partial
 import logging
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +31,14 @@ from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
 from vpr_ros.maps.camera_check import camera_of_images
 from vpr_ros.maps.camera_check import CameraCheck
+from vpr_ros.maps.landmarks import Landmarks
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.offline.self_calibrate import self_calibrated
+from vpr_ros.offline.triangulate import triangulator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +51,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.core.camera import Camera
     from vpr_ros.core.geodesy import Datum
+    from vpr_ros.encoding.features import Extractor
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
+    from vpr_ros.offline.triangulate import Triangulator
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +74,7 @@ class Places:
     `frames` are the frame_id and child_frame_id of its poses; descriptors float32 (N,D) of unit
     norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
     `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
-    that is known.
+    that is known. Landmarks are points (L,3) and descriptors int8 (L,D) of each place, or none.
     """
 
     source: str
@@ -80,6 +85,8 @@ class Places:
     thumbnails: list[bytes]
     camera: Camera
     datum: Datum | None = None
+    landmark_points: list[NDArray[np.float64]] = field(default_factory=list)
+    landmark_descriptors: list[NDArray[np.int8]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -88,7 +95,7 @@ class Places:
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
               index: str = defaults.INDEX, thumbnails: bool = True, self_calibrate: bool = True,
-              jobs: int = 1) -> PlaceMap:
+              jobs: int = 1, features: Extractor | None = None) -> PlaceMap:
     """
     Build a map of all sources, each a session, with a place every `spacing` metres.
 
@@ -96,15 +103,17 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     is false. `conditions` names each session's season or light. With `jobs` above 1, that many
     sources are read at once, each in a process with an encoder of its own; they must then come
     from `open_source`, and the map is the same. Few batches of images are in memory at a time,
-    however long the sources are.
+    however long the sources are. With `features` the map has landmarks, for metric poses, if all
+    sources have a calibrated camera whose pose on the robot is known.
 
     Frames whose image is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
     """
     if min(jobs, len(sources)) > 1:
-        sessions = _in_parallel(sources, encoder, spacing, jobs, thumbnails=thumbnails)
+        sessions = _in_parallel(sources, encoder, spacing, jobs, thumbnails=thumbnails,
+                                features=features)
     else:
-        sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails)
+        sessions = _in_turn(sources, encoder, spacing, thumbnails=thumbnails, features=features)
     check_same_frames({places.frames for places in sessions})
     sessions = _with_one_datum(sessions)
     _warn_of_cameras(sessions)
@@ -116,6 +125,10 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         frame_id, child_frame_id, spacing, index, datum=sessions[0].datum,
         cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
     place_map = _joined(sessions, manifest)
+    if features is not None and all(places.landmark_points for places in sessions):
+        place_map = place_map.with_landmarks(Landmarks.of(
+            features.digest, [points for places in sessions for points in places.landmark_points],
+            [each for places in sessions for each in places.landmark_descriptors]))
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
@@ -132,8 +145,11 @@ def _with_one_datum(sessions: list[Places]) -> list[Places]:
         if places.datum is not None and first is not None and places.datum != first:
             # Within a site, north is the same direction for both, to a hundredth of a degree.
             position = geodesy.moved(places.poses[:, :3], places.datum, first)
-            places = replace(places, datum=first,
-                             poses=np.concatenate([position, places.poses[:, 3:]], axis=1))
+            places = replace(
+                places, datum=first,
+                poses=np.concatenate([position, places.poses[:, 3:]], axis=1),
+                landmark_points=[geodesy.moved(points, places.datum, first)
+                                 for points in places.landmark_points])
         moved.append(places)
     return moved
 
@@ -155,32 +171,32 @@ def _joined(sessions: Sequence[Places], manifest: Manifest) -> PlaceMap:
 
 
 def _in_turn(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, spacing: float,
-             *, thumbnails: bool) -> list[Places]:
+             **options: Any) -> list[Places]:
     sessions: list[Places] = []
     for source in sources:
-        sessions.append(_places(source, encoder, spacing, thumbnails=thumbnails,
+        sessions.append(_places(source, encoder, spacing, **options,
                                 before=[places.frames for places in sessions]))
     return sessions
 
 
 def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder,
-                 spacing: float, jobs: int, *, thumbnails: bool) -> list[Places]:
+                 spacing: float, jobs: int, **options: Any) -> list[Places]:
     jobs = min(jobs, len(sources))
     threads = max(1, hardware.cores() // jobs)
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
-                   spacing=spacing, thumbnails=thumbnails)
+                   spacing=spacing, **options)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:
         return in_processes(work, sources, jobs, bar.update)
 
 
 def _places_in_process(opened: AbstractContextManager[Source], report: Callable[[int], object], *,
-                       model: tuple[Path, str, int], spacing: float, thumbnails: bool) -> Places:
-    return _places(opened, Encoder(*model, throughput=True), spacing, thumbnails=thumbnails,
-                   report=report)
+                       model: tuple[Path, str, int], spacing: float, **options: Any) -> Places:
+    return _places(opened, Encoder(*model, throughput=True), spacing, report=report, **options)
 
 
 def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: float, *,
-            thumbnails: bool, report: Callable[[int], object] | None = None,
+            thumbnails: bool, features: Extractor | None = None,
+            report: Callable[[int], object] | None = None,
             before: Sequence[tuple[str, str]] = ()) -> Places:
     """
     Return the places of one source; progress goes to `report`, or to a bar of its own.
@@ -200,8 +216,9 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             else tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None))
         left_out = LeftOut()
+        triangulator = None if features is None else triangulator_of(source, features)
         batches = _batches(source.name, frames, encoder, spacing, left_out,
-                           thumbnails=thumbnails)
+                           thumbnails=thumbnails, triangulator=triangulator)
         # The next batches are read and decoded here while the network runs in other threads.
         for batch, future in prefetch(lambda batch: encoder.encode_batch(batch.rgb), batches,
                                       depth=encoder.concurrency + 1, threads=encoder.concurrency):
@@ -215,9 +232,10 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                               f'{left_out or "it has no usable frame"}')
         if left_out:
             log.warning('%s: %s', source.name, left_out)
+        points, found = triangulator.finish(source.name) if triangulator else ([], [])
         return Places(source.name, references, np.concatenate(descriptors),
                       np.array(stamps, np.int64), np.array(places), jpegs,
-                      camera_of_images(source.camera, sizes[0]), source.datum)
+                      camera_of_images(source.camera, sizes[0]), source.datum, points, found)
 
 
 @dataclass
@@ -236,8 +254,13 @@ class _Batch:
 
 
 def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: float,
-             left_out: LeftOut, *, thumbnails: bool) -> Iterator[_Batch]:
-    """Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`."""
+             left_out: LeftOut, *, thumbnails: bool, triangulator: Triangulator | None
+             ) -> Iterator[_Batch]:
+    """
+    Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`.
+
+    The triangulator, if any, is fed their images as they are.
+    """
     batch = _Batch()
     last: NDArray[np.float64] | None = None
     previous: NDArray[np.float64] | None = None
@@ -263,6 +286,8 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
+        if triangulator is not None:
+            triangulator.add(frame.load(), frame.pose)
         last = frame.pose
         if len(batch.stamps) == BATCH:
             yield batch
