@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import metrics
 from vpr_ros.core.metrics import RECALLS
+from vpr_ros.core.poses import angle
+from vpr_ros.core.poses import heading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
