@@ -29,7 +29,7 @@ _LARGEST = 1_000_000  # of any number of a camera
 _PINHOLE = ('plumb_bob', 'rational_polynomial')
 _EXACT = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-10)
 _OPTICAL = ((0, 0, 1), (-1, 0, 0), (0, -1, 0))  # the optical axes x, y, z of a body, as columns
-_WIDEST = 1e3  # tangent of the angle to the axis; OpenCV gives -1e6 for what is beyond
+_MISSED = 0.2  # pixels: where OpenCV's inversion of a lens ends elsewhere, it is outside of it
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Camera:
         """
         Return the unit vectors (N,3) along which pixels (N,2) look, in the camera's axes.
 
-        NaN for pixels of a fisheye that look 90 degrees or more aside. Raises ValueError where
-        there is a `problem`.
+        NaN for pixels to which the lens brings no light from ahead. Raises ValueError where there
+        is a `problem`.
         """
         matrix, coefficients = self._lens()
         if not len(pixels):
@@ -123,11 +123,13 @@ class Camera:
         points = np.asarray(pixels, np.float64).reshape(-1, 1, 2)
         if self.distortion_model in _FISHEYE:
             flat = cv2.fisheye.undistortPoints(points, matrix, coefficients)[:, 0]
-            flat = np.where(np.abs(flat) < _WIDEST, flat, np.nan)
         else:
             flat = cv2.undistortPointsIter(points, matrix, coefficients, None, None, _EXACT)[:, 0]
         rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
-        return np.asarray(rays / np.linalg.norm(rays, axis=1, keepdims=True))
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        missed = np.linalg.norm(self.project(rays) - points[:, 0], axis=1)
+        rays[~(missed < _MISSED)] = np.nan
+        return np.asarray(rays)
 
     def project(self, points: Floats) -> Floats:
         """

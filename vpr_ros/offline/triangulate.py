@@ -164,25 +164,30 @@ def triangulated(centres: Floats, rays: Floats, seen: NDArray[np.bool_], most: f
 
     centres (N,V,3) and unit rays (N,V,3) in one frame, of which `seen` (N,V) count. A ray fits
     when it misses its point by at most `most` rad and the point is ahead of it, neither too near
-    nor too far. Those that do not are left out, the worst first.
+    nor too far. Those that do not have less and less of a say.
     """
+    first, centres = centres[:, 0], centres - centres[:, :1]  # maps may be far from their origin
     off = np.eye(3) - rays[..., :, None] * rays[..., None, :]
     along = np.einsum('nvij,nvj->nvi', off, centres)
     weight = np.ones(seen.shape)
     points = np.zeros((len(rays), 3))
     errors = np.full(seen.shape, np.inf)
-    for limit in (8 * most, 4 * most, 2 * most, most, most):
+    for limit in (16 * most, 8 * most, 4 * most, 2 * most, most, 0.0):
         share = np.where(seen, weight, 0.0)
-        matrix = np.einsum('nv,nvij->nij', share, off) + 1e-9 * np.eye(3)
+        matrix = np.einsum('nv,nvij->nij', share, off)
+        matrix += (1e-9 * share.sum(axis=1) + 1e-15)[:, None, None] * np.eye(3)
         points = np.linalg.solve(matrix, np.einsum('nv,nvi->ni', share, along)[..., None])[..., 0]
         sight = points[:, None] - centres
         depth = np.einsum('nvi,nvi->nv', sight, rays)
         distance = np.linalg.norm(sight, axis=2)
         aside = np.linalg.norm(np.cross(sight, rays), axis=2)
         errors = np.arctan2(aside, np.maximum(depth, 1e-9))
-        weight = 1 / np.maximum(distance, _NEAREST) ** 2  # of angles, not of metres
-        seen = seen & (errors < limit) & (depth > _NEAREST) & (distance < _FARTHEST)
-    return points, errors, seen
+        fits = (errors < most) & (depth > _NEAREST) & (distance < _FARTHEST)
+        # The kernel of Geman and McClure, ever narrower, on angles and not on metres.
+        weight = 1 / (np.maximum(distance, _NEAREST) * (1 + (errors / max(limit, most)) ** 2)) ** 2
+        if limit <= most:
+            weight *= fits
+    return points + first, errors, seen & fits
 
 
 def parallax(points: Floats, centres: Floats, seen: NDArray[np.bool_]) -> Floats:
