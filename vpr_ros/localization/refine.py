@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-MIN_INLIERS = 15
+MIN_INLIERS = 20
 """Features of an image that must agree with landmarks for its pose to be refined."""
 
 RADIUS = 4.0
