@@ -18,7 +18,6 @@ from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 from benchmarks.lib import tables
-from benchmarks.lib.sets import answer
 import cv2
 import numpy as np
 from vpr_ros.core import poses
@@ -119,7 +118,7 @@ def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int]
 
 
 def _real_results(encoder: Encoder, folder: str, every: int) -> list[Result]:
-    """Map one of `every` images of a folder whose poses are those of its camera; ask the others."""
+    """Map one of `every` images of a folder, whose poses are the camera's; ask the others."""
     mount = camera_pose(0, 0, 0, 0, 0, 0)
     with open_source(folder, mount=mount) as source:
         frames = list(source.frames)
@@ -188,7 +187,8 @@ def main() -> int:
     parser.add_argument('--towns', type=int, nargs='+', default=TOWNS, help='seeds of the towns')
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    return tables.answer(options, lambda: refined_poses(options.model, options.metric, options.towns))
+    return tables.answer(options, lambda: refined_poses(options.model, options.metric,
+                                                        options.towns))
 
 
 if __name__ == '__main__':

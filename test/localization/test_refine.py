@@ -113,7 +113,7 @@ def test_the_covariance_is_honest(place_map: PlaceMap) -> None:
 
 def test_the_jacobian_is_that_of_the_errors() -> None:
     rng = np.random.default_rng(1)
-    rays = rng.standard_normal((30, 3)) + [4, 0, 0]
+    rays = rng.standard_normal((30, 3)) + np.array([4, 0, 0])
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     matches = Matches(np.arange(30), rays, rng.uniform(5, 20, (30, 3)), np.ones(30))
     place, offset = np.array([1.0, 2.0, 0.5]), np.array([0.3, 0.2, 1.0])
@@ -137,7 +137,7 @@ def test_what_is_degenerate_stays_as_it_is(place_map: PlaceMap) -> None:
     refiner = Refiner(place_map, world, world.camera, world.mount)
     whole = refiner.look(world.image(8))
     rng = np.random.default_rng(3)
-    behind = rng.standard_normal((200, 3)) - [4, 0, 0]
+    behind = rng.standard_normal((200, 3)) - np.array([4, 0, 0])
     one_spot = np.tile(whole.rays[:1], (200, 1))
     for view in (_view(np.empty((0, 3)), world), _view(whole.rays[:1], world),
                  _view(behind / np.linalg.norm(behind, axis=1, keepdims=True), world),

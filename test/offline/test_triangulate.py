@@ -20,7 +20,6 @@ from vpr_ros.offline.triangulate import triangulated
 from vpr_ros.offline.triangulate import Triangulator
 from vpr_ros.offline.triangulate import triangulator_of
 
-
 FAR = np.array([5e5, 4e6, 100.0])  # m from the origin, as in UTM
 
 
@@ -31,7 +30,7 @@ def _rays(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 def test_points_are_where_their_rays_meet() -> None:
     rng = np.random.default_rng(0)
-    points = rng.uniform(-5, 5, (50, 3)) + [20, 8, 3] + FAR
+    points = rng.uniform(-5, 5, (50, 3)) + (np.array([20, 8, 3]) + FAR)
     line = np.stack([np.arange(6.0), np.zeros(6), np.ones(6)], axis=1) + FAR
     centres = np.broadcast_to(line, (50, 6, 3))
     rays = _rays(points, centres)
@@ -54,7 +53,7 @@ def test_points_are_where_their_rays_meet() -> None:
 def test_points_behind_or_at_infinity_do_not_fit() -> None:
     centres = np.zeros((2, 3, 3)) + np.arange(3.0)[None, :, None] * [1, 0, 0]
     behind = -_rays(np.array([[5.0, 5.0, 0.0]] * 2), centres)
-    parallel = np.zeros((2, 3, 3)) + [0, 1, 0]
+    parallel = np.zeros((2, 3, 3)) + np.array([0, 1, 0])
     for rays in (behind, parallel):
         found, _, fit = triangulated(centres, rays, np.ones((2, 3), np.bool_), 0.005)
         assert np.isfinite(found).all()

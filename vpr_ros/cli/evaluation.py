@@ -226,8 +226,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
     if result['refined']:
         refined = result['refined']
         lines.append(
-            f'refined: {refined["share"]:.0%} of these, median error {refined["before"]["p50"]:.2f} '
-            f'-> {refined["after"]["p50"]:.2f} m (90% within {refined["after"]["p90"]:.2f} m), '
+            f'refined: {refined["share"]:.0%} of these, median error '
+            f'{refined["before"]["p50"]:.2f} -> {refined["after"]["p50"]:.2f} m '
+            f'(90% within {refined["after"]["p90"]:.2f} m), '
             f'{refined["degrees"]["p50"]:.2f} degrees; within 0.25 m and 2 degrees: '
             f'{refined["within"]:.0%}')
     if result['latency_ms']:

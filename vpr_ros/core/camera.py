@@ -1,8 +1,8 @@
 """
 Cameras: the size of the image and the lens, and how much of one camera's view another has.
 
-Pixel centres have whole coordinates, as in OpenCV, which does the mathematics of the lenses. Camera
-axes are optical ones (REP-103): x to the right, y down, z ahead.
+Pixel centres have whole coordinates, as in OpenCV, which does the mathematics of the lenses. The
+axes of a camera are optical ones (REP-103): x to the right, y down, z ahead.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Camera:
         if self.distortion_model in _FISHEYE:
             flat = cv2.fisheye.undistortPoints(points, matrix, coefficients)[:, 0]
         else:
-            flat = cv2.undistortPointsIter(points, matrix, coefficients, None, None, _EXACT)[:, 0]
+            plain = np.eye(3)
+            flat = cv2.undistortPointsIter(points, matrix, coefficients, plain, plain,
+                                           _EXACT)[:, 0]
         rays = np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         missed = np.linalg.norm(self.project(rays) - points[:, 0], axis=1)
@@ -169,8 +171,8 @@ def camera_pose(x: float, y: float, z: float, roll: float, pitch: float, yaw: fl
     """
     Return the pose (7,) in optical axes of a camera that is placed on a robot as URDF would.
 
-    x, y, z in metres; roll, pitch and yaw in rad about the robot's fixed axes, of the camera's body:
-    x out of the lens, y left, z up. So zeros are a camera at the origin that looks straight ahead.
+    x, y, z in metres; roll, pitch and yaw in rad about the robot's fixed axes, of the camera's
+    body: x out of the lens, y left, z up. So zeros are a camera that looks straight ahead.
     """
     turn = Rotation.from_euler('xyz', (roll, pitch, yaw)) * Rotation.from_matrix(_OPTICAL)
     return np.concatenate([(x, y, z), turn.as_quat()])

@@ -73,7 +73,8 @@ class Sift:
         shrink = min(1.0, _LARGEST / max(grey.shape))
         if shrink < 1:
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        sift = cv2.SIFT_create(nfeatures=MOST, contrastThreshold=_CONTRAST)
+        create: Any = cv2.SIFT_create  # type: ignore[attr-defined]
+        sift = create(nfeatures=MOST, contrastThreshold=_CONTRAST)
         # A keypoint of two orientations is found twice.
         upright = list({(point.pt, point.size): point for point in sift.detect(grey)}.values())
         for point in upright:

@@ -239,8 +239,8 @@ class Bag:
             raise SourceError(f"/tf_static does not say where '{frame}' is in '{robot}': give "
                               '--camera-pose')
         if poses.upward(pose) > _OPTICAL_UPWARD:
-            raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical axes "
-                              'ahead: give --camera-pose')
+            raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical "
+                              'axes ahead: give --camera-pose')
         return pose
 
     def poses(self, topic: str, *, frames: tuple[str, str] | None = None,

@@ -105,6 +105,9 @@ class Matches(NamedTuple):
     weights: Floats
 
 
+_NO_MATCHES = Matches(np.empty(0, np.int64), np.empty((0, 3)), np.empty((0, 3)), np.empty(0))
+
+
 @dataclass(frozen=True)
 class Solution:
     """
@@ -137,8 +140,8 @@ class Refiner:
     """
     Refines the estimates of a Localizer by an image's features and the landmarks of its map.
 
-    `camera` and `mount`, the pose (7,) of the camera on the robot in optical axes, are those of the
-    robot, and may differ from the mapping drive's; both may be changed between frames. `flat`
+    `camera` and `mount`, the pose (7,) of the camera on the robot in optical axes, are those of
+    the robot, and may differ from the mapping drive's; both may be changed between frames. `flat`
     ground holds height, roll and pitch near those of the place. Safe to call from several
     threads. Raises MapError for a map without landmarks or with those of other features,
     ValueError for a camera that is not calibrated.
@@ -147,8 +150,8 @@ class Refiner:
     def __init__(self, place_map: PlaceMap, features: Extractor, camera: Camera, mount: Floats, *,
                  flat: bool = True) -> None:
         if place_map.landmarks is None:
-            raise MapError('the map has no landmarks: build it again from bags with CameraInfo and '
-                           'the camera pose on /tf_static (or --camera-pose)')
+            raise MapError('the map has no landmarks: build it again from bags with CameraInfo '
+                           'and the camera pose on /tf_static (or --camera-pose)')
         found = place_map.landmarks.identity.features
         if found != features.digest:
             raise MapError(f"the landmarks of the map are of the features '{found[:12]}', not "
@@ -200,18 +203,18 @@ class Refiner:
         turns = np.abs(poses[near, 3:] @ prior[3:])
         near = near[turns > math.cos(_SAME_WAY / 2)]
         near = near[np.argsort(np.einsum('ni,ni->n', off[near], off[near]), kind='stable')]
-        found = [_alike(view, *self.landmarks.of_place(int(place))) for place in near[:_PLACES]]
-        if not found:
-            return Matches(np.empty(0, np.int64), *np.empty((2, 0, 3)), np.empty(0))
-        joined = Matches(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
-        best = np.argsort(-joined.weights, kind='stable')[:_MATCHES]
-        return Matches(*(part[best] for part in joined))
+        found = [_NO_MATCHES, *(_alike(view, *self.landmarks.of_place(int(place)))
+                                for place in near[:_PLACES])]
+        features, rays, points, weights = (np.concatenate(parts)
+                                           for parts in zip(*found, strict=True))
+        best = np.argsort(-weights, kind='stable')[:_MATCHES]
+        return Matches(features[best], rays[best], points[best], weights[best])
 
 
 def _alike(view: View, points: Floats, descriptors: NDArray[np.float32]) -> Matches:
     """Return the mutual best matches of a view and one place's landmarks, clearest first."""
     if len(view.rays) < 2 or not len(points):
-        return Matches(np.empty(0, np.int64), *np.empty((2, 0, 3)), np.empty(0))
+        return _NO_MATCHES
     similarity = descriptors @ view.descriptors.T
     rows = np.arange(len(points))
     best = similarity.argmax(axis=1)
@@ -255,8 +258,8 @@ def vote(matches: Matches, prior: Floats, offset: Floats, radius: float) -> Floa
     """
     Return poses (P,7) about a prior (7,) that most matches agree with, the best first.
 
-    The camera is at `offset` (3,) on the robot. Positions are within `radius` metres of the prior's,
-    on a grid; height, roll and pitch are the prior's.
+    The camera is at `offset` (3,) on the robot. Positions are within `radius` metres of the
+    prior's, on a grid; height, roll and pitch are the prior's.
     """
     turn = Rotation.from_quat(prior[3:])
     centre = prior[:3] + turn.apply(offset)
@@ -289,7 +292,8 @@ def vote(matches: Matches, prior: Floats, offset: Floats, radius: float) -> Floa
     for row, cell in enumerate(chosen):
         turned = Rotation.from_euler('z', (best[cell] - bins // 2) * _BIN) * turn
         poses[row, 3:] = turned.as_quat()
-        poses[row, :3] = centre + [*grid[cell], 0] - turned.apply(offset)
+        poses[row, :3] = centre - turned.apply(offset)
+        poses[row, :2] += grid[cell]
     return poses
 
 
@@ -336,10 +340,11 @@ def solve(matches: Matches, start: Floats, prior: Floats, deviations: Floats, of
 def _linear(matches: Matches, across: Floats, place: Floats, turn: Floats, offset: Floats,
             noise: float) -> tuple[Floats, Floats, Floats]:
     """
-    Return the errors (M,2) in rad of the matches at a pose, their Jacobian (M,2,6), variances (M,).
+    Return the errors (M,2) in rad of the matches at a pose, their Jacobian (M,2,6) and variances.
 
     Errors are in the plane across each ray, of which `across` (M,2,3) are two unit vectors in the
-    robot's axes. The Jacobian is by the position and by a rotation about the map's fixed axes.
+    robot's axes; the variances (M,) are of one error each. The Jacobian is by the position and by a
+    rotation about the map's fixed axes.
     """
     arm = turn @ offset
     sight = matches.points - (place + arm)

@@ -81,8 +81,8 @@ class Landmarks:
     """
     M landmarks of N places: those of place n have the numbers from starts[n] to starts[n + 1].
 
-    starts int64 (N+1,); points float32 (M,3) in metres from the identity's origin; descriptors int8
-    (M,D), of which 127 is a length of 1. Both may stay on disk.
+    starts int64 (N+1,); points float32 (M,3) in metres from the identity's origin; descriptors
+    int8 (M,D), of which 127 is a length of 1. Both may stay on disk.
     """
 
     identity: LandmarkIdentity

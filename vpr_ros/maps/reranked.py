@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
-from vpr_ros.maps.arrays import CHUNK_ROWS
 from vpr_ros.maps.arrays import RowFile
 from vpr_ros.maps.arrays import save_rows
 

@@ -126,7 +126,7 @@ def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str |
                 features: str | Path | None = None, mount: Floats | None = None
                 ) -> Refiner | None:
     """
-    Return what refines the poses of a bag on a map; None, with one line in the log, where none can.
+    Return what refines the poses of a bag on a map; None, with one line in the log, without it.
 
     `features` is the network of the map's landmarks, if one found them; `mount` the camera's pose
     on the robot (7,) in optical axes, by default that of /tf_static. Raises MapError when the

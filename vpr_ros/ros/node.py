@@ -7,6 +7,7 @@ configured node does with frames and requests is in operations.py.
 
 from __future__ import annotations
 
+from functools import partial
 import traceback
 from typing import Any
 from typing import TYPE_CHECKING

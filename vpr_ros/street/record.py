@@ -43,9 +43,10 @@ def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool =
 
     Topics: /camera/image_raw (Image), or with `compressed` /camera/image_raw/compressed (JPEG);
     /camera/camera_info; /tf_static with the camera's pose on the robot; /odom (Odometry from odom
-    to base_link, which drifts); and /ground_truth/pose (PoseStamped of base_link in map). A path that ends in .mcap is written as
-    mcap, any other as sqlite3. Raises VprError when the path exists already (and `overwrite` is
-    false) or cannot be written, SourceError when there are no frames.
+    to base_link, which drifts); and /ground_truth/pose (PoseStamped of base_link in map). A path
+    that ends in .mcap is written as mcap, any other as sqlite3. Raises VprError when the path
+    exists already (and `overwrite` is false) or cannot be written, SourceError when there are no
+    frames.
     """
     count, travelled, last = 0, 0.0, None
     with BagWriter(path, overwrite=overwrite) as bag:
