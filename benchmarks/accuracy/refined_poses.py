@@ -53,7 +53,7 @@ TOWNS = (90, 92)
 
 SIZES = ((640, 480), (320, 240))
 CONDITIONS = (('spring', 2, 1.0), ('rain', 4, 0.8), ('night', 3, 1.0))
-LENGTH = 140.0
+LENGTH = 100.0
 HEADER = ['frames', 'refined', 'before', 'median', 'p90', 'ahead', 'aside', 'yaw', 'within',
           '> 1 m', 'NEES', 'ms']
 
@@ -110,7 +110,7 @@ def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int]
                                          mount=MOUNT))
         for condition, number, offset in CONDITIONS:
             asked = [Asked(each.stamp, each.image, each.pose, each.odometry) for each in drive(
-                town, condition=condition, seed=number, speed=6.0, rate=4.0,
+                town, condition=condition, seed=number, speed=6.0, rate=2.0,
                 lateral_offset=offset, length=LENGTH - 10, options=options)]
             for mode, results in _asked(encoder, place_map, asked, camera, MOUNT).items():
                 found.setdefault((condition, mode), []).extend(results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+import pickle
 
 import numpy as np
 import pytest
@@ -55,6 +56,7 @@ def test_a_network_finds_features_in_the_pixels_of_the_image(
     # The best score comes first; a network of half the size has pixels of twice the size.
     np.testing.assert_allclose(found.keypoints[0], (np.array([8.0, 9.0]) + 0.5) * 2 - 0.5)
     assert (np.diff(found.scores) <= 0).all()
+    assert pickle.loads(pickle.dumps(network)).digest == network.digest  # for `--jobs`
     np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1)
 
 

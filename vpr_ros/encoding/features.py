@@ -98,6 +98,7 @@ class FeatureNetwork:
     """
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
+        self._arguments = path, threads
         self.path = Path(path)
         self.digest = check_model_file(self.path)
         options = onnxruntime.SessionOptions()
@@ -123,6 +124,10 @@ class FeatureNetwork:
             self.dimension = self.extract(probe).descriptors.shape[1]
         except ImageError as error:
             raise ModelError(f'{self.path} finds no features: {error}') from error
+
+    def __reduce__(self) -> tuple[type[FeatureNetwork], tuple[str | Path, int]]:
+        """Open the network again in another process: a session cannot be sent there."""
+        return FeatureNetwork, self._arguments
 
     def extract(self, rgb: NDArray[np.uint8]) -> Features:
         """
