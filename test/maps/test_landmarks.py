@@ -160,4 +160,4 @@ def test_a_place_has_no_more_landmarks_than_the_bound(saved: Path) -> None:
     most = per_place(DIMENSION)
     identity = LandmarkIdentity('sift', DIMENSION, most + 1, (0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match='not those of its files'):
-        Landmarks.open(saved, identity, np.array([0, 0, 0, most + 1]))
+        Landmarks.opened(saved, identity, np.array([0, 0, 0, most + 1]))

@@ -343,8 +343,8 @@ def _linear(matches: Matches, across: Floats, place: Floats, turn: Floats, offse
     Return the errors (M,2) in rad of the matches at a pose, their Jacobian (M,2,6) and variances.
 
     Errors are in the plane across each ray, of which `across` (M,2,3) are two unit vectors in the
-    robot's axes; the variances (M,) are of one error each. The Jacobian is by the position and by a
-    rotation about the map's fixed axes.
+    robot's axes; the variances (M,) are of one error each. The Jacobian is by the position and by
+    a rotation about the map's fixed axes.
     """
     arm = turn @ offset
     sight = matches.points - (place + arm)

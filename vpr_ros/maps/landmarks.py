@@ -121,7 +121,7 @@ class Landmarks:
         save_rows(self.descriptors, directory / DESCRIPTORS, layouts[DESCRIPTORS])
 
     @classmethod
-    def open(cls, directory: Path, identity: LandmarkIdentity, starts: NDArray[np.int64]
+    def opened(cls, directory: Path, identity: LandmarkIdentity, starts: NDArray[np.int64]
              ) -> Landmarks:
         """Return the landmarks in a directory; raise ValueError where they are not as they say."""
         counts = np.diff(starts)

@@ -280,7 +280,7 @@ class PlaceMap:
             if on_disk:
                 index = open_vectors(index, path / _VECTORS)
             check_norms(index, manifest.index)
-            landmarks = None if manifest.landmarks is None else Landmarks.open(
+            landmarks = None if manifest.landmarks is None else Landmarks.opened(
                 path, manifest.landmarks, found['landmarks'])
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
