@@ -53,7 +53,7 @@ TOWNS = (90, 92)
 
 SIZES = ((640, 480), (320, 240))
 CONDITIONS = (('spring', 2, 1.0), ('rain', 4, 0.8), ('night', 3, 1.0))
-LENGTH = 100.0
+LENGTH = 300.0
 HEADER = ['frames', 'refined', 'before', 'median', 'p90', 'ahead', 'aside', 'yaw', 'within',
           '> 1 m', 'NEES', 'ms']
 
@@ -76,13 +76,13 @@ class Result(NamedTuple):
 
 
 def refined_poses(model: str | None = None, metric: str | None = None,
-                  towns: Sequence[int] = TOWNS, sizes: Sequence[tuple[int, int]] = SIZES
-                  ) -> dict[str, Any]:
-    """Refine the poses of every drive; return the figures."""
+                  towns: Sequence[int] = TOWNS, sizes: Sequence[tuple[int, int]] = SIZES,
+                  length: float = LENGTH) -> dict[str, Any]:
+    """Refine the poses of drives of `length` metres; return the figures."""
     encoder = Encoder(model, throughput=True)
     rows: list[list[Any]] = []
     for size in sizes:
-        found = _town_results(encoder, towns, size)
+        found = _town_results(encoder, towns, size, length)
         rows += [[f'{size[0]}x{size[1]}', *name, *_row(results)]
                  for name, results in found.items()]
     if metric:
@@ -95,7 +95,7 @@ def refined_poses(model: str | None = None, metric: str | None = None,
             'rows': {', '.join(row[:3]): row[3:] for row in rows}}
 
 
-def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int]
+def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int], length: float
                   ) -> dict[tuple[str, str], list[Result]]:
     matrix = camera_matrix(*size)
     camera = Camera(*size, (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]))
@@ -105,13 +105,13 @@ def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int]
         town = Town(seed)
         frames = [Frame(each.stamp, each.pose, partial(_loaded, each.image), '')
                   for each in drive(town, condition='winter', seed=1, speed=8.0, rate=8.0,
-                                    length=LENGTH, options=options)]
+                                    length=length, options=options)]
         place_map = _map(encoder, Source(f'town {seed}', frames, len(frames), camera=camera,
                                          mount=MOUNT))
         for condition, number, offset in CONDITIONS:
             asked = [Asked(each.stamp, each.image, each.pose, each.odometry) for each in drive(
-                town, condition=condition, seed=number, speed=6.0, rate=2.0,
-                lateral_offset=offset, length=LENGTH - 10, options=options)]
+                town, condition=condition, seed=number, speed=6.0, rate=4.0,
+                lateral_offset=offset, length=length - 10, options=options)]
             for mode, results in _asked(encoder, place_map, asked, camera, MOUNT).items():
                 found.setdefault((condition, mode), []).extend(results)
     return found
@@ -179,16 +179,24 @@ def _loaded(image: NDArray[np.uint8], min_size: tuple[int, int] | None = None
     return image
 
 
+def _size(text: str) -> tuple[int, int]:
+    width, height = text.split('x')
+    return int(width), int(height)
+
+
 def main() -> int:
     """Run from the command line."""
     parser = tables.parser(__doc__)
     parser.add_argument('--metric', metavar='DIR',
                         help='a real drive: a folder of images, exact poses and a camera.yaml')
+    parser.add_argument('--sizes', nargs='+', type=_size, default=SIZES, metavar='WxH',
+                        help='of the images')
+    parser.add_argument('--length', type=float, default=LENGTH, metavar='M', help='of the drives')
     parser.add_argument('--towns', type=int, nargs='+', default=TOWNS, help='seeds of the towns')
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    return tables.answer(options, lambda: refined_poses(options.model, options.metric,
-                                                        options.towns))
+    return tables.answer(options, lambda: refined_poses(
+        options.model, options.metric, options.towns, options.sizes, options.length))
 
 
 if __name__ == '__main__':
