@@ -122,7 +122,7 @@ class Landmarks:
 
     @classmethod
     def opened(cls, directory: Path, identity: LandmarkIdentity, starts: NDArray[np.int64]
-             ) -> Landmarks:
+               ) -> Landmarks:
         """Return the landmarks in a directory; raise ValueError where they are not as they say."""
         counts = np.diff(starts)
         if starts[0] != 0 or starts[-1] != identity.count or (counts < 0).any() \
