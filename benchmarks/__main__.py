@@ -19,6 +19,7 @@ from benchmarks.accuracy.confidence import TOWNS
 from benchmarks.accuracy.evaluation import evaluation
 from benchmarks.accuracy.real_drives import real_drives
 from benchmarks.accuracy.real_sets import real_sets
+from benchmarks.accuracy.refined_poses import refined_poses
 from benchmarks.accuracy.resize import resize
 from benchmarks.accuracy.street_recall import street_recall
 from benchmarks.accuracy.street_recall import TOWNS as TEST_TOWNS
@@ -84,6 +85,9 @@ def benchmarks() -> dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]]
         'node_operation': lambda o: node_operation(o.model),
         'street_recall': lambda o: street_recall([o.model] if o.model else [],
                                                  (21,) if o.quick else TEST_TOWNS),
+        'refined_poses': lambda o: (
+            refined_poses(o.model, None, (90,), ((320, 240),), 30.0) if o.quick
+            else refined_poses(o.model)),
         'ekf_fusion': lambda o: ekf_fusion(o.model, 150.0 if o.quick else 600.0),
         'real_sets': lambda o: real_sets(o.data, o.model),
         'real_drives': lambda o: real_drives(o.data, o.model),

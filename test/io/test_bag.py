@@ -26,6 +26,7 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag import rosbags_types
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.street import camera_matrix
+from vpr_ros.street.record import MOUNT
 from vpr_ros.street.record import record
 
 START = 1_700_000_000_000_000_000
@@ -358,6 +359,9 @@ def test_a_recorded_drive_has_images_odometry_camera_and_ground_truth(tmp_path, 
     with Bag(tmp_path / 'd.mcap') as bag:
         topic = '/camera/image_raw' + ('/compressed' if compressed else '')
         assert bag.image_topic() == topic
+        np.testing.assert_allclose(bag.mount(topic, 'base_link'), MOUNT)
+        with pytest.raises(SourceError, match="where 'camera_optical_frame' is in 'x'"):
+            bag.mount(topic, 'x')
         assert bag.pose_topic() == '/ground_truth/pose'
         np.testing.assert_array_equal(bag.poses('/ground_truth/pose').poses,
                                       [frame.pose for frame in drive])

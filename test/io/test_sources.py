@@ -11,11 +11,16 @@ from small_drive import write_folder
 from vpr_ros.core import images
 from vpr_ros.core import pose_files
 from vpr_ros.core import poses
+from vpr_ros.core.camera import Camera
+from vpr_ros.core.camera import camera_pose
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
+from vpr_ros.io.bag import Bag
+from vpr_ros.io.bag import rosbags_types
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.io.map_poses import PoseOptions
+from vpr_ros.io.pose_messages import fixed_pose
 from vpr_ros.io.sources import open_source
 
 EUROC = ('#timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],'
@@ -221,3 +226,66 @@ def test_images_of_a_folder_in_a_gap_are_left_out_for_that_reason(tmp_path, capl
     (folder / 'poses.tum').write_text('\n'.join([*lines[:5], *lines[15:]]))
     assert len(frames(folder)) == 10
     assert 'the poses around 10 are up to 2.200 s apart, more than 1.5' in caplog.text
+
+
+def test_a_folder_may_have_a_calibrated_camera(tmp_path):
+    write_folder(tmp_path / 'drive')
+    written = tmp_path / 'drive' / 'camera.yaml'
+    with open_source(tmp_path / 'drive') as source:
+        assert (source.camera, source.mount) == (None, None)
+    written.write_text('image_width: 80\nimage_height: 60\ncamera_name: narrow\n'
+                       'camera_matrix: {rows: 3, cols: 3, data: [50, 0, 40, 0, 51, 30, 0, 0, 1]}\n'
+                       'distortion_model: plumb_bob\n'
+                       'distortion_coefficients: {rows: 1, cols: 5, data: [0.1, 0, 0, 0, 0]}\n')
+    mount = camera_pose(0.5, 0, 1, 0, 0, 0)
+    with open_source(tmp_path / 'drive', mount=mount) as source:
+        assert source.camera == Camera(80, 60, (50, 51, 40, 30), 'plumb_bob', (0.1, 0, 0, 0, 0))
+        assert source.mount is mount
+    for wrong in ('image_width: 80', 'image_width: [', written.read_text().replace('51', 'x')):
+        written.write_text(wrong)
+        with pytest.raises(SourceError, match=r'camera\.yaml is no calibration of a camera'), \
+                open_source(tmp_path / 'drive'):
+            pass
+
+
+@pytest.mark.parametrize(('topic', 'rectified'), [
+    ('/camera/image_raw', False), ('/camera/image_rect', True), ('/c/image_rect_color', True),
+    ('/camera/image_rect/compressed', True), ('/rect/image_raw/compressed', False)])
+def test_rectified_images_have_the_camera_of_their_projection(tmp_path, topic, rectified):
+    with BagWriter(tmp_path / 'bag') as bag:
+        info = messages.camera_info(bag.types, 1, 'camera', np.diag([50.0, 50.0, 1.0]), 80, 60)
+        info.d[0], info.p[0], info.p[5] = 0.1, 45.0, 46.0
+        bag.write(messages.camera_info_topic(topic), info, 1)
+    with Bag(tmp_path / 'bag') as bag:
+        camera = bag.camera(topic)
+    assert (camera.k[:2], len(camera.d)) == ((45, 46), 0) if rectified else ((50, 50), 5)
+
+
+@pytest.mark.parametrize(('tree', 'robot', 'found'), [
+    ([('base_link', 'mast'), ('mast', 'eye')], 'base_link', True),
+    ([('base_link', 'mast'), ('mast', 'eye')], '/base_link', True),
+    ([('odom', 'mast'), ('mast', 'eye')], 'base_link', False), ([], 'base_link', False)])
+def test_the_camera_pose_is_a_chain_of_fixed_transforms(tree, robot, found):
+    types = rosbags_types
+    half = np.sqrt(0.5)
+    up = np.array([0, 0, 1, 0, 0, half, half])       # turned to the left
+    chain = [messages.transforms(types, [messages.transform(types, 0, parent, child, pose)])
+             for (parent, child), pose in zip(tree, ([1, 0, 1, 0, 0, half, half], up),
+                                              strict=False)]
+    pose = fixed_pose([(0, message) for message in chain], robot, 'eye')
+    if not found:
+        assert pose is None
+    else:
+        np.testing.assert_allclose(pose[:3], [1, 0, 2], atol=1e-12)
+        np.testing.assert_allclose(poses.heading(pose), np.pi, atol=1e-6)
+
+
+def test_axes_of_a_robot_are_no_optical_axes(tmp_path):
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write('/tf_static', messages.transforms(bag.types, [messages.transform(
+            bag.types, 1, 'base_link', 'camera_link', poses.IDENTITY)]), 1)
+        bag.write('/image', messages.image(bag.types, 1, 'camera_link',
+                                           np.zeros((6, 8, 3), np.uint8)), 1)
+    with Bag(tmp_path / 'bag') as bag, \
+            pytest.raises(SourceError, match=r"z axis of 'camera_link' points up.*--camera-pose"):
+        bag.mount('/image', 'base_link')

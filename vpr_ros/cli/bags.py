@@ -6,12 +6,14 @@ import argparse
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_camera_pose
 from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import add_pose_options
+from vpr_ros.cli.options import camera_mount
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import find_topics
 from vpr_ros.cli.options import load_encoder
@@ -54,6 +56,9 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--no-filter', dest='filter', action='store_false',
                         help='localise each frame on its own, without the frames before it')
     add_max_speed(parser)
+    add_camera_pose(parser)
+    parser.add_argument('--no-refine', dest='refine', action='store_false',
+                        help='keep the poses of places where the map has landmarks')
 
 
 def _run_replay(options: argparse.Namespace) -> None:
@@ -63,6 +68,7 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.drive_score import score_drive
+    from vpr_ros.offline.replay import bag_refiner
     from vpr_ros.offline.replay import ESTIMATES
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
@@ -77,11 +83,16 @@ def _run_replay(options: argparse.Namespace) -> None:
                           min_confidence=options.min_confidence,
                           correct_radius=options.correct_radius, compensate=options.compensate,
                           use_filter=options.filter, max_speed=options.max_speed)
+    refiner = bag_refiner(options.bag, place_map, image_topic=image_topic,
+                          features=options.features, mount=camera_mount(options)
+                          ) if options.refine else None
     drive = replay(options.bag, localizer, image_topic=image_topic,
-                   odometry_topic=odometry_topic, odometry=options.odometry)
+                   odometry_topic=odometry_topic, odometry=options.odometry, refiner=refiner)
     write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)
     count = len(drive.estimates)
-    print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses, '
+    refined = sum(estimate.trusted and estimate.refined for estimate in drive.estimates)
+    print(f'{options.output}: {count} frames, {drive.trusted.sum()} poses'
+          f'{f" ({refined} refined)" if refiner else ""}, '
           f'{drive.dropped.total()} dropped, {count / drive.seconds:.1f} frames/s '
           f'on {encoder.provider}')
     if truth is not None:

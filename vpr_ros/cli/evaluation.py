@@ -227,6 +227,14 @@ def _lines(result: dict[str, Any]) -> list[str]:
         nees = '' if result['nees'] is None else f', NEES {result["nees"]:.2f}'
         lines.append(f'position error of the localised queries: median {error["p50"]:.2f} m, '
                      f'90% within {error["p90"]:.2f} m{nees}')
+    if result['refined']:
+        refined = result['refined']
+        lines.append(
+            f'refined: {refined["share"]:.0%} of these, median error '
+            f'{refined["before"]["p50"]:.2f} -> {refined["after"]["p50"]:.2f} m '
+            f'(90% within {refined["after"]["p90"]:.2f} m), '
+            f'{refined["degrees"]["p50"]:.2f} degrees; within 0.25 m and 2 degrees: '
+            f'{refined["within"]:.0%}')
     if result['latency_ms']:
         lines.append('median time per query: ' + ', '.join(
             f'{stage} {each["p50"]:.2f} ms' for stage, each in result['latency_ms'].items()))

@@ -8,6 +8,7 @@ import json
 from statistics import median
 from typing import TYPE_CHECKING
 
+from vpr_ros.cli.options import add_camera_pose
 from vpr_ros.cli.options import add_correct_radius
 from vpr_ros.cli.options import add_image_topic
 from vpr_ros.cli.options import add_localizer_options
@@ -15,6 +16,7 @@ from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import add_pose_options
 from vpr_ros.cli.options import add_pose_topic
+from vpr_ros.cli.options import camera_mount
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import find_topics
 from vpr_ros.cli.options import load_encoder
@@ -64,12 +66,16 @@ def add_build_map(commands: Commands) -> None:
                              'interpolated')
     parser.add_argument('--no-thumbnails', dest='thumbnails', action='store_false',
                         help='keep no small images of the places')
+    add_camera_pose(parser)
+    parser.add_argument('--no-landmarks', dest='landmarks', action='store_false',
+                        help='keep no landmarks, with which poses are exact to decimetres')
     parser.add_argument('--jobs', '-j', type=number(int, 1), default=1, metavar='N',
                         help='sources to read in parallel, each in its own process')
 
 
 def _run_build_map(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_output
+    from vpr_ros.encoding.features import open_features
     from vpr_ros.io.sources import open_source
     from vpr_ros.maps.manifest import MANIFEST
     from vpr_ros.offline.build_map import build_map
@@ -80,14 +86,15 @@ def _run_build_map(options: argparse.Namespace) -> None:
     poses = pose_options(options, heading=options.heading, max_gap=options.max_pose_gap)
     sources = [open_source(source, image_topic=options.image_topic,
                            pose_topic=options.pose_topic, pose_file=options.pose_file,
-                           poses=poses)
+                           poses=poses, mount=camera_mount(options))
                for source in options.sources]
     for source in sources:
         source.check()
     place_map = build_map(sources, load_encoder(options), conditions=options.condition,
                           spacing=options.spacing, index=options.index,
                           thumbnails=options.thumbnails, jobs=options.jobs,
-                          projection=options.projection)
+                          projection=options.projection,
+                          features=open_features(options.features) if options.landmarks else None)
     place_map.save(options.output, overwrite=options.overwrite)
     steps = place_map.steps()
     apart = (f'{median(steps):.2f} m apart (median; {max(steps):.2f} m at most), '

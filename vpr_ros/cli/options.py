@@ -113,6 +113,22 @@ def add_pose_options(parser: argparse._ActionsContainer) -> None:
                              'it (default: map, or odom, and base_link, or base_footprint)')
 
 
+def add_camera_pose(parser: argparse._ActionsContainer) -> None:
+    """Add --camera-pose and --features: what metric poses need besides CameraInfo."""
+    parser.add_argument('--camera-pose', nargs=6, type=number(float, -1000, 1000),
+                        metavar=('X', 'Y', 'Z', 'ROLL', 'PITCH', 'YAW'),
+                        help='pose of the camera on the robot, in m and rad as in a URDF: of its '
+                             'body, x out of the lens, y left, z up (default: from /tf_static)')
+    parser.add_argument('--features', metavar='ONNX',
+                        help='network that finds landmarks (default: SIFT)')
+
+
+def camera_mount(options: argparse.Namespace) -> Any:
+    """Return the camera's pose (7,) on the robot, in optical axes, by --camera-pose; or None."""
+    from vpr_ros.core.camera import camera_pose
+    return None if options.camera_pose is None else camera_pose(*options.camera_pose)
+
+
 def pose_options(options: argparse.Namespace, **others: Any) -> PoseOptions:
     """Return how poses are read by `add_pose_options`, and by `others` of its fields."""
     from vpr_ros.io.map_poses import PoseOptions

@@ -59,6 +59,12 @@ def heading(poses: Floats) -> Floats:
     return np.asarray(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
 
+def upward(pose: Floats) -> float:
+    """Return how far up the z axis of a pose (7,) points: the cosine of its angle to z."""
+    x, y = pose[3:5]
+    return float(1 - 2 * (x * x + y * y))
+
+
 def distance(a: Floats, b: Floats) -> Floats:
     """Return the distance in metres between the positions of poses (...,7), broadcast."""
     return np.asarray(np.linalg.norm(np.asarray(a)[..., :3] - np.asarray(b)[..., :3], axis=-1))
@@ -113,6 +119,13 @@ def mean(poses: Floats, weights: Floats) -> Floats:
     if quaternion[3] < 0:
         quaternion = -quaternion
     return np.concatenate([position, quaternion])
+
+
+def composed(pose: Floats, other: Floats) -> Floats:
+    """Return the pose (7,) of what has the pose `other` in a body, from the body's own pose."""
+    turn = Rotation.from_quat(pose[3:])
+    return np.concatenate([pose[:3] + turn.apply(other[:3]),
+                           (turn * Rotation.from_quat(other[3:])).as_quat()])
 
 
 def frame_between(pose: Floats, other: Floats) -> Floats:

@@ -19,11 +19,14 @@ from rosbags.interfaces import QosDurability
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from vpr_ros.core import pose_track
+from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag_reader import BagReader
 from vpr_ros.io.pose_messages import fix_track
+from vpr_ros.io.pose_messages import fixed_pose
+from vpr_ros.io.pose_messages import frame_name
 from vpr_ros.io.pose_messages import stamped_track
 from vpr_ros.io.pose_messages import transform_track
 from vpr_ros.io.topics import FIX
@@ -41,15 +44,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    import numpy as np
+    from numpy.typing import NDArray
     from rosbags.interfaces import Connection
     from rosbags.rosbag2 import Reader
     from rosbags.typesys.store import Typestore
     from vpr_ros.core.camera import Camera
     from vpr_ros.core.geodesy import Datum
 
+    Floats = NDArray[np.float64]
+
 log = logging.getLogger(__name__)
 
 _RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals come less often
+
+_OPTICAL_UPWARD = 0.9
+"""How far up the z axis of optical axes may point, as a cosine: a camera may look upwards."""
 
 _SUFFIXES = ('.mcap', '.db3')
 
@@ -213,7 +223,26 @@ class Bag:
         if self.topics.get(topic) != messages.CAMERA_INFO or not self.count(topic):
             return None
         _, message = next(self._messages(topic))
-        return messages.camera_of(message)
+        return messages.camera_of(message, rectified=messages.is_rectified(image_topic))
+
+    def mount(self, image_topic: str, robot: str) -> Floats:
+        """
+        Return the pose (7,) of an image topic's camera, in optical axes, in the frame `robot`.
+
+        By /tf_static, from the frame_id of its images. Raises SourceError where that has none, or
+        one that cannot be of optical axes.
+        """
+        _, first = next(self._messages(image_topic))
+        frame = frame_name(first.header.frame_id)
+        fixed = self._messages('/tf_static') if '/tf_static' in self._by_topic else ()
+        pose = fixed_pose(fixed, robot, frame)
+        if pose is None:
+            raise SourceError(f"/tf_static does not say where '{frame}' is in '{robot}': give "
+                              '--camera-pose')
+        if poses.upward(pose) > _OPTICAL_UPWARD:
+            raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical "
+                              'axes ahead: give --camera-pose')
+        return pose
 
     def poses(self, topic: str, *, frames: tuple[str, str] | None = None,
               datum: Datum | None = None) -> pose_track.PoseTrack:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 import logging
 from pathlib import Path
+from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core import fields
 from vpr_ros.core import images
+from vpr_ros.core import plain_yaml
 from vpr_ros.core import pose_files
 from vpr_ros.core import pose_track
 from vpr_ros.core import poses
+from vpr_ros.core.camera import Camera
 from vpr_ros.core.csv_table import nanoseconds
 from vpr_ros.core.csv_table import read_table
 from vpr_ros.core.errors import SourceError
@@ -119,11 +124,42 @@ def _found(pose_file: str | Path, folder: Path, files: Sequence[Path], max_gap: 
     return _Found(files, _seconds(files), read, np.ones(len(files), np.bool_))
 
 
+def folder_camera(path: Path) -> Camera | None:
+    """
+    Return the camera of a folder's camera.yaml, as camera_calibration writes it; None without one.
+
+    Raises SourceError for a file that is none.
+    """
+    file = path / 'camera.yaml'
+    if not file.is_file():
+        return None
+    try:
+        raw = fields.mapping(plain_yaml.load(file.read_text(encoding='utf-8')), 'its content')
+        matrix = fields.numbers(_data(raw['k' if 'k' in raw else 'camera_matrix']),
+                                'camera_matrix', 9)
+        if len(matrix) != 9:
+            raise ValueError(f'camera_matrix has {len(matrix)} numbers, not 9')
+        return Camera.from_dict({
+            'width': raw['image_width'], 'height': raw['image_height'],
+            'k': [matrix[0], matrix[4], matrix[2], matrix[5]] if matrix[0] > 0 else [],
+            'distortion_model': raw['distortion_model'],
+            'd': _data(raw['distortion_coefficients'])})
+    except (KeyError, ValueError, OSError) as error:
+        reason = f'no {error}' if isinstance(error, KeyError) else error
+        raise SourceError(f'{file} is no calibration of a camera ({reason}): write it with '
+                          'camera_calibration, or delete it') from error
+
+
+def _data(value: Any) -> Any:
+    """Return the numbers of a matrix, which OpenCV writes as a mapping."""
+    return value['data'] if isinstance(value, Mapping) else value
+
+
 def _source(path: Path, files: Sequence[Path], stamps: NDArray[np.int64], given: Floats
             ) -> Source:
     frames = [Frame(int(stamp), pose, partial(images.read, file), file.name)
               for file, stamp, pose in zip(files, stamps, given, strict=True)]
-    return Source(path.name, frames, len(frames))
+    return Source(path.name, frames, len(frames), camera=folder_camera(path))
 
 
 def _seconds(files: Sequence[Path]) -> NDArray[np.int64]:

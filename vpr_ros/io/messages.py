@@ -23,6 +23,7 @@ from vpr_ros.core.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -119,21 +120,28 @@ def rgb_from_compressed(message: Any, min_size: tuple[int, int] | None = None
     return np.ascontiguousarray(rgb[..., ::-1]) if 'compressed rgb' in kind else rgb
 
 
-def camera_of(message: Any) -> Camera | None:
+def camera_of(message: Any, *, rectified: bool = False) -> Camera | None:
     """
     Return the camera of a sensor_msgs/CameraInfo, of its region of interest if it has one.
 
-    None for a message without a size: the driver has no calibration.
+    Of `rectified` images, that of its projection matrix, which has no distortion. None for a
+    message without a size: the driver has no calibration.
     """
     if not (message.width and message.height):
         return None
-    fx, _, cx, _, fy, cy = list(message.k)[:6]
+    fx, _, cx, *_ = message.p if rectified else message.k
+    fy, cy = (message.p[5:7] if rectified else message.k[4:6])
     roi = message.roi
     k = (float(fx), float(fy), float(cx - roi.x_offset), float(cy - roi.y_offset))
     calibrated = min(fx, fy) > 0 and np.isfinite(k).all()
     return Camera(int(roi.width or message.width), int(roi.height or message.height),
                   k if calibrated else (), message.distortion_model,
-                  tuple(map(float, message.d)) if calibrated else ())
+                  tuple(map(float, message.d)) if calibrated and not rectified else ())
+
+
+def is_rectified(image_topic: str) -> bool:
+    """Return whether an image topic is named as image_proc names rectified images."""
+    return 'rect' in image_topic.removesuffix('/compressed').rpartition('/')[2].split('_')
 
 
 def camera_info_topic(image_topic: str) -> str:
@@ -187,6 +195,11 @@ def transform(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose
         transform=types('geometry_msgs/msg/Transform')(
             translation=types('geometry_msgs/msg/Vector3')(x=x, y=y, z=z),
             rotation=_pose(types, pose).orientation))
+
+
+def transforms(types: Types, stamped: Sequence[Any]) -> Any:
+    """Return TransformStamped messages as a tf2_msgs/TFMessage."""
+    return types('tf2_msgs/msg/TFMessage')(transforms=list(stamped))
 
 
 def odometry(types: Types, stamp: int, frame_id: str, child_frame_id: str, pose: Floats,

@@ -119,6 +119,20 @@ def transform_track(moving: Messages, fixed: Messages, frames: tuple[str, str] |
                       f'there are {known}: name two frames with --tf-frames PARENT CHILD')
 
 
+def fixed_pose(fixed: Messages, parent: str, child: str) -> NDArray[np.float64] | None:
+    """Return the pose (7,) of a frame in another by the TFMessages of /tf_static, or None."""
+    edges = {(frame_name(each.header.frame_id), frame_name(each.child_frame_id)):
+             _Edge([0], [messages.transform_pose(each)], fixed=True)
+             for _, message in fixed for each in message.transforms}
+    pose = poses.IDENTITY
+    chain = _chain(edges, frame_name(parent), frame_name(child))
+    for edge in chain:
+        if not poses.usable(edge.values[0]):
+            return None
+        pose = poses.composed(pose, poses.checked(edge.values[0]))
+    return pose if chain else None
+
+
 def frame_name(name: str) -> str:
     """Return the name of a frame as tf2 has it: without the leading slash of ROS 1."""
     return name.lstrip('/')

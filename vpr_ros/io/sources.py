@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import pose_track
+from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.frames import Frame
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from numpy.typing import NDArray
     from vpr_ros.core.geodesy import Datum
 
 log = logging.getLogger(__name__)
@@ -84,7 +86,8 @@ class LazySource(AbstractContextManager['Source']):
 
 def open_source(path: str | Path, *, image_topic: str | None = None,
                 pose_topic: str | None = None, pose_file: str | Path | None = None,
-                in_order: bool = False, poses: PoseOptions = CHECKED) -> LazySource:
+                in_order: bool = False, poses: PoseOptions = CHECKED,
+                mount: NDArray[np.float64] | None = None) -> LazySource:
     """
     Return a bag or a folder of images as a source of frames with poses, to open by `with`.
 
@@ -93,27 +96,36 @@ def open_source(path: str | Path, *, image_topic: str | None = None,
     poses.tum (with images named by their stamp in seconds). Without a pose file, or with
     `in_order` instead of the default ones, the images are assumed to be one metre apart in the
     order of their names. `poses` says how they are read, and what is done about wrong ones.
+    `mount` is the camera's pose on the robot (7,), in optical axes; by default that of /tf_static.
     Opening raises SourceError, PoseError or FileNotFoundError.
     """
     return LazySource(path, image_topic=image_topic, pose_topic=pose_topic, pose_file=pose_file,
-                      in_order=in_order, poses=poses)
+                      in_order=in_order, poses=poses, mount=mount)
 
 
 @contextmanager
 def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
-            pose_file: str | Path | None, in_order: bool, poses: PoseOptions
-            ) -> Iterator[Source]:
+            pose_file: str | Path | None, in_order: bool, poses: PoseOptions,
+            mount: NDArray[np.float64] | None) -> Iterator[Source]:
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist')
     folder = find_image_folder(path)
     if folder is not None:
-        yield folder_source(path, folder, pose_file, poses, in_order=in_order)
+        yield replace(folder_source(path, folder, pose_file, poses, in_order=in_order),
+                      mount=mount)
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
         track = bag_poses(bag, pose_topic, poses)
+        problem = ''
+        if mount is None:
+            try:
+                mount = bag.mount(topic, track.child_frame_id)
+            except SourceError as error:
+                problem = str(error)
         yield Source(path.name, _bag_frames(bag, topic, track, poses.max_gap), bag.count(topic),
-                     track.frame_id, track.child_frame_id, bag.camera(topic), track.datum)
+                     track.frame_id, track.child_frame_id, bag.camera(topic), track.datum, mount,
+                     problem)
 
 
 def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack, max_gap: float

@@ -49,7 +49,8 @@ class Estimate:
     the belief holds within `correct_radius` of its mode; evidence, the mean log-likelihood ratio
     over recent frames on the way to that mode (belief.py), capped by the latest frame's; mode, how
     it was found: by odometry only while that agrees with what is seen; reason, why the estimate is
-    not trusted (None when it is).
+    not trusted (None when it is); inliers, the landmarks that a refined pose (refine.py) agrees
+    with, 0 where it is that of the place; place_pose, what a refined pose was before.
     """
 
     stamp: int
@@ -61,6 +62,13 @@ class Estimate:
     evidence: float
     mode: Mode
     reason: NoPose | None = None
+    inliers: int = 0
+    place_pose: NDArray[np.float64] | None = None
+
+    @property
+    def refined(self) -> bool:
+        """Return whether the pose is that of the image itself, and not of its place."""
+        return self.inliers > 0
 
     @property
     def trusted(self) -> bool:

@@ -7,14 +7,18 @@ numpy's own reader makes whatever dtype and size a file names, of as many bytes 
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 import math
+import os
 from pathlib import Path
 from typing import Any
 from typing import BinaryIO
 from typing import TYPE_CHECKING
+import weakref
 import zipfile
 
 import numpy as np
+from vpr_ros.core.errors import MapError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Layout = tuple[type[np.generic] | str, tuple[int | None, ...]]
+    Rows = tuple[type[np.generic] | str, tuple[int, int]]
+
+CHUNK_ROWS = 1 << 14
+"""Rows that are worked on at a time where all of them would take too much memory."""
 
 _HEADER = 1024  # bytes: above those of any array of a few axes
 _MEMBER = 4096  # bytes around an array in a zip file
@@ -119,6 +127,61 @@ def _read(file: BinaryIO | IO[bytes], layout: Layout) -> NDArray[Any]:
 def _check_finite(array: NDArray[Any]) -> None:
     if array.dtype.kind == 'f' and not np.isfinite(array).all():
         raise ValueError('it holds values that are not finite')
+
+
+class RowFile:
+    """
+    The rows of an array (N,D) in numpy's format on disk, read when asked for: by numbers, a slice.
+
+    Not a mapping of the file into memory: when that is cut, the process dies. Here it is a
+    MapError. Raises ValueError when the file does not hold what `layout` says.
+    """
+
+    def __init__(self, path: Path, layout: Rows) -> None:
+        self.dtype, self.shape = np.dtype(layout[0]).newbyteorder('<'), layout[1]
+        with path.open('rb') as file:
+            check_npy_header(file, layout)
+            self._begin = file.tell()
+            if file.seek(0, os.SEEK_END) != self._begin + _size(*layout):
+                raise ValueError(f'{path.name} is not of the size in its header')
+        self._path = path
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: NDArray[np.int64] | slice) -> NDArray[Any]:
+        numbers = np.arange(self.shape[0])[which] if isinstance(which, slice) else which
+        size = self.dtype.itemsize * self.shape[1]
+        # Neighbours in the file are read at once.
+        breaks = np.flatnonzero((np.diff(numbers) != 1) | (numbers[1:] % CHUNK_ROWS == 0)) + 1
+        bounds = [0, *breaks.tolist(), len(numbers)]
+        starts = (self._begin + numbers[bounds[:-1]] * size).tolist() if len(numbers) else []
+        data = b''.join([os.pread(self._file, size * (end - begin), start)
+                         for start, (begin, end) in zip(starts, pairwise(bounds), strict=False)])
+        if len(data) != size * len(numbers):
+            raise MapError(f'{self._path} was cut off while it was in use: load the map again')
+        return np.frombuffer(data, self.dtype).reshape(-1, self.shape[1])
+
+
+def save_rows(rows: NDArray[Any] | RowFile, path: Path, layout: Rows) -> None:
+    """
+    Write rows (N,D) to a file of numpy's format, from which a RowFile reads them.
+
+    In parts: they may be more than the memory.
+    """
+    dtype = np.dtype(layout[0]).newbyteorder('<')
+    with path.open('wb') as file:
+        np.lib.format.write_array_header_1_0(file, {
+            'descr': dtype.str, 'fortran_order': False, 'shape': layout[1]})
+        for start in range(0, layout[1][0], CHUNK_ROWS):
+            file.write(np.ascontiguousarray(rows[start:start + CHUNK_ROWS], dtype).tobytes())
+
+
+def row_file_bytes(layout: Rows) -> int:
+    """Return a bound for the size of a file of such rows."""
+    return _size(*layout) + _HEADER
 
 
 def _size(dtype: type[np.generic] | str, shape: tuple[int | None, ...]) -> int:

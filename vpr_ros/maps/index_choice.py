@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
+from vpr_ros.maps.arrays import CHUNK_ROWS
 from vpr_ros.maps.index import make_index
 from vpr_ros.maps.index import PQ_CENTROIDS
-from vpr_ros.maps.reranked import CHUNK_ROWS
 from vpr_ros.maps.reranked import Reranked
 
 if TYPE_CHECKING:

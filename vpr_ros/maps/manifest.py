@@ -24,6 +24,7 @@ from vpr_ros.core.errors import ModelMismatchError
 from vpr_ros.core.geodesy import Datum
 from vpr_ros.maps.calibration import Calibration
 from vpr_ros.maps.inventory import Inventory
+from vpr_ros.maps.landmarks import LandmarkIdentity
 import yaml
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Manifest:
     of queries for which it finds what an exact one finds, measured when the map was built
     (index_choice.py), None where it was not. `datum` is the origin of frame_id, for a map from the
     fixes of a GPS; `cameras` are the different ones of its sessions. `projection` is None where
-    the descriptors are the model's own.
+    the descriptors are the model's own, `landmarks` for a map without.
     """
 
     model: ModelIdentity
@@ -145,6 +146,7 @@ class Manifest:
     datum: Datum | None = None
     cameras: tuple[Camera, ...] = ()
     projection: ProjectionShape | None = None
+    landmarks: LandmarkIdentity | None = None
 
     @property
     def dimension(self) -> int:
@@ -157,7 +159,8 @@ class Manifest:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Manifest:
         """Return what map.yaml holds; raise KeyError, TypeError or ValueError for invalid ones."""
-        recall, datum, projection = (raw.get(key) for key in ('recall', 'datum', 'projection'))
+        recall, datum = raw.get('recall'), raw.get('datum')
+        projection, landmarks = raw.get('projection'), raw.get('landmarks')
         if raw['index'] not in defaults.INDEX_KINDS:
             raise ValueError(f"index is {fields.text(raw['index'], 'index')}, which is not known")
         return cls(
@@ -173,7 +176,8 @@ class Manifest:
             datum=None if datum is None else Datum.from_dict(datum),
             cameras=tuple(Camera.from_dict(camera) for camera
                           in fields.items(raw.get('cameras', ()), 'cameras', _MOST_SESSIONS)),
-            projection=None if projection is None else ProjectionShape.from_dict(projection))
+            projection=None if projection is None else ProjectionShape.from_dict(projection),
+            landmarks=None if landmarks is None else LandmarkIdentity.from_dict(landmarks))
 
     def as_dict(self) -> dict[str, Any]:
         """Return what map.yaml keeps of it."""
@@ -183,7 +187,8 @@ class Manifest:
                               in asdict(session).items()} for session in self.sessions],
                 'calibration': self.calibration.as_dict(),
                 'datum': self.datum and self.datum._asdict(),
-                'cameras': [camera.as_dict() for camera in self.cameras]}
+                'cameras': [camera.as_dict() for camera in self.cameras],
+                'landmarks': self.landmarks and self.landmarks.as_dict()}
 
     def check_model(self, encoder: Encoder, directory: str | Path | None = None) -> None:
         """Raise ModelMismatchError, with the remedy, unless the encoder's model made the map."""

@@ -4,8 +4,8 @@ PlaceMap: the descriptors and poses of a mapped site, on disk and in search.
 A map is a directory: `map.yaml` (what it is, and the SHA-256 of the rest), `index.faiss` (the
 descriptors, each centred on its session's mean and renormalised; `vectors.npy`, where they stay
 on disk), `places.npz` (stamps, poses, sessions), `projection.npy` where the map has one, and, if
-wanted, `thumbnails/`. How maps are made from bags is in offline/build_map.py, how places are found
-in index.py.
+wanted, `thumbnails/` and landmarks (landmarks.py). How maps are made from bags is in
+offline/build_map.py, how places are found in index.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from vpr_ros.maps.index_file import check_norms
 from vpr_ros.maps.index_file import most_bytes
 from vpr_ros.maps.index_file import MOST_SIMILAR
 from vpr_ros.maps.inventory import Inventory
+from vpr_ros.maps.landmarks import DESCRIPTORS
+from vpr_ros.maps.landmarks import Landmarks
+from vpr_ros.maps.landmarks import POINTS
 from vpr_ros.maps.manifest import MANIFEST
 from vpr_ros.maps.manifest import ProjectionShape
 from vpr_ros.maps.manifest import read_manifest
@@ -42,7 +45,6 @@ from vpr_ros.maps.manifest import write_manifest
 from vpr_ros.maps.reranked import open_vectors
 from vpr_ros.maps.reranked import Reranked
 from vpr_ros.maps.reranked import save_vectors
-from vpr_ros.maps.reranked import vectors_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +72,8 @@ class PlaceMap:
     stamps int64 (N,) ns; poses float64 (N,7) of child_frame_id in frame_id; sessions int32 (N,)
     indices into manifest.sessions; means float32 (S,D); thumbnails are N JPEG files
     in memory, the directory that holds them, or none; thumbnail_digests uint8 (N,32), their
-    SHA-256. `projection` makes the descriptors; None where they are the model's own.
+    SHA-256. `projection` makes the descriptors; None where they are the model's own. `landmarks`
+    are for metric poses, or None.
     """
 
     index: Any
@@ -82,6 +85,7 @@ class PlaceMap:
     thumbnails: Sequence[bytes] | Path = ()
     thumbnail_digests: NDArray[np.uint8] | None = None
     projection: Projection | None = None
+    landmarks: Landmarks | None = None
 
     def __len__(self) -> int:
         return len(self.poses)
@@ -164,7 +168,8 @@ class PlaceMap:
         index.add(self.vectors(places))
         return replace(self, index=index, stamps=self.stamps[places], poses=self.poses[places],
                        sessions=self.sessions[places], thumbnails=(), thumbnail_digests=None,
-                       manifest=replace(self.manifest, index='flat', recall=1.0))
+                       landmarks=None, manifest=replace(
+                           self.manifest, index='flat', recall=1.0, landmarks=None))
 
     def uncentred(self) -> PlaceMap:
         """
@@ -185,6 +190,11 @@ class PlaceMap:
     def calibrated(self, calibration: Calibration) -> PlaceMap:
         """Return the same map with another calibration."""
         return replace(self, manifest=replace(self.manifest, calibration=calibration))
+
+    def with_landmarks(self, landmarks: Landmarks) -> PlaceMap:
+        """Return the same map with landmarks, of all its places."""
+        return replace(self, landmarks=landmarks,
+                       manifest=replace(self.manifest, landmarks=landmarks.identity))
 
     def thumbnail(self, place: int) -> NDArray[np.uint8] | None:
         """
@@ -230,6 +240,10 @@ class PlaceMap:
                 (part / _THUMBNAILS).mkdir()
                 for place in range(len(self)):
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
+            if self.landmarks is not None:
+                kept['landmarks'] = self.landmarks.starts
+                self.landmarks.save(part)
+                sampled += [POINTS, DESCRIPTORS]
             np.savez(part / _PLACES, **kept)  # type: ignore[arg-type]
             names = [_INDEX, _PLACES]
             if self.projection is not None:
@@ -257,13 +271,16 @@ class PlaceMap:
             'stamps': (np.int64, (count,)), 'poses': (np.float64, (count, 7)),
             'sessions': (np.int32, (count,)), 'means': (np.float32, (len(drives), dimension)),
             'thumbnails': (np.uint8, (count, 32))}
+        if manifest.landmarks is not None:
+            layouts['landmarks'] = np.int64, (count + 1,)
         on_disk, own = manifest.index == 'rerank', manifest.projection
         sizes = {_INDEX: most_bytes(count, dimension), _PLACES: arrays.most_bytes(layouts)}
         if own:
             sizes[_PROJECTION] = arrays.most_bytes({_PROJECTION: own.layout})
-        inventory.check(path, sizes,
-                        {_VECTORS: vectors_bytes(count, dimension)} if on_disk else {},
-                        verify=verify)
+        sampled = manifest.landmarks.file_bytes() if manifest.landmarks is not None else {}
+        if on_disk:
+            sampled[_VECTORS] = arrays.row_file_bytes((np.float16, (count, dimension)))
+        inventory.check(path, sizes, sampled, verify=verify)
         try:
             found = arrays.read_arrays(path / _PLACES, layouts, optional=('thumbnails',))
             poses, sessions, means = checked(found['poses']), found['sessions'], found['means']
@@ -278,6 +295,8 @@ class PlaceMap:
             check_norms(index, manifest.index)
             projection = Projection(arrays.read_array(path / _PROJECTION, own.layout),
                                     own.beside_model) if own else None
+            landmarks = None if manifest.landmarks is None else Landmarks.opened(
+                path, manifest.landmarks, found['landmarks'])
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error
@@ -285,7 +304,7 @@ class PlaceMap:
             encoder.projected(projection)
         digests = found.get('thumbnails')
         return cls(index, found['stamps'], poses, sessions, means, manifest,
-                   () if digests is None else path / _THUMBNAILS, digests, projection)
+                   () if digests is None else path / _THUMBNAILS, digests, projection, landmarks)
 
 
 def centre(descriptors: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-import os
-from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
-import weakref
 
 import faiss
 import numpy as np
-from vpr_ros.core.errors import MapError
-from vpr_ros.maps.arrays import check_npy_header
+from vpr_ros.maps.arrays import RowFile
+from vpr_ros.maps.arrays import save_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
 
 RERANKED = 256
 """Places that `rerank` compares exactly with each query: those whose codes are most similar."""
-
-CHUNK_ROWS = 1 << 14
-"""Vectors that are worked on at a time where all of them would take too much memory."""
 
 _ONE_CORE = 32 << 20  # bytes of codes that one core looks through soon enough
 _BY_LISTS = 15  # FAISS divides a batch among its threads; this divides a single query's lists, too
@@ -88,21 +83,8 @@ def is_large(index: Any) -> bool:
 
 
 def save_vectors(index: Reranked, path: Path) -> None:
-    """
-    Write the vectors of an index to a file from which they can be mapped.
-
-    In parts: they may be more than the memory.
-    """
-    with path.open('wb') as file:
-        np.lib.format.write_array_header_1_0(file, {
-            'descr': '<f2', 'fortran_order': False, 'shape': index.rows.shape})
-        for start in range(0, index.ntotal, CHUNK_ROWS):
-            file.write(np.ascontiguousarray(index.rows[start:start + CHUNK_ROWS], '<f2').tobytes())
-
-
-def vectors_bytes(count: int, dimension: int) -> int:
-    """Return a bound for the size of a file of vectors."""
-    return 2 * count * dimension + (1 << 10)
+    """Write the vectors of an index to a file from which they can be read by number."""
+    save_rows(index.rows, path, (np.float16, index.rows.shape))
 
 
 def open_vectors(codes: Any, path: Path) -> Reranked:
@@ -111,39 +93,4 @@ def open_vectors(codes: Any, path: Path) -> Reranked:
 
     Raises ValueError when the file does not hold float16 (N,D).
     """
-    shape = codes.ntotal, codes.d
-    with path.open('rb') as file:
-        check_npy_header(file, (np.float16, shape))
-        rows = RowFile(path, file.tell(), shape)
-        if file.seek(0, os.SEEK_END) != rows.end:
-            raise ValueError(f'{path.name} is not of the size in its header')
-    return Reranked(codes, rows)
-
-
-class RowFile:
-    """
-    Vectors float16 (N,D) in a file, read when they are asked for, by numbers (M,) or a slice.
-
-    Not a mapping of the file into memory: when that is cut, the process dies. Here it is a
-    MapError.
-    """
-
-    def __init__(self, path: Path, begin: int, shape: tuple[int, int]) -> None:
-        self.shape = shape
-        self.end = begin + 2 * shape[0] * shape[1]
-        self._path, self._begin = path, begin
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-
-    def __getitem__(self, which: NDArray[np.int64] | slice) -> NDArray[np.float16]:
-        numbers = np.arange(self.shape[0])[which] if isinstance(which, slice) else which
-        size = 2 * self.shape[1]
-        # Neighbours in the file are read at once.
-        breaks = np.flatnonzero((np.diff(numbers) != 1) | (numbers[1:] % CHUNK_ROWS == 0)) + 1
-        bounds = [0, *breaks.tolist(), len(numbers)]
-        starts = (self._begin + numbers[bounds[:-1]] * size).tolist() if len(numbers) else []
-        data = b''.join([os.pread(self._file, size * (end - begin), start)
-                         for start, (begin, end) in zip(starts, pairwise(bounds), strict=False)])
-        if len(data) != size * len(numbers):
-            raise MapError(f'{self._path} was cut off while it was in use: load the map again')
-        return np.frombuffer(data, '<f2').reshape(-1, self.shape[1])
+    return Reranked(codes, RowFile(path, (np.float16, (codes.ntotal, codes.d))))

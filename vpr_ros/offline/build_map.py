@@ -30,6 +30,7 @@ from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
 from vpr_ros.maps.camera_check import camera_of_images
 from vpr_ros.maps.camera_check import CameraCheck
+from vpr_ros.maps.landmarks import Landmarks
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
@@ -38,6 +39,7 @@ from vpr_ros.maps.projection import possible
 from vpr_ros.maps.projection import projected
 from vpr_ros.offline.descriptors import BATCH
 from vpr_ros.offline.self_calibrate import self_calibrated
+from vpr_ros.offline.triangulate import triangulator_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,8 +52,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.core.camera import Camera
     from vpr_ros.core.geodesy import Datum
+    from vpr_ros.encoding.features import Extractor
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
+    from vpr_ros.offline.triangulate import Triangulator
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class Places:
     norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
     `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
     that is known. aggregates float16 (N,A), A = 0 where no projection is to be fitted to them.
+    Landmarks are points (L,3) and descriptors int8 (L,D) of each place, or none.
     """
 
     source: str
@@ -83,6 +88,8 @@ class Places:
     thumbnails: list[bytes]
     camera: Camera
     datum: Datum | None = None
+    landmark_points: list[NDArray[np.float64]] = field(default_factory=list)
+    landmark_descriptors: list[NDArray[np.int8]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -90,16 +97,22 @@ class Places:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of each place beside its descriptor: a thumbnail, the aggregate."""
+    """
+    What is kept of each place beside its descriptor.
+
+    A thumbnail, the aggregate, and landmarks of some features, or None for none.
+    """
 
     thumbnails: bool
     aggregates: bool
+    features: Extractor | None
 
 
 def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encoder, *,
               conditions: Sequence[str] = (), spacing: float = defaults.SPACING,
               index: str = defaults.INDEX, thumbnails: bool = True, self_calibrate: bool = True,
-              jobs: int = 1, projection: str = defaults.PROJECTION) -> PlaceMap:
+              jobs: int = 1, projection: str = defaults.PROJECTION,
+              features: Extractor | None = None) -> PlaceMap:
     """
     Build a map of all sources, each a session, with a place every `spacing` metres.
 
@@ -107,7 +120,8 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     is false. `conditions` names each session's season or light. With `jobs` above 1, that many
     sources are read at once, each in a process with an encoder of its own; they must then come
     from `open_source`, and the map is the same. Few batches of images are in memory at a time,
-    however long the sources are.
+    however long the sources are. With `features` the map has landmarks, for metric poses, if all
+    sources have a calibrated camera whose pose on the robot is known.
 
     `projection` is one of defaults.PROJECTIONS (maps/projection.py); to fit one takes 2 A bytes of
     memory for each place, with A values of the model's aggregate. A model without has none.
@@ -116,7 +130,7 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     is left or the sources' frames of reference differ.
     """
     projection = possible(projection, encoder)
-    kept = Kept(thumbnails, aggregates=projection != 'model')
+    kept = Kept(thumbnails, projection != 'model', features)
     if min(jobs, len(sources)) > 1:
         sessions = _in_parallel(sources, encoder, spacing, jobs, kept)
     else:
@@ -132,6 +146,10 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         frame_id, child_frame_id, spacing, index, datum=sessions[0].datum,
         cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
     place_map = _joined(sessions, manifest, projection)
+    if features is not None and all(places.landmark_points for places in sessions):
+        place_map = place_map.with_landmarks(Landmarks.of(
+            features.digest, [points for places in sessions for points in places.landmark_points],
+            [each for places in sessions for each in places.landmark_descriptors]))
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
@@ -148,8 +166,11 @@ def _with_one_datum(sessions: list[Places]) -> list[Places]:
         if places.datum is not None and first is not None and places.datum != first:
             # Within a site, north is the same direction for both, to a hundredth of a degree.
             position = geodesy.moved(places.poses[:, :3], places.datum, first)
-            places = replace(places, datum=first,
-                             poses=np.concatenate([position, places.poses[:, 3:]], axis=1))
+            places = replace(
+                places, datum=first,
+                poses=np.concatenate([position, places.poses[:, 3:]], axis=1),
+                landmark_points=[geodesy.moved(points, places.datum, first)
+                                 for points in places.landmark_points])
         moved.append(places)
     return moved
 
@@ -219,8 +240,10 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
             else tqdm(source.frames, total=source.count, desc=source.name, unit='frame',
                       disable=None))
         left_out = LeftOut()
+        triangulator = (None if kept.features is None
+                        else triangulator_of(source, kept.features))
         batches = _batches(source.name, frames, encoder, spacing, left_out,
-                           thumbnails=kept.thumbnails)
+                           thumbnails=kept.thumbnails, triangulator=triangulator)
         network = encoder.with_aggregate() if kept.aggregates else encoder
 
         def encode(batch: _Batch) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
@@ -243,10 +266,11 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                               f'{left_out or "it has no usable frame"}')
         if left_out:
             log.warning('%s: %s', source.name, left_out)
+        points, found = triangulator.finish(source.name) if triangulator else ([], [])
         return Places(source.name, references, np.concatenate(descriptors),
-                      np.concatenate(aggregates), np.array(stamps, np.int64),
-                      np.array(places), jpegs,
-                      camera_of_images(source.camera, sizes[0]), source.datum)
+                      np.concatenate(aggregates), np.array(stamps, np.int64), np.array(places),
+                      jpegs, camera_of_images(source.camera, sizes[0]), source.datum, points,
+                      found)
 
 
 @dataclass
@@ -265,8 +289,13 @@ class _Batch:
 
 
 def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: float,
-             left_out: LeftOut, *, thumbnails: bool) -> Iterator[_Batch]:
-    """Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`."""
+             left_out: LeftOut, *, thumbnails: bool, triangulator: Triangulator | None
+             ) -> Iterator[_Batch]:
+    """
+    Yield batches of frames `spacing` metres apart; those with a bad image are `left_out`.
+
+    The triangulator, if any, is fed their images as they are.
+    """
     batch = _Batch()
     last: NDArray[np.float64] | None = None
     previous: NDArray[np.float64] | None = None
@@ -292,6 +321,8 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
+        if triangulator is not None:
+            triangulator.add(frame.load(), frame.pose)
         last = frame.pose
         if len(batch.stamps) == BATCH:
             yield batch

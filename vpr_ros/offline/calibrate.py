@@ -109,12 +109,12 @@ def read_drive(path: str | Path, encoder: Encoder, *, truth_topic: str | None = 
         truth = bag_poses(bag, truth_topic, poses)
         track = read_odometry(bag, odometry_topic) if use_odometry else None
         check = CameraCheck(cameras, bag.camera(topic))
-        for stamp, descriptor in tqdm(encoded(bag.images(topic), encoder, check), desc=str(path),
-                                      total=bag.count(topic), unit='frame', disable=None):
+        for stamp, seen in tqdm(encoded(bag.images(topic), encoder, check), desc=str(path),
+                                total=bag.count(topic), unit='frame', disable=None):
             if stamps and stamp <= stamps[-1]:
                 continue
             try:
-                descriptors.append(descriptor.result())
+                descriptors.append(seen.result().descriptor)
             except ImageError as error:
                 left_out.add(error)
                 continue

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import time
 from typing import Any
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.frames import Frame
     from vpr_ros.io.frames import Source
+    from vpr_ros.localization.refine import Refiner
+    from vpr_ros.localization.refine import View
     from vpr_ros.maps.camera_check import CameraCheck
 
 log = logging.getLogger(__name__)
@@ -76,11 +79,18 @@ def describe(loads: Sequence[Callable[..., NDArray[np.uint8]]], encoder: Encoder
     return descriptors, seconds
 
 
+class Seen(NamedTuple):
+    """A frame's descriptor, float32 (D,), and the view that a Refiner has of it, if any."""
+
+    descriptor: NDArray[np.float32]
+    view: View | None
+
+
 def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
-            camera_check: CameraCheck | None = None
-            ) -> Iterator[tuple[int, Future[NDArray[np.float32]]]]:
+            camera_check: CameraCheck | None = None, refiner: Refiner | None = None
+            ) -> Iterator[tuple[int, Future[Seen]]]:
     """
-    Yield the stamp of each frame and the Future of its descriptor, float32 (D,), in order.
+    Yield the stamp of each frame and the Future of its descriptor and its view, in order.
 
     `frames` are stamps in ns, each with an Image or a CompressedImage. They are read in the
     caller's thread, decoded in a second and encoded in others; one by one, as the node does, so
@@ -93,8 +103,10 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
             camera_check.check(*rgb.shape[:2])
         return images.resize(rgb, *encoder.size)
 
-    def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> NDArray[np.float32]:
-        return encoder.encode(decoded[1].result())
+    def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> Seen:
+        (_, message), resized = decoded
+        descriptor = encoder.encode(resized.result())
+        return Seen(descriptor, None if refiner is None else refiner.look(messages.rgb(message)))
 
     # The frames behind the Futures may be raw images: only a few are held in memory.
     for ((stamp, _), _), future in prefetch(encode, prefetch(decode, frames, depth=4),

@@ -35,7 +35,7 @@ class Estimates:
     stamps int64 (Q,) ns; poses float64 (Q,7); covariances float64 (Q,6,6), NaN where they were
     not recorded; confidence float64 (Q,); reasons, why no pose was published ('' where one was);
     candidates int64 (Q,K), the most similar places, best first, and their similarity float32
-    (Q,K).
+    (Q,K); inliers int64 (Q,) of refined poses, 0 for others, and the positions (Q,3) before that.
     """
 
     stamps: NDArray[np.int64]
@@ -45,6 +45,8 @@ class Estimates:
     reasons: tuple[str, ...]
     candidates: NDArray[np.int64]
     similarity: NDArray[np.float32]
+    inliers: NDArray[np.int64]
+    place_positions: Floats
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate]) -> Estimates:
@@ -56,7 +58,10 @@ class Estimates:
             confidence=np.array([e.confidence for e in estimates]),
             reasons=tuple(e.reason.value if e.reason else '' for e in estimates),
             candidates=np.array([e.candidates.places for e in estimates]),
-            similarity=np.array([e.candidates.similarity for e in estimates]))
+            similarity=np.array([e.candidates.similarity for e in estimates]),
+            inliers=np.array([e.inliers for e in estimates], np.int64),
+            place_positions=np.array([(e.pose if e.place_pose is None else e.place_pose)[:3]
+                                      for e in estimates]))
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -71,7 +76,8 @@ class Estimates:
         return Estimates(
             stamps=self.stamps[rows], poses=self.poses[rows], covariances=self.covariances[rows],
             confidence=self.confidence[rows], reasons=tuple(self.reasons[n] for n in rows),
-            candidates=self.candidates[rows], similarity=self.similarity[rows])
+            candidates=self.candidates[rows], similarity=self.similarity[rows],
+            inliers=self.inliers[rows], place_positions=self.place_positions[rows])
 
 
 @dataclass(frozen=True, kw_only=True)

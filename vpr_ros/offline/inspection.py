@@ -69,6 +69,9 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
     for camera in manifest.cameras:
         yield 'camera', camera
     yield 'calibration', manifest.calibration.origin
+    found = manifest.landmarks
+    yield 'landmarks', 'no' if found is None else (
+        f'{found.count}, {found.count / len(place_map):.0f} a place, of {found.features}')
     yield 'thumbnails', 'no' if place_map.thumbnail_digests is None else 'yes'
 
 

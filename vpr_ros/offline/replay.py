@@ -22,9 +22,11 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import OutOfOrderError
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.files import whole_directory
+from vpr_ros.encoding.features import open_features
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
+from vpr_ros.localization.refine import Refiner
 from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.maps.place_map import PlaceMap
+
+    Floats = NDArray[np.float64]
 
 ESTIMATES = 'estimates.csv'
 
@@ -72,13 +77,15 @@ class ReplayedDrive:
 
 
 def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | None = None,
-           odometry_topic: str | None = None, odometry: bool = True) -> ReplayedDrive:
+           odometry_topic: str | None = None, odometry: bool = True,
+           refiner: Refiner | None = None) -> ReplayedDrive:
     """
     Localise every frame of a bag, in order; unusable frames are counted by cause, and logged.
 
     Odometry comes from `odometry_topic`, by default from the first such topic of the bag, if there
-    is one; none is used if `odometry` is false, or, after a warning, if none is usable. Raises
-    SourceError when the bag has no images, or none can be used.
+    is one; none is used if `odometry` is false, or, after a warning, if none is usable. With a
+    `refiner` the poses are refined where the images allow it. Raises SourceError when the bag has
+    no images, or none can be used.
     """
     estimates: list[Estimate] = []
     dropped: Counter[str] = Counter()
@@ -89,12 +96,15 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
         topic = bag.image_topic(image_topic)
         track = read_odometry(bag, odometry_topic) if odometry else None
         check = CameraCheck(localizer.place_map.manifest.cameras, bag.camera(topic))
-        for stamp, descriptor in tqdm(encoded(bag.images(topic), localizer.encoder, check),
-                                      total=bag.count(topic), desc=Path(bag_path).name,
-                                      unit='frame', disable=None):
+        for stamp, future in tqdm(encoded(bag.images(topic), localizer.encoder, check, refiner),
+                                  total=bag.count(topic), desc=Path(bag_path).name,
+                                  unit='frame', disable=None):
             try:
-                estimates.append(localizer.locate(
-                    descriptor.result(), stamp, pose_track.at(track, stamp)))
+                seen = future.result()
+                estimate = localizer.locate(seen.descriptor, stamp, pose_track.at(track, stamp))
+                if refiner is not None and seen.view is not None:
+                    estimate = refiner.refine(estimate, seen.view)
+                estimates.append(estimate)
                 problems[localizer.odometry_problem] += 1
             except (ImageError, OutOfOrderError) as error:
                 dropped[type(error).__name__] += 1
@@ -110,6 +120,34 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
         raise SourceError(f'{bag_path}: no frame on {topic} can be used: '
                           f'{next(iter(last.values()), "it has no frames")}')
     return ReplayedDrive(estimates, dropped, time.perf_counter() - begin)
+
+
+def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str | None = None,
+                features: str | Path | None = None, mount: Floats | None = None
+                ) -> Refiner | None:
+    """
+    Return what refines the poses of a bag on a map; None, with one line in the log, without it.
+
+    `features` is the network of the map's landmarks, if one found them; `mount` the camera's pose
+    on the robot (7,) in optical axes, by default that of /tf_static. Raises MapError when the
+    map's landmarks are of other features.
+    """
+    if place_map.landmarks is None:
+        return None
+    with Bag(bag_path) as bag:
+        topic = bag.image_topic(image_topic)
+        camera = bag.camera(topic)
+        problem = 'it has no CameraInfo' if camera is None else camera.problem
+        if mount is None and not problem:
+            try:
+                mount = bag.mount(topic, place_map.manifest.child_frame_id)
+            except SourceError as error:
+                problem = str(error)
+    if camera is None or mount is None or problem:
+        log.info('%s: poses are those of places, not refined by the landmarks of the map: %s',
+                 bag_path, problem)
+        return None
+    return Refiner(place_map, open_features(features), camera, mount)
 
 
 def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, overwrite: bool = False
@@ -131,6 +169,8 @@ def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, over
                 'confidence': [f'{e.confidence:.4f}' for e in estimates],
                 'place': [int(e.candidates.places[0]) for e in estimates],
                 'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in estimates],
+                'inliers': [e.inliers for e in estimates],
+                **_place_columns(estimates),
                 'reason': [e.reason.value if e.reason else '' for e in estimates]})
         with BagWriter(part / 'poses') as bag:
             for estimate in estimates:
@@ -140,6 +180,13 @@ def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, over
                         estimate.stamp)
                 bag.write('/vpr_localizer/confidence',
                           messages.float32(bag.types, estimate.confidence), estimate.stamp)
+
+
+def _place_columns(estimates: list[Estimate]) -> dict[str, list[str]]:
+    """Return the columns of the poses before they were refined, as numbers in metres."""
+    before = [e.pose if e.place_pose is None else e.place_pose for e in estimates]
+    return {f'place_{axis}': [f'{pose[number]:.4f}' for pose in before]
+            for number, axis in enumerate('xyz')}
 
 
 def read_estimates(replayed: str | Path) -> Estimates:
@@ -161,6 +208,9 @@ def read_estimates(replayed: str | Path) -> Estimates:
             covariances=np.full((len(rows), 6, 6), np.nan),
             confidence=np.array([float(row['confidence']) for row in rows]),
             reasons=tuple(row['reason'] for row in rows),
+            inliers=np.array([int(row.get('inliers', 0)) for row in rows], np.int64),
+            place_positions=np.array([[float(row.get(f'place_{axis}', row[axis]))
+                                       for axis in ('x', 'y', 'z')] for row in rows]),
             candidates=np.array([[int(row['place'])] for row in rows], np.int64),
             similarity=np.array([[float(row['similarity'])] for row in rows], np.float32))
     except (KeyError, TypeError, ValueError) as error:

@@ -114,6 +114,11 @@ def _cards(figures: dict[str, Any]) -> list[tuple[str, str]]:
     if figures['pose_error']:
         cards.append((f'{figures["pose_error"]["p50"]:.2f} m',
                       'median position error of published poses'))
+    if figures['refined']:
+        before, after = (figures['refined'][when]['p50'] for when in ('before', 'after'))
+        cards.append((f'{before:.2f} → {after:.2f} m',
+                      'median position error before and after landmarks refined the pose '
+                      f'({figures["refined"]["share"]:.0%} of published poses)'))
     return cards
 
 

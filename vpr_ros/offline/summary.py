@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.core import metrics
 from vpr_ros.core.metrics import RECALLS
+from vpr_ros.core.poses import angle
+from vpr_ros.core.poses import heading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +43,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         **_answers(evaluation),
         'pose_error': _pose_error(evaluation),
         'nees': _nees(evaluation),
+        'refined': _refined(evaluation),
         'latency_ms': _latency(evaluation.stage_seconds),
         'seconds': round(evaluation.total_seconds, 3)}
     # JSON has no NaN.
@@ -95,6 +98,28 @@ def _pose_error(evaluation: Evaluation) -> dict[str, Any] | None:
     within = metrics.within(errors, (1, 2, 5, 10))
     return {**_percentiles(errors, 50, 90, 99),
             'within': {str(limit): share for limit, share in within.items()}}
+
+
+def _refined(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Return, of the published poses that were refined, their error in metres before and after."""
+    estimates, true = evaluation.estimates, evaluation.true_poses
+    chosen = estimates.published & (estimates.inliers > 0) & np.isfinite(true[:, 0])
+    if not evaluation.metric or not chosen.any():
+        return None
+    before = np.linalg.norm((estimates.place_positions - true[:, :3])[chosen], axis=1)
+    off = (estimates.poses - true)[chosen]
+    yaw = heading(true[chosen])
+    ahead = np.cos(yaw) * off[:, 0] + np.sin(yaw) * off[:, 1]
+    aside = np.cos(yaw) * off[:, 1] - np.sin(yaw) * off[:, 0]
+    turn = np.degrees(angle(estimates.poses[chosen], true[chosen]))
+    after = evaluation.errors[chosen]
+    return {'share': float(chosen[estimates.published].mean()),
+            'inliers': float(np.median(estimates.inliers[chosen])),
+            'before': _percentiles(before, 50, 90), 'after': _percentiles(after, 50, 90),
+            'ahead': _percentiles(np.abs(ahead), 50, 90),
+            'aside': _percentiles(np.abs(aside), 50, 90),
+            'degrees': _percentiles(turn, 50, 90),
+            'within': float(((after <= 0.25) & (turn <= 2)).mean())}
 
 
 def _nees(evaluation: Evaluation) -> float | None:

@@ -7,6 +7,7 @@ configured node does with frames and requests is in operations.py.
 
 from __future__ import annotations
 
+from functools import partial
 import traceback
 from typing import Any
 from typing import TYPE_CHECKING
@@ -212,8 +213,9 @@ class LocalizerNode(LifecycleNode):
             operations.on_initial_pose, 1)
         camera = self.create_subscription(
             rclpy_types(messages.CAMERA_INFO), self._camera_info_topic(image.topic_name),
-            operations.on_camera_info, QoSProfile(depth=1,
-                                                  reliability=ReliabilityPolicy.BEST_EFFORT))
+            partial(operations.on_camera_info,
+                    rectified=messages.is_rectified(image.topic_name)),
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
         self._inputs = [image, odometry, initial_pose, camera]
         self._watch = InputWatch(self, self._health, transport, image, odometry)
         self.get_logger().info(f'listening to {image.topic_name}')

@@ -119,9 +119,9 @@ class Operations:
         """Keep a nav_msgs/Odometry for the frames around it."""
         self._odometry.put(message)
 
-    def on_camera_info(self, message: Any) -> None:
-        """Note which camera takes the images, from a CameraInfo."""
-        self._camera_check.camera = messages.camera_of(message)
+    def on_camera_info(self, message: Any, *, rectified: bool = False) -> None:
+        """Note which camera takes the images, `rectified` ones or not, from a CameraInfo."""
+        self._camera_check.camera = messages.camera_of(message, rectified=rectified)
 
     def camera_problem(self) -> str:
         """Return why frames of this camera are not localised, '' if they are."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.core.camera import camera_pose
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
 from vpr_ros.io.bag_writer import BagWriter
+from vpr_ros.street import CAMERA_HEIGHT
 from vpr_ros.street import camera_matrix
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from vpr_ros.street import DriveFrame
 
 CAMERA_FRAME = 'camera_optical_frame'
+
+MOUNT = camera_pose(0, 0, CAMERA_HEIGHT, 0, 0, 0)
+"""The pose (7,) of the camera, in optical axes, in base_link."""
 
 # Standard deviations of the odometry, as the datasheet of a robot would state them.
 _POSITION_DRIFT = 0.02
@@ -37,15 +42,19 @@ def record(path: str | Path, frames: Iterable[DriveFrame], *, compressed: bool =
     Write a drive to a rosbag2 and return the number of its frames.
 
     Topics: /camera/image_raw (Image), or with `compressed` /camera/image_raw/compressed (JPEG);
-    /camera/camera_info; /odom (Odometry from odom to base_link, which drifts); and
-    /ground_truth/pose (PoseStamped of base_link in map). A path that ends in .mcap is written as
-    mcap, any other as sqlite3. Raises VprError when the path exists already (and `overwrite` is
-    false) or cannot be written, SourceError when there are no frames.
+    /camera/camera_info; /tf_static with the camera's pose on the robot; /odom (Odometry from odom
+    to base_link, which drifts); and /ground_truth/pose (PoseStamped of base_link in map). A path
+    that ends in .mcap is written as mcap, any other as sqlite3. Raises VprError when the path
+    exists already (and `overwrite` is false) or cannot be written, SourceError when there are no
+    frames.
     """
     count, travelled, last = 0, 0.0, None
     with BagWriter(path, overwrite=overwrite) as bag:
         for frame in frames:
-            if last is not None:
+            if last is None:
+                bag.write('/tf_static', messages.transforms(bag.types, [messages.transform(
+                    bag.types, frame.stamp, 'base_link', CAMERA_FRAME, MOUNT)]), frame.stamp)
+            else:
                 travelled += abs(float(frame.velocity[0])) * (frame.stamp - last) / 1e9
             last = frame.stamp
             _write(bag, frame, travelled, compressed=compressed)
