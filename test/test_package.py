@@ -55,6 +55,7 @@ ROSDEP = {
     'faiss-cpu': 'python3-faiss',
     'pyyaml': 'python3-yaml',
     'tqdm': 'python3-tqdm',
+    'lz4': 'python3-lz4',
     'rosbags': 'python3-rosbags-pip',
     'simplejpeg': None,
     'onnxruntime': 'python3-onnxruntime-pip',
