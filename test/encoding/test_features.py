@@ -105,3 +105,15 @@ def test_a_network_that_fails_on_an_image_is_an_image_error(tmp_path: Path) -> N
     network.size = (20, 20)
     with pytest.raises(ImageError, match='does not run'):
         network.extract(np.zeros((48, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize('shape', [(16, 30000), (9000, 8), (1, 1)])
+def test_a_strip_has_no_features(shape) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    assert len(Sift().extract(noise).keypoints) == 0
+
+
+def test_features_say_how_far_the_image_was_shrunk() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (96, 2560, 3), dtype=np.uint8)
+    assert Sift().extract(noise[:, :1280]).pixel == 1
+    assert Sift().extract(noise).pixel == pytest.approx(2)

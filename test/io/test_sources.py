@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -278,6 +280,17 @@ def test_the_camera_pose_is_a_chain_of_fixed_transforms(tree, robot, found):
     else:
         np.testing.assert_allclose(pose[:3], [1, 0, 2], atol=1e-12)
         np.testing.assert_allclose(poses.heading(pose), np.pi, atol=1e-6)
+
+
+def test_transforms_with_loops_and_long_chains_come_to_an_end():
+    names = [f'frame_{number}' for number in range(1500)]
+    loops = [(one, other) for one in names[:30] for other in names[:30] if one != other]
+    chain = list(pairwise(names))
+    for tree, found in ((loops, False), (chain + loops, True)):
+        transforms = messages.transforms(rosbags_types, [messages.transform(
+            rosbags_types, 0, parent, child, poses.IDENTITY) for parent, child in tree])
+        pose = fixed_pose([(0, transforms)], 'frame_0' if found else 'base_link', names[-1])
+        assert (pose is not None) == found
 
 
 def test_axes_of_a_robot_are_no_optical_axes(tmp_path):

@@ -71,7 +71,7 @@ def chunk(begin, end, size, compression='zstd'):
 
 
 def test_chunks_of_the_same_time_count_together():
-    third = unpacking.MOST // 3
+    third = unpacking.MOST_AT_ONCE // 3
     unpacking.check_chunks([])
     unpacking.check_chunks([chunk(10 * i, 10 * i + 9, third) for i in range(100)])
     unpacking.check_chunks([chunk(0, 2 ** 64 - 1, third) for _ in range(3)])

@@ -161,3 +161,7 @@ def test_a_place_has_no_more_landmarks_than_the_bound(saved: Path) -> None:
     identity = LandmarkIdentity('sift', DIMENSION, most + 1, (0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match='not those of its files'):
         Landmarks.opened(saved, identity, np.array([0, 0, 0, most + 1]))
+
+
+def test_descriptors_a_little_too_long_do_not_wrap() -> None:
+    assert quantised(np.array([[1.009, -1.009]], np.float32)).tolist() == [[127, -127]]

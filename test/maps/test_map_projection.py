@@ -143,7 +143,9 @@ def test_a_map_keeps_its_projection_and_the_localizer_encodes_with_it(
     localizer = Localizer(bundled, place_map, use_filter=False, compensate=False)
     estimates = [localizer.localize(image, stamp) for stamp, image in enumerate(images, 1)]
     assert [estimate.candidates.places[0] for estimate in estimates] == list(range(len(images)))
-    assert localizer.encoder.space == f'{bundled.space}+{projection.sha256}'
+    assert localizer.encoder.space == bundled.projected(projection).space != bundled.space
+    other = Projection(2 * projection.matrix)
+    assert localizer.encoder.space != bundled.projected(other).space
     assert localizer.encoder.dimension == 512 + 7
     assert localizer.encoder.projected(None).space == bundled.space == bundled.digest
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from vpr_ros.core import poses
 from vpr_ros.core.camera import camera_pose
+from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import MapError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.features import Sift
@@ -105,3 +106,16 @@ def test_landmarks_of_other_features_are_refused(bags: tuple[Path, Path], place_
     monkeypatch.setattr(Sift, 'digest', 'cd' * 32)
     with pytest.raises(MapError, match="landmarks of the map are of the features 'sift'"):
         bag_refiner(bags[1], place_map)
+
+
+def test_an_image_that_features_fail_on_is_a_place_still(
+        bags: tuple[Path, Path], place_map: PlaceMap, encoder: Encoder,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ImageError('no features')
+    refiner = bag_refiner(bags[1], place_map)
+    monkeypatch.setattr(Sift, 'extract', fail)
+    drive = replay(bags[1], Localizer(encoder, place_map), refiner=refiner)
+    assert drive.estimates
+    assert not drive.dropped
+    assert not any(estimate.refined for estimate in drive.estimates)

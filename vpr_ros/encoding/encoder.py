@@ -9,6 +9,7 @@ the graph. engines.py runs it.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from pathlib import Path
 import threading
@@ -59,7 +60,7 @@ class Encoder:
     give the highest throughput; `height`, `width` of the input in pixels; `dimension` D of the
     descriptor; `metadata`, the model's metadata properties; `aggregate_size` A of the output
     `aggregate`, from which the model makes the descriptor, 0 for a model without; `space`, which
-    says with what descriptors can be compared: the digest of the model, and that of the
+    says with what descriptors can be compared: the digest of the model, or one of it and the
     projection of a map, if it uses one.
     """
 
@@ -128,7 +129,9 @@ class Encoder:
     def _giving(self, space: str, combine: Callable[[Floats, Floats], Floats] | None, more: int
                 ) -> Encoder:
         encoder = copy.copy(self)
-        encoder.space, encoder._combine = self.digest + space, combine
+        encoder.space = hashlib.sha256(f'{self.digest}{space}'.encode()).hexdigest() \
+            if space else self.digest
+        encoder._combine = combine
         encoder.dimension = self._own_dimension + more
         return encoder
 

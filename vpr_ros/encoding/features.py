@@ -39,12 +39,23 @@ _LARGEST = 1280
 """Pixels of the longer side to which SIFT shrinks larger images."""
 
 
+_SMALLEST = 8
+"""Pixels of the shorter side, below which SIFT finds nothing."""
+
+_OUTPUTS = ('keypoints', 'scores', 'descriptors')
+
+
 class Features(NamedTuple):
-    """Keypoints float64 (K,2) in pixels, scores float32 (K,), descriptors float32 (K,D)."""
+    """
+    Keypoints float64 (K,2) in pixels, scores float32 (K,), descriptors float32 (K,D).
+
+    They were found in an image one of whose pixels is `pixel` of those.
+    """
 
     keypoints: NDArray[np.float64]
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32]
+    pixel: float = 1.0
 
 
 class Extractor(Protocol):
@@ -71,6 +82,8 @@ class Sift:
         """Return the features of a uint8 (H,W,3) RGB image, in its own pixels; perhaps none."""
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         shrink = min(1.0, _LARGEST / max(grey.shape))
+        if min(grey.shape) * shrink < _SMALLEST:
+            return self._none
         if shrink < 1:
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         create: Any = cv2.SIFT_create  # type: ignore[attr-defined]
@@ -81,13 +94,17 @@ class Sift:
             point.angle = 0.0
         upright, raw = sift.compute(grey, upright)
         if raw is None:
-            return Features(np.empty((0, 2)), np.empty(0, np.float32),
-                            np.empty((0, self.dimension), np.float32))
+            return self._none
         share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-6)
         pixels = np.array([point.pt for point in upright])
         return Features((pixels + 0.5) / shrink - 0.5,
                         np.array([point.response for point in upright], np.float32),
-                        np.sqrt(share, dtype=np.float32))
+                        np.sqrt(share, dtype=np.float32), 1 / shrink)
+
+    @property
+    def _none(self) -> Features:
+        return Features(np.empty((0, 2)), np.empty(0, np.float32),
+                        np.empty((0, self.dimension), np.float32))
 
 
 class FeatureNetwork:
@@ -111,10 +128,10 @@ class FeatureNetwork:
             raise unreadable(self.path, first_line(error), onnxruntime.__version__) from error
         inputs = [(each.name, each.type, len(each.shape)) for each in self._session.get_inputs()]
         outputs = {each.name for each in self._session.get_outputs()}
-        if inputs != [('image', 'tensor(uint8)', 4)] or not outputs >= set(Features._fields):
+        if inputs != [('image', 'tensor(uint8)', 4)] or not outputs >= set(_OUTPUTS):
             raise ModelError(f'{self.path} finds no features: it takes {inputs} and gives '
                              f"{sorted(outputs)}, not uint8 'image' (1,H,W,C) and "
-                             f'{", ".join(Features._fields)}')
+                             f'{", ".join(_OUTPUTS)}')
         _, *size, channels = self._session.get_inputs()[0].shape
         self._grey = channels == 1
         self.size = tuple(side if isinstance(side, int) else None for side in size)
@@ -142,7 +159,7 @@ class FeatureNetwork:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             image = image.reshape(height, width, -1)
         try:
-            found: Any = self._session.run(list(Features._fields), {'image': image[None]})
+            found: Any = self._session.run(list(_OUTPUTS), {'image': image[None]})
         except Exception as error:
             raise ImageError(f'{self.path} does not run ({first_line(error)})') from error
         keypoints, scores, descriptors = (
@@ -159,7 +176,7 @@ class FeatureNetwork:
         shrunk = np.array([width / rgb.shape[1], height / rgb.shape[0]])
         pixels = (keypoints[best].astype(np.float64) + 0.5) / shrunk - 0.5
         return Features(pixels, scores[best].astype(np.float32),
-                        descriptors[best].astype(np.float32))
+                        descriptors[best].astype(np.float32), max(1.0, 1 / shrunk.min()))
 
 
 def open_features(path: str | Path | None = None, threads: int = 0) -> Extractor:

@@ -140,16 +140,17 @@ def frame_name(name: str) -> str:
 
 def _chain(edges: dict[tuple[str, str], _Edge], parent: str, child: str) -> list[_Edge]:
     """Return the edges from a frame up to another, the outermost first; none without a way."""
-    if (parent, child) in edges:
-        return [edges[parent, child]]
-    for (between, below), edge in edges.items():
-        if below == child:
-            # Without this edge a loop, which invalid trees have, comes to an end.
-            rest = {key: other for key, other in edges.items() if other is not edge}
-            chain = _chain(rest, parent, between)
-            if chain:
-                return [*chain, edge]
-    return []
+    above: dict[str, list[str]] = {}
+    for between, below in edges:
+        above.setdefault(below, []).append(between)
+    ways: dict[str, list[_Edge]] = {child: []}
+    reached = [child]
+    for below in reached:  # breadth first: the shortest way, and an end where there are loops
+        for between in above.get(below, ()):
+            if between not in ways:
+                ways[between] = [edges[between, below], *ways[below]]
+                reached.append(between)
+    return ways.get(parent, [])
 
 
 def _composed(chain: list[_Edge], parent: str, child: str) -> PoseTrack:

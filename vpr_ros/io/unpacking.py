@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST = 1 << 28
 """Bytes that are unpacked at a time: far above one image, or a chunk of any recorder."""
+MOST_AT_ONCE = 3 * MOST
+"""The same of chunks of the same time: a recorder's buffers of all topics."""
 TOO_MUCH = f'it unpacks to more than {MOST >> 20} MiB at a time'
 
 
@@ -39,7 +41,7 @@ def check_chunks(chunks: Sequence[Any]) -> None:
     opened, closed = np.argsort(begin, kind='stable'), np.argsort(end, kind='stable')
     before = np.searchsorted(end[closed], begin[opened])
     freed = np.concatenate([[0], np.cumsum(size[closed])])[before]
-    if (np.cumsum(size[opened]) - freed).max() > MOST:
+    if (np.cumsum(size[opened]) - freed).max() > MOST_AT_ONCE:
         raise ValueError(TOO_MUCH)
 
 

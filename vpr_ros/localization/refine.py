@@ -155,7 +155,8 @@ class Refiner:
         found = place_map.landmarks.identity.features
         if found != features.digest:
             raise MapError(f"the landmarks of the map are of the features '{found[:12]}', not "
-                           f"'{features.digest[:12]}': use these, or build the map again")
+                           f"'{features.digest[:12]}': name these with "
+                           '--features, use --no-refine, or build the map again')
         if camera.problem:
             raise ValueError(f'poses are not refined: {camera.problem}')
         self.place_map, self.landmarks = place_map, place_map.landmarks
@@ -169,7 +170,8 @@ class Refiner:
         rays = camera.rays(found.keypoints)
         known = np.isfinite(rays).all(axis=1) & self.camera.fits(*rgb.shape[:2])
         turn = Rotation.from_quat(self.mount[3:]).as_matrix()
-        return View(rays[known] @ turn.T, found.descriptors[known], _PIXELS / abs(camera.k[0]))
+        noise = _PIXELS * found.pixel / abs(camera.k[0])
+        return View(rays[known] @ turn.T, found.descriptors[known], noise)
 
     def refine(self, estimate: Estimate, view: View) -> Estimate:
         """

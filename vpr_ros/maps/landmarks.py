@@ -135,4 +135,4 @@ class Landmarks:
 
 def quantised(descriptors: NDArray[np.float32]) -> NDArray[np.int8]:
     """Return descriptors float32 (K,D) of unit norm in int8."""
-    return np.rint(_UNIT * descriptors).astype(np.int8)
+    return np.clip(np.rint(_UNIT * descriptors), -_UNIT, _UNIT).astype(np.int8)

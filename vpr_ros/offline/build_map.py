@@ -26,6 +26,7 @@ from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.frames import check_same_frames
 from vpr_ros.io.frames import is_new_place
 from vpr_ros.io.frames import LeftOut
+from vpr_ros.io.frames import some_of
 from vpr_ros.io.parallel import in_processes
 from vpr_ros.io.prefetch import prefetch
 from vpr_ros.maps.camera_check import camera_of_images
@@ -123,12 +124,13 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     however long the sources are. With `features` the map has landmarks, for metric poses, if all
     sources have a calibrated camera whose pose on the robot is known.
 
-    `projection` is one of defaults.PROJECTIONS (maps/projection.py); to fit one takes 2 A bytes of
+    `projection` is one of defaults.PROJECTIONS (maps/projection.py); to fit one takes 4 A bytes of
     memory for each place, with A values of the model's aggregate. A model without has none.
 
     Frames whose image is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
     """
+    encoder = encoder.projected(None)
     projection = possible(projection, encoder)
     kept = Kept(thumbnails, projection != 'model', features)
     if min(jobs, len(sources)) > 1:
@@ -146,7 +148,10 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
         frame_id, child_frame_id, spacing, index, datum=sessions[0].datum,
         cameras=tuple(dict.fromkeys(places.camera for places in sessions)))
     place_map = _joined(sessions, manifest, projection)
-    if features is not None and all(places.landmark_points for places in sessions):
+    without = [places.source for places in sessions if not places.landmark_points]
+    if features is not None and 0 < len(without) < len(sessions):
+        log.warning('the map has no landmarks: %s has none', some_of(without))
+    if features is not None and not without:
         place_map = place_map.with_landmarks(Landmarks.of(
             features.digest, [points for places in sessions for points in places.landmark_points],
             [each for places in sessions for each in places.landmark_descriptors]))
@@ -310,6 +315,8 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         try:
             rgb = frame.load(min_size=min_size)
             fitted = encoder.fitted(rgb)
+            if triangulator is not None:
+                triangulator.add(frame.load(), frame.pose)
         except ImageError as error:
             left_out.add(error)
             log.debug('%s: %s', frame.name, error)
@@ -321,8 +328,6 @@ def _batches(name: str, frames: Iterable[Frame], encoder: Encoder, spacing: floa
         if thumbnails:
             batch.thumbnails.append(
                 images.encode_jpeg(images.to_height(rgb, _THUMBNAIL_HEIGHT), 80))
-        if triangulator is not None:
-            triangulator.add(frame.load(), frame.pose)
         last = frame.pose
         if len(batch.stamps) == BATCH:
             yield batch

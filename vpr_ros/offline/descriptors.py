@@ -106,7 +106,13 @@ def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
     def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> Seen:
         (_, message), resized = decoded
         descriptor = encoder.encode(resized.result())
-        return Seen(descriptor, None if refiner is None else refiner.look(messages.rgb(message)))
+        if refiner is None:
+            return Seen(descriptor, None)
+        try:
+            return Seen(descriptor, refiner.look(messages.rgb(message)))
+        except ImageError as error:  # of the features: the place is still right
+            log.debug('not refined: %s', error)
+            return Seen(descriptor, None)
 
     # The frames behind the Futures may be raw images: only a few are held in memory.
     for ((stamp, _), _), future in prefetch(encode, prefetch(decode, frames, depth=4),

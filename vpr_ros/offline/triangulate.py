@@ -72,7 +72,7 @@ class Triangulator:
         self._features, self._camera, self._mount = features, camera, mount
         self._window: deque[_Place] = deque(maxlen=2 * NEIGHBOURS + 1)
         self._fed = 0
-        self._error = _PIXELS / max(_REFERENCE, *camera.k[:2])
+        self._error, self._radians = 0.0, 0.0
         self._points: list[Floats] = []
         self._descriptors: list[NDArray[np.int8]] = []
         self._errors: list[Floats] = []
@@ -81,7 +81,10 @@ class Triangulator:
         """Take the image uint8 (H,W,3) of the next place, and its pose (7,)."""
         height, width = rgb.shape[:2]
         found = self._features.extract(rgb)
-        rays = self._camera.scaled(height, width).rays(found.keypoints)
+        camera = self._camera.scaled(height, width)
+        rays = camera.rays(found.keypoints)
+        self._radians = found.pixel / max(camera.k[:2])
+        self._error = _PIXELS * min(1 / _REFERENCE, self._radians)
         known = np.isfinite(rays).all(axis=1) & self._camera.fits(height, width)
         at = composed(pose, self._mount)
         shares = found.keypoints[known] / (width, height)
@@ -114,7 +117,7 @@ class Triangulator:
         typical = float(np.degrees(np.median(errors)))
         log.info('%s: %.0f landmarks a place (median), their reprojection error is %.3f degrees '
                  '(median), %.1f pixels', name, np.median(counts), typical,
-                 np.median(errors) * self._camera.k[0])
+                 np.median(errors) / self._radians)
         if few > len(counts) / 2:
             log.warning('%s: %d of %d places have fewer than %d landmarks: %s', name, few,
                         len(counts), _FEW, _CHECK)

@@ -152,9 +152,12 @@ class Operations:
             odometry = self._odometry.at(stamp)
             unused = '' if odometry is not None else self._odometry.why_not(stamp)
         with watch.stage('encode'):  # without the lock: callbacks would wait for the network
+            space = self.localizer.encoder.space
             descriptor = self._encode(rgb)
         with watch.stage('search'), self._lock:
             localizer = self.localizer
+            if localizer.encoder.space != space:
+                raise VprError('the map was exchanged while the frame was encoded')
             estimate = localizer.locate(descriptor, stamp, odometry)
             if localizer.odometry_problem:
                 unused = f'not credible: {localizer.odometry_problem}'
