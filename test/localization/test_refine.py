@@ -177,7 +177,7 @@ def test_a_map_must_have_landmarks_of_the_same_features(place_map: PlaceMap) -> 
         Refiner(place_map.select(np.arange(3)), world, CAMERA, MOUNT)
     other = World()
     other.digest = 'ef' * 32  # type: ignore[misc]
-    with pytest.raises(MapError, match="features 'world', not 'efefefefefef': name these with --f"):
+    with pytest.raises(MapError, match="'world', not 'efefefefefef': name these with --f"):
         Refiner(place_map, other, CAMERA, MOUNT)
     with pytest.raises(ValueError, match='not refined: its CameraInfo is not calibrated'):
         Refiner(place_map, world, Camera(640, 480), MOUNT)
