@@ -147,3 +147,22 @@ def test_of_many_states_the_likeliest_are_moved() -> None:
     assert set(places) == set(np.argsort(probability)[-ACTIVE:])
     _, few = States(np.eye(1000)[7] + 1e-9).likeliest(np.array([0]))
     assert few.tolist() == [7]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=seeds)
+def test_kept_sums_are_those_of_the_states(seed) -> None:
+    rng = np.random.default_rng(seed)
+    states, _ = start(rng)
+    states.split(np.array([0.2, 0.5, 0.3]))
+    for _ in range(40):
+        states.observe(rng.lognormal(0, 2), 0.1, 1.0)
+        places = rng.permutation(PLACES)[:6]
+        states.put(places, *(rng.lognormal(0, 4) * numbers for numbers in states.at(places)))
+        motions, moved = states.likeliest(rng.permutation(3)[:2])
+        states.move(motions, moved, rng.integers(0, PLACES, (len(moved), 3)).astype(np.int32),
+                    rng.dirichlet(np.ones(4), len(moved))[:, :3])
+        states.mix(np.full((3, 3), 1 / 3), places)
+    held, scale = states.at(EVERY)[0], states.places.max()
+    np.testing.assert_allclose(states.totals, held.sum(axis=1), atol=1e-9 * scale)
+    np.testing.assert_allclose(states.places, held.sum(axis=0), atol=1e-9 * scale)

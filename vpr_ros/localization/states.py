@@ -80,7 +80,8 @@ class States:
     @property
     def totals(self) -> Floats:
         """Return the probability (M,) of each motion, over all places."""
-        return np.asarray(self._scale * self._totals + self._floor * len(self._sums))
+        totals = self._scale * self._totals + self._floor * len(self._sums)
+        return np.asarray(np.maximum(totals, 0.0))  # rounding, as in `places`
 
     def at(self, places: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Return the probability and the weighted evidence (M,m) of some places (m,)."""
