@@ -92,12 +92,8 @@ class States:
     def put(self, places: NDArray[np.int64], probability: Floats, weighted: Floats) -> None:
         """Set the probability and the weighted evidence (M,m) of some places (m,), each once."""
         p = (probability - self._floor) / self._scale
-        self._totals += p.sum(axis=1) - self._p[:, places].sum(axis=1)
-        self._p[:, places] = p
-        self._w[:, places] = ((weighted - self._floor_w) / self._scale
-                              - self._drift * p) / self._fade
-        self._sums[places] = p.sum(axis=0)
-        self._places = None
+        self._store(places, p, ((weighted - self._floor_w) / self._scale
+                                - self._drift * p) / self._fade)
 
     def observe(self, factor: float, share: float, log_ratio: float) -> None:
         """
@@ -146,13 +142,7 @@ class States:
                 self._w[:, block] = change @ self._w[:, block]
             self._count()
         else:
-            before = self._p[:, places]
-            after = change @ before
-            self._totals += after.sum(axis=1) - before.sum(axis=1)
-            self._p[:, places] = after
-            self._w[:, places] = change @ self._w[:, places]
-            self._sums[places] = after.sum(axis=0)
-            self._places = None
+            self._store(places, change @ self._p[:, places], change @ self._w[:, places])
 
     def likely_places(self) -> NDArray[np.int64]:
         """Return the places (m,), ACTIVE at most, that hold more than next to nothing."""
@@ -161,10 +151,10 @@ class States:
     def likeliest(self, motions: NDArray[np.int64]
                   ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the motions (n,), of some (m,), and places (n,) of the likeliest states."""
-        places = _likeliest(self._sums, _NEGLIGIBLE * float(self._sums.max()))
+        least = _NEGLIGIBLE * float(self._sums.max())
+        places = _likeliest(self._sums, least)
         p = self._p[np.ix_(motions, places)].reshape(-1)
-        likely = _likeliest(p, _NEGLIGIBLE * float(self._sums.max()))
-        motion, place = np.divmod(likely, len(places))
+        motion, place = np.divmod(_likeliest(p, least), len(places))
         return motions[motion], places[place]
 
     def move(self, motions: NDArray[np.int64], places: NDArray[np.int64],
@@ -189,6 +179,13 @@ class States:
             np.add.at(numbers, into.ravel(), share.ravel())
         self._places = None
         return self._scale * float(lost.sum())
+
+    def _store(self, places: NDArray[np.int64], p: Floats, w: Floats) -> None:
+        """Store the numbers (M,m) of some places (m,), each once."""
+        self._totals += p.sum(axis=1) - self._p[:, places].sum(axis=1)
+        self._p[:, places], self._w[:, places] = p, w
+        self._sums[places] = p.sum(axis=0)
+        self._places = None
 
     def _count(self) -> None:
         """Add up the stored probability: (N,) over motions, and (M,) over places."""
