@@ -197,6 +197,35 @@ def test_where_nothing_new_is_seen_it_falls_silent(
     assert NoPose.NOTHING_NEW in reasons
 
 
+@pytest.mark.parametrize('odometry', [True, False])
+def test_traffic_does_not_hide_that_a_robot_stands(encoder: Encoder, street: PlaceMap,
+                                                   odometry: bool) -> None:
+    driven = drive(encoder)
+    wheels = driven.descriptors.copy()
+    _spinning(driven, np.random.default_rng(0))
+    # What passes for .4 s looks like the place where the robot would be by its wheels.
+    passes = [frame for frame in range(FROM + 10, TO) if (frame - FROM) % 14 >= 10]
+    driven.descriptors[passes] = wheels[passes]
+    answers = localized(encoder, street, driven, odometry=odometry)
+    assert answers.trusted[FROM - 1]
+    assert answers.wrong[FROM:TO].sum() <= 5
+    reasons = {estimate.reason for estimate in answers.estimates[FROM:TO]}
+    assert NoPose.NOTHING_NEW in reasons
+    assert any('wheels spin' in problem for problem in answers.problems) == odometry
+    assert answers.trusted[-10:].all() or not odometry
+    assert not answers.wrong[TO:].any()
+
+
+def test_a_robot_that_turns_round_may_see_a_view_again(encoder: Encoder, street: PlaceMap) -> None:
+    driven = drive(encoder)
+    driven.along[FROM:] = 2 * driven.along[FROM] - driven.along[FROM:]  # it drives backwards
+    driven.descriptors = views(driven.along, encoder.dimension, 2)
+    driven.odometry = where(driven.along)
+    answers = localized(encoder, street, driven, odometry=True)
+    assert answers.trusted[FROM:FROM + 50].mean() > 0.9
+    assert not answers.wrong.any()
+
+
 @pytest.mark.parametrize('noise', [0.0, 0.05, 0.1])
 def test_a_robot_that_stands_by_its_odometry_keeps_its_pose(
         encoder: Encoder, street: PlaceMap, noise: float) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vpr_ros.localization.odometry import Odometry
 from vpr_ros.localization.pace import CHANGES
+from vpr_ros.localization.returns import Returns
 from vpr_ros.localization.running_mean import DriveState
 from vpr_ros.maps.confidence import Mode
 
@@ -75,7 +76,8 @@ class Drive:
     belief's mode; pending_motion float64 (3,) and pending_seconds, not yet applied to the belief;
     interval, the usual seconds from frame to frame, and after_gap, whether the last were many
     more; new_metres, driven since the last new view; blind_metres and blind_seconds, driven and
-    passed since the belief was last confirmed; pose float64 (7,) and pose_stamp int ns, of the
+    passed since the belief was last confirmed; returns, views that may come back, and
+    seconds_since_return, since one did; pose float64 (7,) and pose_stamp int ns, of the
     last trusted estimate.
     """
 
@@ -95,6 +97,8 @@ class Drive:
     blind_metres: float = 0.0
     new_metres: float = 0.0
     blind_seconds: float = 0.0
+    returns: Returns = field(default_factory=Returns)
+    seconds_since_return: float = math.inf
     pose: Floats = field(default_factory=lambda: np.full(7, np.nan))
     pose_stamp: int = 0
 
@@ -138,15 +142,21 @@ class Drive:
         self.after_gap = 0 < _GAP * self.interval < seconds
         self.interval += (seconds - self.interval) * (_INTERVAL if self.interval else 1.0)
         self.blind_seconds += seconds
+        self.seconds_since_return += seconds
         pending = self.pending_seconds + seconds
         if view is View.UNCHANGED:
             pending = min(pending, max(self.pending_seconds, longest))
         self.pending_seconds = pending
 
-    def drive_on(self, metres: float) -> None:
-        """Take in the metres driven by the belief; below zero, they were noise before."""
+    def drive_on(self, metres: float, motion: Floats) -> None:
+        """
+        Take in the metres driven by the belief, and its motion (3,), as in odometry.py.
+
+        Metres below zero were noise before.
+        """
         self.blind_metres += metres
         self.new_metres += metres
+        self.returns.advance(motion)
 
     def update_novelty(self, query: NDArray[np.float32]) -> float:
         """
@@ -178,6 +188,11 @@ class Drive:
             self.changed = False
             self.blind_metres = self.blind_seconds = 0.0
 
+    @property
+    def returned(self) -> bool:
+        """Return whether a view came back so lately that the robot may still stand there."""
+        return self.seconds_since_return < _LONGEST_BLIND
+
     def sight(self, radius: float, max_speed: float, mode: Mode) -> float:
         """
         Return what is left of the confidence, in [0,1], after driving without seeing anything new.
@@ -185,8 +200,10 @@ class Drive:
         Nothing after `radius` metres, or the time in which the robot can have driven them at its
         maximum speed (m/s), but _LONGEST_BLIND at least. Odometry that is believed says that the
         robot stands; without it only the view does, and that may be a camera that has frozen. Nor
-        does anything then tell a gap from a wrong stamp.
+        does anything then tell a gap from a wrong stamp. Nothing where a view has come back.
         """
+        if self.returned:
+            return 0.0
         blind = max(0.0, self.blind_metres) / radius
         if mode is not Mode.ODOMETRY:
             longest = max(_LONGEST_BLIND, _FEWEST_BLIND * self.interval, radius / max_speed)

@@ -137,6 +137,10 @@ class Localizer:
         # Predict: the belief moves as the robot did.
         if self.use_filter:
             mode = self._predict(seconds, odometry, view, query)
+            if view is View.NEW:
+                self._return(query)
+            else:
+                drive.returns.lasts()
             novelty = drive.update_novelty(query) if view is View.NEW else 0.0
         else:
             mode, novelty = Mode.SINGLE, 1.0
@@ -177,6 +181,8 @@ class Localizer:
         else:
             drive.pose, drive.pose_stamp = pose, stamp
             drive.odometry.found(pose)
+            if view is View.NEW:
+                drive.returns.found(query, pose)
         best = places[:self.top_k]
         return Estimate(
             stamp=stamp, pose=pose, covariance=covariance, confidence=confidence,
@@ -195,6 +201,8 @@ class Localizer:
         """Return why there is odometry that is not followed, '' if there is not."""
         if self._drive.odometry.problem:
             return self._drive.odometry.problem
+        if self._drive.odometry.given and self._drive.returned:
+            return 'it has moved on while the view is one of before: do the wheels spin?'
         if self._drive.odometry.given and self._belief.nowhere < 0.5 \
                 and self._belief.odometry_share < _BELIEVED:
             return 'it does not agree with what the camera sees'
@@ -334,10 +342,19 @@ class Localizer:
             if changed or drive.anchor.old:
                 drive.anchor = Anchor(query)
         if belief.odometry_share >= _BELIEVED:
-            drive.drive_on(driven)
+            drive.drive_on(driven, np.zeros(3) if step is None else step)
             return Mode.ODOMETRY
-        drive.drive_on(self.max_speed * belief.mean_speed * seconds)
+        driven = self.max_speed * belief.mean_speed * seconds
+        drive.drive_on(driven, np.array([driven, 0.0, 0.0]))
         return Mode.SEQUENCE
+
+    def _return(self, query: Descriptor) -> None:
+        """Put the belief back where a view (D,) was seen that has come back."""
+        pose = self._drive.returns.back_at(query, self._pace, self.correct_radius)
+        if pose is not None:
+            self._belief.expect(pose, 0.0)
+            self._drive.pending_motion = np.zeros(3)
+            self._drive.seconds_since_return = 0.0
 
     def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:
         """Return the similarities (k,) and numbers (k,) of the places most similar to a query."""

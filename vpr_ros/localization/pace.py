@@ -94,6 +94,11 @@ class Pace:
         return np.asarray(np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
                           / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
 
+    def doubts(self, similarity: float, metres: float) -> bool:
+        """Return whether two views that similar show a robot that stands, not one that drove."""
+        standing, driven = self.likelihood(similarity, np.array([0.0, metres]))
+        return bool(driven * _DOUBTFUL < standing)
+
 
 class Anchor:
     """
