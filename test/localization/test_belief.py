@@ -11,7 +11,7 @@ import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.belief import EXPECTED_EVIDENCE
-from vpr_ros.localization.belief import SPEEDS
+from vpr_ros.localization.motions import SPEEDS
 from vpr_ros.localization.belief import WINDOW
 
 

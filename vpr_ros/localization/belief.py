@@ -14,6 +14,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
+from vpr_ros.localization.motions import changes
+from vpr_ros.localization.motions import ODOMETRY_IS_RIGHT
+from vpr_ros.localization.motions import shares
+from vpr_ros.localization.motions import SPEEDS
 from vpr_ros.localization.states import States
 
 if TYPE_CHECKING:
@@ -28,24 +32,12 @@ NEIGHBOURS = 16
 MAX_STEPS = 20
 """Steps into which one motion is divided at most, each about as long as neighbours reach."""
 
-SPEEDS = np.array([0.0, *0.8 ** np.arange(14, -1, -1.0)])
-"""Speeds that are told apart without odometry, as shares of the fastest."""
-
-ODOMETRY_IS_RIGHT = 0.95
-"""Probability that odometry is right when it begins."""
+KIDNAPPED = 0.001
+"""Rate per second of being kidnapped."""
 
 # Rates per metre: of leaving the mapped streets, and of coming back to them.
 TO_NOWHERE = 0.0017
 FROM_NOWHERE = 0.008
-
-# Rates per second: of being kidnapped, of changing to a neighbouring speed, and to any speed
-# (a robot brakes or starts within a second or two); of odometry going wrong (wheels slip), and
-# being right again.
-KIDNAPPED = 0.001
-CHANGED_SPEED = 0.1
-NEW_SPEED = 0.02
-ODOMETRY_FAILS = 0.001
-ODOMETRY_RECOVERS = 0.2
 
 PRIOR_NOWHERE = 0.5
 PRIOR_NOWHERE_EXPECTED = 0.02
@@ -194,7 +186,7 @@ class Belief:
         When it comes back it is believed as much as before.
         """
         if self._states.motions == 1:
-            self._states.split(_shares(ODOMETRY_IS_RIGHT if available else 0.0))
+            self._states.split(shares(ODOMETRY_IS_RIGHT if available else 0.0))
         elif available != self._has_odometry:
             if not available:
                 self._believed = self.odometry_share
@@ -203,6 +195,10 @@ class Belief:
             change[0, 1:], change[1:, 0] = right, (1 - right) / len(SPEEDS)
             self._states.mix(change)
         self._has_odometry = available
+
+    def pardon_odometry(self) -> None:
+        """Say that what was wrong with odometry is put right: it begins anew."""
+        self._has_odometry, self._believed, self._wrong = False, ODOMETRY_IS_RIGHT, 0.0
 
     def follow(self, motion: Floats, odometry_error: float = defaults.ODOMETRY_ERROR) -> None:
         """
@@ -237,7 +233,9 @@ class Belief:
 
     def _change_motions(self, seconds: float, likelihood: Floats | None) -> None:
         """Change motions where the robot may be: elsewhere that makes no difference."""
-        change = _changes(seconds, odometry=self._has_odometry)
+        share = self.odometry_share
+        self._wrong = max(0.0, self._wrong + seconds * self._mapped * (1 - 2 * share))
+        change = changes(seconds, self._wrong if self._has_odometry else None)
         places = self._states.likely_places()
         if likelihood is not None:
             held = self._states.at(places)[0].sum(axis=1)
@@ -277,6 +275,7 @@ class Belief:
         self._has_odometry = False
         self._ahead = np.zeros(len(SPEEDS))  # metres at each speed that were not applied yet
         self._believed = ODOMETRY_IS_RIGHT
+        self._wrong = 0.0  # seconds for which odometry was wrong, more than right
         self._mapped = float(probability.sum())
 
     def _steps(self, length: float) -> int:
@@ -369,26 +368,6 @@ class Belief:
             chord = np.abs(chord)
         return (near, cosine * east + sine * north, cosine * north - sine * east, turn,
                 (chord, tilt))
-
-
-def _shares(odometry: float) -> Floats:
-    """Return the share (M,) of each motion: odometry's, and the same for all speeds."""
-    return np.array([odometry, *np.full(len(SPEEDS), (1 - odometry) / len(SPEEDS))])
-
-
-def _changes(seconds: float, *, odometry: bool) -> Floats:
-    """Return how motions change in that time, (M,M): (to, from)."""
-    count = len(SPEEDS)
-    nearby, anew, fails, recovers = -np.expm1(-seconds * np.array(
-        [CHANGED_SPEED, NEW_SPEED, ODOMETRY_FAILS, ODOMETRY_RECOVERS]))
-    change = np.eye(count) + nearby / 2 * (np.eye(count, k=1) + np.eye(count, k=-1))
-    change += (1 - change.sum(axis=0)) * np.eye(count)
-    change = (1 - anew) * change + anew / count
-    motions = np.empty((1 + count, 1 + count))
-    recovers = recovers if odometry else 0.0
-    motions[:, 0] = _shares(1 - fails if odometry else 0.0)
-    motions[0, 1:], motions[1:, 1:] = recovers, (1 - recovers) * change
-    return motions
 
 
 def _wrapped(angle: Floats) -> Floats:

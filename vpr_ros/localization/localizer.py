@@ -180,7 +180,8 @@ class Localizer:
                 reason = NoPose.AFTER_GAP if drive.after_gap else NoPose.NOTHING_NEW
         else:
             drive.pose, drive.pose_stamp = pose, stamp
-            drive.odometry.found(pose)
+            if drive.odometry.found(pose):
+                self._belief.pardon_odometry()
             if view is View.NEW:
                 drive.returns.found(query, pose)
         best = places[:self.top_k]

@@ -171,15 +171,19 @@ class Odometry:
         # A robot that drives back does not turn: half a turn counts as none.
         return self._stuck or abs(math.remainder(course - self._course, math.pi)) > _TURNED
 
-    def found(self, pose: Floats) -> None:
-        """Take in where the robot was found on the map, (7,), at the latest odometry."""
+    def found(self, pose: Floats) -> bool:
+        """
+        Take in where the robot was found on the map, (7,), at the latest odometry.
+
+        Return whether that puts its scale right: what was wrong before no longer is.
+        """
         if self._now is None:
-            return
+            return False
         now = np.array([*self._now[:2], *pose[:2]])
         if self._found:
             driven = math.hypot(*(now - self._found[-1])[:2])
             if driven < _APART:
-                return
+                return False
             if driven > _UNSEEN:
                 self._found.clear()
         self._found.append(now)
@@ -187,10 +191,12 @@ class Odometry:
         first, second = np.triu_indices(len(pairs), 1)
         driven, seen = np.hypot(*(pairs[second] - pairs[first]).reshape(-1, 2, 2).T)
         far = (seen >= _CHORD) & (driven >= _APART)
+        before = self.scale
         if far.sum() >= _FEWEST:
             low, scale, high = np.quantile(seen[far] / driven[far], (0.25, 0.5, 0.75))
             known = high <= _SPREAD * low and abs(math.log(scale)) > _TOLERATED
             self.scale = float(scale) if known else 1.0
+        return abs(math.log(self.scale / before)) > _TOLERATED
 
 
 def _same(pose: Floats, other: Floats | None) -> bool:

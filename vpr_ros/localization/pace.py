@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import poses
-from vpr_ros.localization.belief import SPEEDS
+from vpr_ros.localization.motions import SPEEDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
