@@ -52,12 +52,14 @@ class Smoother(Localizer):
     whose places do: it goes ahead as the robot did, and all else is the Localizer.
 
     Confidence is that of the filter's model, for the mean of what both halves say, evidence and
-    log-odds: a street that looks like another does so for both. Takes the Localizer's options,
-    except `use_filter`.
+    log-odds: a street that looks like another does so for both. Takes the Localizer's options;
+    raises ValueError without `use_filter`.
     """
 
     def __init__(self, encoder: Encoder, place_map: PlaceMap, **options: Any) -> None:
         super().__init__(encoder, place_map, **options)
+        if not self.use_filter:
+            raise ValueError('only what the filter localises can be smoothed')
         self._belief: _Belief = _Belief(place_map.poses, place_map.manifest.spacing)
         self._drives: list[tuple[Drive, list[_Frame]]] = [(self._drive, [])]
 

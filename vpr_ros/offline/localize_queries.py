@@ -44,8 +44,6 @@ class EvaluationOptions:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        if self.smooth and not self.use_filter:
-            raise ValueError('smoothing needs the filter')
         if self.centering not in defaults.CENTERINGS:
             raise ValueError(f"there is no centering '{self.centering}': choose from "
                              f'{", ".join(defaults.CENTERINGS)}')
