@@ -71,6 +71,22 @@ def test_what_is_on_no_map_gets_no_pose_afterwards_either(
     assert {estimate.reason for estimate in smoothed} <= {NoPose.OFF_MAP, NoPose.AMBIGUOUS}
 
 
+def test_a_camera_that_froze_gives_no_wrong_pose_afterwards(
+        encoder: Encoder, road: PlaceMap) -> None:
+    along = np.arange(10, 140, SPEED / RATE)
+    views = _views(encoder, along, HARD)
+    views[35:55] = views[35] + 0.1 * (views[35:55] - views[35])
+    views /= np.linalg.norm(views, axis=1, keepdims=True)
+    smoother = Smoother(encoder, road)
+    for number, view in enumerate(views):
+        smoother.locate(view, NOW + round(number / RATE * 1e9))
+    smoothed = smoother.smoothed()
+    trusted = np.array([estimate.trusted for estimate in smoothed])
+    assert trusted[:30].all()
+    assert trusted[-20:].all()
+    assert _errors(smoothed, along)[trusted].max() < 5
+
+
 def test_each_drive_is_smoothed_for_itself(encoder: Encoder, road: PlaceMap) -> None:
     smoother = Smoother(encoder, road)
     first, second = np.arange(20, 60, SPEED / RATE), np.arange(90, 130, SPEED / RATE)

@@ -114,19 +114,22 @@ class Smoother(Localizer):
 
         near, probability = self._mode(belief)
         mode_probability = min(1.0, float(probability.sum()))
-        weighted = probability @ (past.evidence(near) + future.evidence(near))
-        evidence = min(
-            float(weighted / probability.sum()) / max(1.0, past.seen + future.seen),
-            max(past.agreement, future.agreement) + SHORTFALL * self.calibration.separation)
+        pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
+                                     self.calibration.deviation)
         estimate = frame.estimate
+        # What one half has not seen confirmed lately, the other must bear out by itself.
         sight = max(past.sight, future.sight)
+        weighted = probability @ (past.sight * past.evidence(near)
+                                  + future.sight * future.evidence(near))
+        seen = past.sight * past.seen + future.sight * future.seen
+        evidence = min(float(weighted / probability.sum()) / max(1.0, seen),
+                       max(past.agreement, future.agreement)
+                       + SHORTFALL * self.calibration.separation)
         model = self.calibration.confidence[estimate.mode]
 
         def sure(held: Floats | float) -> Floats:
             return sight * model.confidence(_halved(held), evidence)
         confidence = float(sure(mode_probability))
-        pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
-                                     self.calibration.deviation)
         if estimate.mode is Mode.ODOMETRY:  # by what neither has applied, half of each
             pose = poses.moved(pose, (past.pending + future.pending * (-1, -1, 1)) / 2)
         return replace(
