@@ -6,9 +6,11 @@ threshold is chosen whose false discovery rate (FDR), the share of wrong poses a
 are published, is at most the target, with a confidence of 90 %; then it is used on another drive.
 A set-up is valid if the FDR is not above the target there, too. Without such a threshold, nothing
 is published: an abstention, which is valid. The true-positive rate (TPR) is the share of the
-frames with a right pose for which it is published. Scores are the confidence of the filter and of
-single frames; and, for the most similar place, its similarity, the ratio of its distance to that
-of the next other place, and the spatial uncertainty of the candidates (SUE, Zaffar et al. 2024).
+frames with a right pose for which it is published.
+
+Scores are the confidence of the filter, as it is and with such a threshold, and that of single
+frames; and, for the most similar place, its similarity, the ratio of its distance to that of the
+next other place, and the spatial uncertainty of the candidates (SUE, Zaffar et al. 2024).
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ CONDITIONS = ('spring', 'rain', 'night')
 LEAVES = 'leaves the map'
 """A drive that goes on where the map has no street."""
 
+AS_IT_IS = 'confidence >= 1 - target'
+"""The confidence of the filter as it is: it needs no drive to choose a threshold on."""
+
 NORDLAND = 'nordland'
 SURE = 1.28
 """Standard deviations of a one-sided bound that holds with 90 %."""
@@ -95,28 +100,36 @@ def fdr(data: str | None, model: str | None = None, towns: Sequence[int] = TOWNS
     tables.show('average precision', ['site', 'drive', *scores], [
         [run.site, run.name, *(average_precision(*run.answers[score]) for score in scores)]
         for run in runs])
-    groups = {'streets': [(one, other) for one in runs for other in runs
-                          if one.site == other.site == 'street' and one.name != other.name
-                          and LEAVES not in one.name]}
-    groups[NORDLAND] = [(one, other) for one in runs for other in runs
-                        if one.site == other.site == NORDLAND and one is not other]
-    groups['streets to real sets'] = [
-        (one, other) for one in runs for other in runs
-        if one.site == 'street' != other.site and LEAVES not in one.name]
+    groups = _groups(runs)
     header = ['calibrated and used', 'score', 'target', 'set-ups', 'valid', 'abstained',
               'mean FDR', 'worst FDR', 'mean TPR']
     rows = [[group, score, target, *_deployed(pairs, score, target)]
-            for group, pairs in groups.items() if pairs for target in TARGETS for score in scores]
+            for group, pairs in groups.items() if pairs for target in TARGETS
+            for score in [AS_IT_IS, *scores]]
     tables.show('a threshold of one drive, used on another', header, rows)
     return {'model': encoder.digest, 'towns': list(towns), 'header': header, 'rows': rows}
+
+
+def _groups(runs: Sequence[Run]) -> dict[str, list[tuple[Run, Run]]]:
+    """Return the set-ups, where a threshold is chosen and where it is used, by their kind."""
+    streets = [run for run in runs if run.site == 'street' and LEAVES not in run.name]
+    leaving = [run for run in runs if LEAVES in run.name]
+    nordland = [run for run in runs if run.site == NORDLAND]
+    real = [run for run in runs if run.site != 'street']
+    kinds = {'streets': (streets, streets), 'streets, then leaving the map': (streets, leaving),
+             'leaving the map': (leaving, leaving), NORDLAND: (nordland, nordland),
+             'streets, then real sets': (streets, real),
+             'leaving the map, then real sets': (leaving, real)}
+    return {kind: [(one, other) for one in before for other in after if one is not other]
+            for kind, (before, after) in kinds.items()}
 
 
 def _deployed(pairs: Sequence[tuple[Run, Run]], score: str, target: float) -> list[float]:
     """Return set-ups, valid ones, abstentions, mean and worst FDR, and mean TPR of some pairs."""
     rates, found = [], []
     for one, other in pairs:
-        level = threshold(*one.answers[score], target)
-        values, right = other.answers[score]
+        level = 1 - target if score == AS_IT_IS else threshold(*one.answers[score], target)
+        values, right = other.answers['confidence' if score == AS_IT_IS else score]
         published = values >= level
         rates.append(float((~right[published]).mean()) if published.any() else 0.0)
         found.append(float((published & right).sum() / max(1, right.sum())))

@@ -25,7 +25,6 @@ HARD = 5.0
 """Standard deviations by which the right place stands out."""
 
 
-
 @pytest.fixture(scope='module')
 def road(encoder: Encoder) -> PlaceMap:
     """Return a map of a road that bends to the left, a place every metre."""

@@ -67,8 +67,8 @@ class Smoother(Localizer):
                ) -> Estimate:
         """Return the filter's estimate for a descriptor float32 (D,), and keep the frame."""
         estimate = super().locate(descriptor, stamp, odometry)
-        self._drives[-1][1].append(_Frame(descriptor, odometry, estimate,
-                                            self._state(estimate.mode)))
+        self._drives[-1][1].append(
+            _Frame(descriptor, odometry, estimate, self._state(estimate.mode)))
         return estimate
 
     def forget(self) -> None:
@@ -176,13 +176,13 @@ class _State:
     pending: Floats
 
     def probability(self, count: int) -> Floats:
-        """Return the probability (N,) of each of so many places."""
+        """Return what each of so many places holds, (N,)."""
         probability = np.full(count, self.others)
         probability[self.places] = self.held
         return probability
 
     def evidence(self, places: NDArray[np.int64]) -> Floats:
-        """Return the evidence (m,) for some places; none for those that were not kept."""
+        """Return how much speaks for some places, (m,): nothing for those that were not kept."""
         at = np.minimum(np.searchsorted(self.places, places), len(self.places) - 1)
         return np.where(self.places[at] == places, self.evidence_held[at], 0.0)
 
