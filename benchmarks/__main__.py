@@ -17,10 +17,14 @@ from benchmarks.accuracy.compression import compression
 from benchmarks.accuracy.confidence import confidence
 from benchmarks.accuracy.confidence import TOWNS
 from benchmarks.accuracy.evaluation import evaluation
+from benchmarks.accuracy.fdr import fdr
+from benchmarks.accuracy.fdr import TOWNS as FDR_TOWNS
 from benchmarks.accuracy.real_drives import real_drives
 from benchmarks.accuracy.real_sets import real_sets
 from benchmarks.accuracy.refined_poses import refined_poses
 from benchmarks.accuracy.resize import resize
+from benchmarks.accuracy.smoothing import smoothing
+from benchmarks.accuracy.smoothing import TOWNS as SMOOTHED
 from benchmarks.accuracy.street_recall import street_recall
 from benchmarks.accuracy.street_recall import TOWNS as TEST_TOWNS
 from benchmarks.lib import plots
@@ -80,6 +84,8 @@ def benchmarks() -> dict[str, Callable[[argparse.Namespace], Mapping[str, Any]]]
         'mining_speed': lambda o: mining_speed(5 if o.quick else 15),
         'street_speed': lambda o: street_speed(20 if o.quick else 100),
         'confidence': lambda o: confidence(o.model, TOWNS[:1] if o.quick else TOWNS),
+        'smoothing': lambda o: smoothing(o.data, o.model, SMOOTHED[:1] if o.quick else SMOOTHED),
+        'fdr': lambda o: fdr(o.data, o.model, FDR_TOWNS[:1] if o.quick else FDR_TOWNS),
         'replay_vs_node': lambda o: replay_vs_node(o.model, 30.0 if o.quick else 150.0),
         'node_rate': lambda o: node_rate(o.model, 5.0 if o.quick else 30.0),
         'node_operation': lambda o: node_operation(o.model),

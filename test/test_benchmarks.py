@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 import re
 import time
 
 import cv2
+import numpy as np
 import pytest
 
 tables = pytest.importorskip('benchmarks.lib.tables')
@@ -75,6 +77,16 @@ def test_every_kind_of_figure_is_drawn(tmp_path, figure) -> None:
     from benchmarks.lib import plots
     plots.draw(tmp_path / 'plot.png', [figure, figure], MACHINE)
     assert cv2.imread(str(tmp_path / 'plot.png')).std() > 5
+
+
+@pytest.mark.parametrize(('target', 'lowest'), [(0.01, 0.58), (0.05, 0.35), (0.001, math.inf)])
+def test_a_threshold_is_the_lowest_whose_false_discoveries_are_surely_few(target, lowest) -> None:
+    fdr = pytest.importorskip('benchmarks.accuracy.fdr')
+    score = np.round(np.linspace(1, 0, 1001), 3)
+    right = np.ones(1001, bool)
+    right[score < 0.6] = np.arange((score < 0.6).sum()) % 10 != 0  # every tenth is wrong
+    assert fdr.threshold(score, right, target) == pytest.approx(lowest, abs=0.02)
+    assert ((~right[score >= lowest]).mean() if math.isfinite(lowest) else 0) <= target
 
 
 def test_the_readme_lists_every_benchmark_that_make_bench_runs() -> None:

@@ -87,7 +87,7 @@ def confidence(model: str | None = None, towns: Sequence[int] = TOWNS) -> dict[s
 def _runs(encoder: Encoder, town: Town) -> Iterator[tuple[tuple[str, str, str],
                                                           NDArray[np.float64]]]:
     """Yield map, drive and mode with what `_run` returns, for all of them in one town."""
-    winter, others, queries = _drives(encoder, town)
+    winter, others, queries = drives(encoder, town)
     known = town_drive(encoder, town, condition='spring', seed=3, speed=7.0, rate=5.0,
                        lateral_offset=-0.5)
     main, both = town_map(encoder, [winter]), town_map(encoder, [winter, others])
@@ -109,7 +109,7 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
     encoder = Encoder(model)
     runs: list[tuple[PlaceMap, KnownDrive]] = []
     for seed in tqdm(towns, desc='towns', disable=None):
-        winter, others, queries = _drives(encoder, Town(seed))
+        winter, others, queries = drives(encoder, Town(seed))
         main, both = town_map(encoder, [winter]), town_map(encoder, [winter, others])
         runs += [(both if name == 'kidnapped' else main,
                   KnownDrive(name, *frames, mapped=name != 'unmapped'))
@@ -125,7 +125,7 @@ def fit(model: str | None = None, towns: Sequence[int] = FITTED_ON) -> dict[str,
     return {mode.value: asdict(model) for mode, model in models.items()}
 
 
-def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
+def drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Frames]]:
     """Return the winter drives to map, on the main and the other route, and the queries."""
     winter, others = (town_drive(encoder, town, condition='winter', seed=1, speed=8.0, rate=8.0,
                                  options=DriveOptions(route=route))
@@ -135,7 +135,7 @@ def _drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Fra
     queries['unmapped'] = town_drive(encoder, town, condition='spring', seed=2, speed=6.0,
                                      rate=5.0, lateral_offset=1.0,
                                      options=DriveOptions(route='other'))
-    queries['kidnapped'] = _kidnapped(queries['spring'], queries['unmapped'])
+    queries['kidnapped'] = kidnapped(queries['spring'], queries['unmapped'])
     return winter, others, queries
 
 
@@ -184,7 +184,7 @@ def _row(key: tuple[str, str, str], parts: list[NDArray[np.float64]]) -> list[An
             squared[good].mean() / 2 if good.any() else np.nan]
 
 
-def _kidnapped(first: Frames, second: Frames) -> Frames:
+def kidnapped(first: Frames, second: Frames) -> Frames:
     """Return a drive that continues elsewhere, which its odometry does not notice."""
     last = KIDNAPPED_AFTER - 1
     later = second.stamps - second.stamps[0] + first.stamps[last] + 200_000_000

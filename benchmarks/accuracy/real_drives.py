@@ -45,13 +45,13 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
     encoder = Encoder(model, throughput=True)
     rows: list[list[Any]] = []
     for image_set in find_sets(data):
-        known = _drive(image_set, encoder) if image_set.has_queries else None
+        known = known_drive(image_set, encoder) if image_set.has_queries else None
         if known is None:
             continue
         place_map = build_map([open_source(image_set.database, in_order=True)], encoder,
                               spacing=0.0, thumbnails=False, self_calibrate=False)
         # Again, as the map's own projection describes it.
-        drive, radius = _drive(image_set, encoder.projected(place_map.projection)) or known
+        drive, radius = known_drive(image_set, encoder.projected(place_map.projection)) or known
         place_map = place_map.calibrated(self_calibrated(
             place_map, encoder, correct_radius=radius, max_speed=FASTEST))
         half = len(drive) // 2
@@ -71,7 +71,7 @@ def real_drives(data: str, model: str | None = None) -> dict[str, Any]:
                 None if np.isnan(value) else value for value in row[4:]] for row in rows}}
 
 
-def _drive(image_set: ImageSet, encoder: Encoder) -> tuple[KnownDrive, float] | None:
+def known_drive(image_set: ImageSet, encoder: Encoder) -> tuple[KnownDrive, float] | None:
     """
     Return the queries as a drive with one metre per place, and the radius in m that is right.
 

@@ -151,6 +151,9 @@ def test_the_installed_command_runs():
     ['replay', 'd', '--map', 'm', '-o', 'o', '--top-k', '2.5'],
     ['replay', 'd', '--map', 'm', '-o', 'o', '--min-confidence', '2'],
     ['replay', 'd', '--map', 'm', '-o', 'o', '--provider', 'abacus'],
+    ['replay', 'd', '--map', 'm', '-o', 'o', '--smooth', '--no-filter'],
+    ['evaluate', '--map', 'm', '--drive', 'd', '--smooth', '--no-filter'],
+    ['evaluate', '--map', 'm', '--replay', 'r', '--truth', 't', '--smooth'],
     ['street', '-o', 's', '--season', 'monsoon'], ['street', '-o', 's', '--length', '0'],
 ])
 def test_wrong_usage_exits_with_2(vpr, arguments):

@@ -37,6 +37,7 @@ def test_a_drive_is_evaluated_on_a_map(tmp_path, encoder):
     assert result['unmapped'] == 0
     assert result['pose_error']['p90'] < 2.0
     assert result['nees'] > 0
+    assert result['protection'] is None or result['protection']['broken'] == 0
     assert evaluation.query_image(3).ndim == 3
     assert evaluation.references.image(0).ndim == 3
     with open_source(bag) as source, pytest.raises(SourceError, match=r'its poses are in'):

@@ -28,6 +28,7 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.smooth import Smoother
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.drive_score import score_drive
@@ -57,6 +58,13 @@ def test_every_frame_of_the_mapped_street_is_found(site, bag):
     assert drive.trusted[settled].all()
     np.testing.assert_allclose(drive.poses[settled], [pose(place) for place in range(6, COUNT)],
                                atol=0.5)
+
+
+def test_a_smoothed_replay_knows_the_first_frames_too(site, bag):
+    drive = replay(bag, Smoother(*site))
+    assert drive.stamps.tolist() == [stamp(place) for place in range(COUNT)]
+    assert drive.trusted.all()
+    np.testing.assert_allclose(drive.poses, [pose(place) for place in range(COUNT)], atol=0.5)
 
 
 @pytest.mark.parametrize(('focal', 'warned', 'refused'), [
@@ -228,6 +236,9 @@ def test_estimates_are_read_back(site, bag, tmp_path):
     np.testing.assert_array_equal(estimates.stamps, drive.stamps)
     np.testing.assert_allclose(estimates.poses, drive.poses, atol=1e-8)
     np.testing.assert_array_equal(estimates.published, drive.trusted)
+    np.testing.assert_allclose(estimates.protection_levels,
+                               [e.protection_level for e in drive.estimates], atol=1e-3)
+    assert np.isfinite(estimates.protection_levels).any()
     assert estimates.candidates[:, 0].tolist() == [
         e.candidates.places[0] for e in drive.estimates]
     lines = (tmp_path / 'out' / 'estimates.csv').read_text().splitlines()

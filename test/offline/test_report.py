@@ -45,7 +45,8 @@ def evaluation():
             reasons=tuple('' if sure > 0.95 else 'off the map' for sure in confidence),
             candidates=np.tile(np.arange(COUNT)[:, None], (1, 3)),
             similarity=np.full((COUNT, 3), 0.5, np.float32),
-            inliers=np.where(right, 40, 0), place_positions=truth[:, :3] + [0.0, 1.5, 0.0]),
+            inliers=np.where(right, 40, 0), place_positions=truth[:, :3] + [0.0, 1.5, 0.0],
+            protection_levels=np.where(right, 4.0, np.inf)),
         references=References(
             poses=places, names=tuple(f'place {n}' for n in range(COUNT)),
             image=lambda place: None if place == 7 else image(100 + place)),

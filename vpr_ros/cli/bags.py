@@ -32,6 +32,7 @@ def add_replay(commands: Commands) -> None:
     parser = command(commands, 'replay', _run_replay,
                      'localise every frame of a bag as the node would, without ROS',
                      'It runs as fast as the machine allows.')
+    parser.set_defaults(refuse=parser.error)
     parser.add_argument('bag', metavar='BAG', help='bag (rosbag2) with images')
     parser.add_argument('--map', required=True, metavar='MAP', help='map directory')
     add_localizer_options(parser)
@@ -55,6 +56,9 @@ def add_replay(commands: Commands) -> None:
                         help='do not subtract the running mean of the drive from its descriptors')
     parser.add_argument('--no-filter', dest='filter', action='store_false',
                         help='localise each frame on its own, without the frames before it')
+    parser.add_argument('--smooth', action='store_true',
+                        help='localise each frame by those after it, too: for mapping, labelling '
+                             'and ground truth (a robot cannot)')
     add_max_speed(parser)
     add_camera_pose(parser)
     parser.add_argument('--no-refine', dest='refine', action='store_false',
@@ -66,12 +70,15 @@ def _run_replay(options: argparse.Namespace) -> None:
     from vpr_ros.io.bag import Bag
     from vpr_ros.io.map_poses import bag_poses
     from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.localization.smooth import Smoother
     from vpr_ros.maps.place_map import PlaceMap
     from vpr_ros.offline.drive_score import score_drive
     from vpr_ros.offline.replay import bag_refiner
     from vpr_ros.offline.replay import ESTIMATES
     from vpr_ros.offline.replay import replay
     from vpr_ros.offline.replay import write_drive
+    if options.smooth and not options.filter:
+        options.refuse('--smooth is of the filter: leave out --no-filter')
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
     poses = poses_on_map(options)
     with Bag(options.bag) as bag:
@@ -79,10 +86,10 @@ def _run_replay(options: argparse.Namespace) -> None:
         truth = bag_poses(bag, options.truth_topic, poses) if options.truth_topic else None
     encoder = load_encoder(options)
     place_map = PlaceMap.load(options.map, encoder)
-    localizer = Localizer(encoder, place_map, top_k=options.top_k,
-                          min_confidence=options.min_confidence,
-                          correct_radius=options.correct_radius, compensate=options.compensate,
-                          use_filter=options.filter, max_speed=options.max_speed)
+    localizer = (Smoother if options.smooth else Localizer)(
+        encoder, place_map, top_k=options.top_k, min_confidence=options.min_confidence,
+        correct_radius=options.correct_radius, compensate=options.compensate,
+        use_filter=options.filter, max_speed=options.max_speed)
     refiner = bag_refiner(options.bag, place_map, image_topic=image_topic,
                           features=options.features, mount=camera_mount(options)
                           ) if options.refine else None

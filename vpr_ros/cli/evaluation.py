@@ -80,6 +80,9 @@ def _add_localization(group: argparse._ActionsContainer) -> None:
     group.add_argument('--filter', action=argparse.BooleanOptionalAction,
                        help='treat the queries as consecutive frames of a drive, or each on its '
                             'own (default: --filter with --drive, --no-filter for images)')
+    group.add_argument('--smooth', action='store_true',
+                       help='treat them as frames of a drive, and localise each by those after '
+                            'it, too')
     group.add_argument('--centering', choices=defaults.CENTERINGS, default=defaults.CENTERING,
                        help='what is subtracted from the descriptors of the queries: the running '
                             'mean of the drive, as on the robot, the mean of the map, or nothing '
@@ -103,6 +106,9 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from vpr_ros.offline.summary import summary
     for output in filter(None, (options.json, options.html)):
         check_file(output)
+    if options.smooth and (options.filter is False or options.replay):
+        options.refuse('--smooth is of the filter: leave out --no-filter' if not options.replay
+                       else '--smooth is an option of vpr replay, where the drive is localised')
     evaluate = _chosen_input(options)
     evaluation = evaluate(load_encoder(options))
     result = summary(evaluation)
@@ -197,7 +203,8 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
     """Return how the queries are localised; `use_filter` is the default of --filter."""
     from vpr_ros.offline.localize_queries import EvaluationOptions
     return EvaluationOptions(
-        use_filter=use_filter if options.filter is None else options.filter,
+        use_filter=options.smooth or (use_filter if options.filter is None else options.filter),
+        smooth=options.smooth,
         centering=options.centering, min_confidence=options.min_confidence,
         projection=options.projection)
 
@@ -227,6 +234,11 @@ def _lines(result: dict[str, Any]) -> list[str]:
         nees = '' if result['nees'] is None else f', NEES {result["nees"]:.2f}'
         lines.append(f'position error of the localised queries: median {error["p50"]:.2f} m, '
                      f'90% within {error["p90"]:.2f} m{nees}')
+    if result['protection']:
+        level = result['protection']
+        lines.append(f'protection level (holds the truth in 99.9%): {level["share"]:.1%} of the '
+                     f'queries have one, median {level["p50"]:.1f} m; broken by '
+                     f'{level["broken"]:.2%} of all')
     if result['refined']:
         refined = result['refined']
         lines.append(

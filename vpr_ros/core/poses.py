@@ -25,6 +25,12 @@ IDENTITY = np.array([0, 0, 0, 0, 0, 0, 1], np.float64)
 IDENTITY.setflags(write=False)
 
 
+def looking_back(poses: Floats) -> Floats:
+    """Return poses (...,7) that look the opposite way: turned by pi about their own z axis."""
+    x, y, z, w = np.moveaxis(np.asarray(poses)[..., 3:], -1, 0)
+    return np.concatenate([np.asarray(poses)[..., :3], np.stack([y, -x, w, -z], axis=-1)], axis=-1)
+
+
 def checked(poses: Floats, name: str = 'pose') -> Floats:
     """Return poses (...,7) with unit quaternions; raise PoseError when one is unusable."""
     poses = np.array(poses, np.float64)

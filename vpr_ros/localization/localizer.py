@@ -21,9 +21,11 @@ from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.mean_pose import mean_pose
+from vpr_ros.localization.modes import strongest_modes
 from vpr_ros.localization.odometry import Odometry
 from vpr_ros.localization.pace import Anchor
 from vpr_ros.localization.pace import Pace
+from vpr_ros.localization.protection import protection_level
 from vpr_ros.localization.running_mean import MEAN_MAX_AGE_NS
 from vpr_ros.localization.running_mean import POSE_MAX_AGE_NS
 from vpr_ros.localization.running_mean import RunningMean
@@ -48,7 +50,7 @@ _SAMPLE = 512
 _SEARCHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
 
-_SHORTFALL = 2 / 3
+SHORTFALL = 2 / 3
 """How far evidence may exceed the agreement of the latest frame, in units of `separation`."""
 
 _TURN = 0.1
@@ -56,9 +58,6 @@ _TURN = 0.1
 
 _BELIEVED = 0.5
 """Share of the probability that believes in odometry, from which it is used."""
-
-_FAINT = 1e-3
-"""Share of the likeliest place's probability below which a place is no mode."""
 
 
 class Localizer:
@@ -162,23 +161,22 @@ class Localizer:
                                 weight=novelty * model.weight, novelty=novelty)
 
         # Estimate: the pose of the belief's mode, and how sure that is.
-        near, probability = self._mode()
+        near, probability = self._mode(self.belief)
         if novelty > 0:
             drive.compare(self._agreement(places, ratios, near), novelty)
         evidence = self._evidence(near, probability)
         mode_probability = min(1.0, float(probability.sum()))
         sight = drive.sight(self.correct_radius, self.max_speed, mode)
-        confidence = sight * float(model.confidence(mode_probability, evidence))
+
+        def sure(held: Floats | float) -> Floats:
+            return sight * model.confidence(held, evidence)
+        confidence = float(sure(mode_probability))
         pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
                                      self.calibration.deviation)
         if mode is Mode.ODOMETRY:
             pose = poses.moved(pose, drive.pending_motion)
-        reason = None
-        if not confidence >= self.min_confidence:  # nor NaN
-            reason = NoPose.OFF_MAP if self._belief.nowhere > 0.5 else NoPose.AMBIGUOUS
-            if sight < self.min_confidence:
-                reason = NoPose.AFTER_GAP if drive.after_gap else NoPose.NOTHING_NEW
-        else:
+        reason = self._reason(confidence, self._belief.nowhere, sight)
+        if reason is None:
             drive.pose, drive.pose_stamp = pose, stamp
             if drive.odometry.found(pose):
                 self._belief.pardon_odometry()
@@ -190,7 +188,9 @@ class Localizer:
             candidates=Candidates(places=best, similarity=similarity[:self.top_k],
                                   probability=self.belief[best],
                                   poses=self.place_map.poses[best]),
-            mode_probability=mode_probability, evidence=evidence, mode=mode, reason=reason)
+            mode_probability=mode_probability, evidence=evidence, mode=mode, reason=reason,
+            protection_level=protection_level(pose, self.place_map.poses[near], probability, sure,
+                                              self.calibration.deviation))
 
     @property
     def belief(self) -> Floats:
@@ -222,26 +222,10 @@ class Localizer:
         held there as its probability; without those that hold next to nothing. The similarity is
         to the latest image.
         """
-        belief = self.belief
-        likely = np.flatnonzero(belief >= _FAINT * belief.max())
-        if len(likely) > _SEARCHED:
-            likely = likely[np.argpartition(belief[likely], -_SEARCHED)[-_SEARCHED:]]
-        likely = likely[np.argsort(-belief[likely], kind='stable')]
-        positions, probability = self.place_map.poses[likely, :3], belief[likely]
-        chosen: list[int] = []
-        held: list[float] = []
-        free = np.ones(len(likely), np.bool_)
-        while free.any() and len(chosen) < self.top_k:
-            top = int(free.argmax())
-            off = positions - positions[top]
-            own = free & (np.einsum('ij,ij->i', off, off) <= self.correct_radius ** 2)
-            chosen.append(top)
-            held.append(float(probability[own].sum()))
-            free &= ~own
-        order = np.argsort(-np.array(held), kind='stable')
-        places = likely[np.array(chosen)[order]]
+        places, held = strongest_modes(self.belief, self.place_map.poses[:, :3],
+                                       self.correct_radius, self.top_k)
         similarity = self.place_map.vectors(places) @ self._query
-        return Candidates(places=places, similarity=similarity, probability=np.array(held)[order],
+        return Candidates(places=places, similarity=similarity, probability=held,
                           poses=self.place_map.poses[places])
 
     def forget(self) -> None:
@@ -374,15 +358,27 @@ class Localizer:
         scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
         return self.calibration.ratios(scores)
 
-    def _mode(self) -> tuple[NDArray[np.int64], Floats]:
-        """Return the places (m,) within `correct_radius` of the mode, and their belief (m,)."""
-        near = self._belief.within(int(self.belief.argmax()), self.correct_radius)
-        probability, positions = self.belief[near], self.place_map.poses[near, :3]
+    def _reason(self, confidence: float, nowhere: float, sight: float) -> NoPose | None:
+        """Return why an estimate is not trusted, by what is left of its sight (drive.py)."""
+        if confidence >= self.min_confidence:
+            return None
+        if sight < self.min_confidence:
+            return NoPose.AFTER_GAP if self._drive.after_gap else NoPose.NOTHING_NEW
+        return NoPose.OFF_MAP if nowhere > 0.5 else NoPose.AMBIGUOUS
+
+    def _mode(self, belief: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """
+        Return the places (m,) within `correct_radius` of the mode, and their belief (m,).
+
+        `belief` (N,) is that of all places.
+        """
+        near = self._belief.within(int(belief.argmax()), self.correct_radius)
+        probability, positions = belief[near], self.place_map.poses[near, :3]
         # The likeliest place may be at an end of its mode: the place at the mean of all is not.
         off = positions - probability @ positions / probability.sum()
         middle = int(near[np.einsum('ij,ij->i', off, off).argmin()])
         near = self._belief.within(middle, self.correct_radius)
-        return near, self.belief[near]
+        return near, belief[near]
 
     def _agreement(self, places: NDArray[np.int64], ratios: Floats, near: NDArray[np.int64]
                    ) -> float:
@@ -398,4 +394,4 @@ class Localizer:
             return latest
         # React at once when the robot was kidnapped, but let one frame be a little worse.
         lately = probability @ self._belief.evidence_of(near) / probability.sum()
-        return min(latest + _SHORTFALL * self.calibration.separation, float(lately))
+        return min(latest + SHORTFALL * self.calibration.separation, float(lately))

@@ -194,8 +194,9 @@ class Refiner:
         pose, covariance = best.pose, best.covariance
         if self.flat:
             pose, covariance = _on_ground(pose, covariance, prior)
+        moved = float(np.linalg.norm(pose[:3] - prior[:3]))
         return replace(estimate, pose=pose, covariance=covariance, inliers=len(best.inliers),
-                       place_pose=prior)
+                       place_pose=prior, protection_level=estimate.protection_level + moved)
 
     def _matches(self, view: View, prior: Floats) -> Matches:
         """Return the features of a view that look like landmarks of the places round a pose."""

@@ -35,7 +35,8 @@ class Estimates:
     stamps int64 (Q,) ns; poses float64 (Q,7); covariances float64 (Q,6,6), NaN where they were
     not recorded; confidence float64 (Q,); reasons, why no pose was published ('' where one was);
     candidates int64 (Q,K), the most similar places, best first, and their similarity float32
-    (Q,K); inliers int64 (Q,) of refined poses, 0 for others, and the positions (Q,3) before that.
+    (Q,K); inliers int64 (Q,) of refined poses, 0 for others, and the positions (Q,3) before that;
+    protection_levels float64 (Q,) in metres (protection.py), infinite where there is none.
     """
 
     stamps: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Estimates:
     similarity: NDArray[np.float32]
     inliers: NDArray[np.int64]
     place_positions: Floats
+    protection_levels: Floats
 
     @classmethod
     def of(cls, estimates: Sequence[Estimate]) -> Estimates:
@@ -61,7 +63,8 @@ class Estimates:
             similarity=np.array([e.candidates.similarity for e in estimates]),
             inliers=np.array([e.inliers for e in estimates], np.int64),
             place_positions=np.array([(e.pose if e.place_pose is None else e.place_pose)[:3]
-                                      for e in estimates]))
+                                      for e in estimates]),
+            protection_levels=np.array([e.protection_level for e in estimates]))
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -77,7 +80,8 @@ class Estimates:
             stamps=self.stamps[rows], poses=self.poses[rows], covariances=self.covariances[rows],
             confidence=self.confidence[rows], reasons=tuple(self.reasons[n] for n in rows),
             candidates=self.candidates[rows], similarity=self.similarity[rows],
-            inliers=self.inliers[rows], place_positions=self.place_positions[rows])
+            inliers=self.inliers[rows], place_positions=self.place_positions[rows],
+            protection_levels=self.protection_levels[rows])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from vpr_ros.core import defaults
 from vpr_ros.core.metrics import RECALLS
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.smooth import Smoother
 from vpr_ros.offline.evaluation import Estimates
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class EvaluationOptions:
     How queries are localised: options of the Localizer (see there).
 
     With `use_filter` the queries are taken, in their order, for the frames of a drive without
-    odometry, at up to `max_speed` (m/s); without, each is localised for itself. `centering` is
-    what is subtracted from the descriptors before they are compared: from those of the map its
-    mean, from those of the queries their running mean ('running', as on the robot) or the map's
-    ('map'); or nothing at all ('none').
+    odometry, at up to `max_speed` (m/s); without, each is localised for itself; with `smooth`, by
+    the whole drive, and not only by what was before (Smoother). `centering` is what is subtracted
+    from the descriptors before they are compared: from those of the map its mean, from those of
+    the queries their running mean ('running', as on the robot) or the map's ('map'); or nothing at
+    all ('none').
     `projection`, one of defaults.PROJECTIONS, is that of a map that is made of an image set.
     """
 
@@ -39,6 +41,7 @@ class EvaluationOptions:
     min_confidence: float = defaults.MIN_CONFIDENCE
     max_speed: float = defaults.MAX_SPEED
     projection: str = defaults.PROJECTION
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         if self.centering not in defaults.CENTERINGS:
@@ -52,8 +55,9 @@ class EvaluationOptions:
 
     @property
     def about(self) -> dict[str, str | bool]:
-        """Return how the descriptors were centred, for the summary."""
-        return {'centering': self.centering, 'compensate': self.compensate}
+        """Return how the queries were localised, for the summary."""
+        return {'centering': self.centering, 'compensate': self.compensate,
+                'smooth': self.smooth}
 
     def centred(self, place_map: PlaceMap) -> PlaceMap:
         """Return the map to localise on, with descriptors that are centred as the queries' are."""
@@ -73,13 +77,18 @@ def localize_queries(place_map: PlaceMap, encoder: Encoder, descriptors: NDArray
     descriptors float32 (Q,D) of unit norm; stamps in ns, ascending; correct_radius in metres;
     `name` is for the progress bar.
     """
-    localizer = Localizer(encoder, place_map, top_k=max(RECALLS), compensate=options.compensate,
-                          use_filter=options.use_filter, min_confidence=options.min_confidence,
-                          correct_radius=correct_radius, max_speed=options.max_speed)
+    localizer = (Smoother if options.smooth else Localizer)(
+        encoder, place_map, top_k=max(RECALLS), compensate=options.compensate,
+        use_filter=options.use_filter, min_confidence=options.min_confidence,
+        correct_radius=correct_radius, max_speed=options.max_speed)
     estimates, seconds = [], []
     for descriptor, stamp in tqdm(zip(descriptors, stamps, strict=True), total=len(stamps),
                                   desc=f'{name}: locate', unit='frame', disable=None):
         begin = time.perf_counter()
         estimates.append(localizer.locate(descriptor, stamp))
         seconds.append(time.perf_counter() - begin)
+    if isinstance(localizer, Smoother):
+        begin = time.perf_counter()
+        estimates = localizer.smoothed()
+        seconds = [each + (time.perf_counter() - begin) / len(seconds) for each in seconds]
     return Estimates.of(estimates), np.array(seconds)

@@ -10,6 +10,7 @@ from collections import Counter
 import csv
 from dataclasses import dataclass
 import logging
+import math
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.localization.refine import Refiner
+from vpr_ros.localization.smooth import Smoother
 from vpr_ros.maps.camera_check import CameraCheck
 from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluation import Estimates
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.localization.refine import View
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
@@ -83,11 +86,13 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
     Localise every frame of a bag, in order; unusable frames are counted by cause, and logged.
 
     Odometry comes from `odometry_topic`, by default from the first such topic of the bag, if there
-    is one; none is used if `odometry` is false, or, after a warning, if none is usable. With a
-    `refiner` the poses are refined where the images allow it. Raises SourceError when the bag has
-    no images, or none can be used.
+    is one; none is used if `odometry` is false, or, after a warning, if none is usable. A Smoother
+    localises each frame by the whole drive. With a `refiner` the poses are refined where the
+    images allow it. Raises SourceError when the bag has no images, or none can be used.
     """
     estimates: list[Estimate] = []
+    views: list[View | None] = []  # memory for those of a whole drive, only if it is smoothed
+    smoother = localizer if isinstance(localizer, Smoother) else None
     dropped: Counter[str] = Counter()
     last: dict[str, Exception] = {}
     problems: Counter[str] = Counter()
@@ -102,8 +107,10 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
             try:
                 seen = future.result()
                 estimate = localizer.locate(seen.descriptor, stamp, pose_track.at(track, stamp))
-                if refiner is not None and seen.view is not None:
-                    estimate = refiner.refine(estimate, seen.view)
+                if smoother is None:
+                    estimate = _refined(estimate, seen.view, refiner)
+                else:
+                    views.append(seen.view)
                 estimates.append(estimate)
                 problems[localizer.odometry_problem] += 1
             except (ImageError, OutOfOrderError) as error:
@@ -111,6 +118,9 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
                 last[type(error).__name__] = error
         warn_if_unused(bag, track, np.array([e.stamp for e in estimates], np.int64))
         warn_if_not_credible(bag, problems, localizer.odometry_scale)
+    if smoother is not None:
+        estimates = [_refined(estimate, view, refiner)
+                     for estimate, view in zip(smoother.smoothed(), views, strict=True)]
     if check.warning and estimates:
         log.warning('%s: %s', bag_path, check.warning)
     for cause, count in dropped.items():
@@ -120,6 +130,11 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
         raise SourceError(f'{bag_path}: no frame on {topic} can be used: '
                           f'{next(iter(last.values()), "it has no frames")}')
     return ReplayedDrive(estimates, dropped, time.perf_counter() - begin)
+
+
+def _refined(estimate: Estimate, view: View | None, refiner: Refiner | None) -> Estimate:
+    """Return the estimate with its pose refined by a view of its image, if there are both."""
+    return estimate if refiner is None or view is None else refiner.refine(estimate, view)
 
 
 def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str | None = None,
@@ -171,6 +186,7 @@ def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, over
                 'similarity': [f'{e.candidates.similarity[0]:.4f}' for e in estimates],
                 'inliers': [e.inliers for e in estimates],
                 **_place_columns(estimates),
+                'protection_level': [f'{e.protection_level:.3f}' for e in estimates],
                 'reason': [e.reason.value if e.reason else '' for e in estimates]})
         with BagWriter(part / 'poses') as bag:
             for estimate in estimates:
@@ -211,6 +227,8 @@ def read_estimates(replayed: str | Path) -> Estimates:
             inliers=np.array([int(row.get('inliers', 0)) for row in rows], np.int64),
             place_positions=np.array([[float(row.get(f'place_{axis}', row[axis]))
                                        for axis in ('x', 'y', 'z')] for row in rows]),
+            protection_levels=np.array([float(row.get('protection_level', math.inf))
+                                        for row in rows]),
             candidates=np.array([[int(row['place'])] for row in rows], np.int64),
             similarity=np.array([[float(row['similarity'])] for row in rows], np.float32))
     except (KeyError, TypeError, ValueError) as error:

@@ -43,6 +43,7 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         **_answers(evaluation),
         'pose_error': _pose_error(evaluation),
         'nees': _nees(evaluation),
+        'protection': _protection(evaluation),
         'refined': _refined(evaluation),
         'latency_ms': _latency(evaluation.stage_seconds),
         'seconds': round(evaluation.total_seconds, 3)}
@@ -131,6 +132,22 @@ def _nees(evaluation: Evaluation) -> float | None:
         return None
     return metrics.nees((true - estimates.poses)[chosen, :2],
                         estimates.covariances[chosen, :2, :2])
+
+
+def _protection(evaluation: Evaluation) -> dict[str, float] | None:
+    """
+    Return how often there is a protection level, its metres, and how often it is broken.
+
+    A level is broken when the truth is farther away, or the query is on no place of the map.
+    """
+    levels = evaluation.estimates.protection_levels
+    protected = np.isfinite(levels)
+    if not evaluation.metric or not protected.any():
+        return None
+    # An error is unknown where no place is right: no radius holds that truth.
+    held = evaluation.errors <= levels
+    return {'share': float(protected.mean()), 'broken': float((protected & ~held).mean()),
+            **_percentiles(levels[protected], 50, 90)}
 
 
 def _latency(stage_seconds: Mapping[str, Floats]) -> dict[str, dict[str, float]]:

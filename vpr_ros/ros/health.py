@@ -110,6 +110,8 @@ class Health:
             'without odometry')}
         if self._odometry_age:
             values['odometry age (ms)'] = self._odometry_age
+        if self.last_estimate is not None:
+            values['protection level (m)'] = f'{self.last_estimate.protection_level:.1f}'
         values['rate (Hz)'] = f'{self.rate():.1f}'
         for stage, seconds in list(self._times.items()):  # another thread adds stages
             p50, p99 = np.percentile(list(seconds), [50, 99]) * 1e3
