@@ -11,8 +11,8 @@ import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.belief import EXPECTED_EVIDENCE
-from vpr_ros.localization.motions import SPEEDS
 from vpr_ros.localization.belief import WINDOW
+from vpr_ros.localization.motions import SPEEDS
 
 
 def street(count: int, spacing: float = 1.0) -> NDArray[np.float64]:
