@@ -129,7 +129,7 @@ def test_the_jacobian_is_that_of_the_errors() -> None:
 
 
 def _view(rays: np.ndarray, world: World) -> View:
-    return View(rays, world.descriptors[:len(rays)], 1e-3)
+    return View(rays, world.descriptors[:len(rays)], 1e-3, np.zeros((len(rays), 2)))
 
 
 def test_what_is_degenerate_stays_as_it_is(place_map: PlaceMap) -> None:
@@ -141,8 +141,8 @@ def test_what_is_degenerate_stays_as_it_is(place_map: PlaceMap) -> None:
     one_spot = np.tile(whole.rays[:1], (200, 1))
     for view in (_view(np.empty((0, 3)), world), _view(whole.rays[:1], world),
                  _view(behind / np.linalg.norm(behind, axis=1, keepdims=True), world),
-                 _view(one_spot, world), View(whole.rays, -whole.descriptors, 1e-3),
-                 View(whole.rays, whole.descriptors[::-1], 1e-3)):
+                 _view(one_spot, world), whole._replace(descriptors=-whole.descriptors),
+                 whole._replace(descriptors=whole.descriptors[::-1])):
         estimate = _estimate(DRIVE[8])
         assert refiner.refine(estimate, view) is estimate
     far = _estimate(poses.planar(500.0, 500.0, 0.0))
@@ -177,7 +177,7 @@ def test_a_map_must_have_landmarks_of_the_same_features(place_map: PlaceMap) -> 
         Refiner(place_map.select(np.arange(3)), world, CAMERA, MOUNT)
     other = World()
     other.digest = 'ef' * 32  # type: ignore[misc]
-    with pytest.raises(MapError, match="'world', not 'efefefefefef': name these with --f"):
+    with pytest.raises(MapError, match="'world', not 'efefefefefef': name their network"):
         Refiner(place_map, other, CAMERA, MOUNT)
     with pytest.raises(ValueError, match='not refined: its CameraInfo is not calibrated'):
         Refiner(place_map, world, Camera(640, 480), MOUNT)

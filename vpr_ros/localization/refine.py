@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.poses import heading
@@ -128,12 +129,13 @@ class View(NamedTuple):
     """
     What an image shows: rays (K,3) in the robot's axes, and descriptors float32 (K,D).
 
-    `noise` is the expected error of the rays in rad.
+    `noise` is the expected error of the rays in rad, `pixels` (K,2) are where they are.
     """
 
     rays: Floats
     descriptors: NDArray[np.float32]
     noise: float
+    pixels: Floats
 
 
 class Refiner:
@@ -155,23 +157,30 @@ class Refiner:
         found = place_map.landmarks.identity.features
         if found != features.digest:
             raise MapError(f"the landmarks of the map are of the features '{found[:12]}', not "
-                           f"'{features.digest[:12]}': name these with "
-                           '--features, use --no-refine, or build the map again')
+                           f"'{features.digest[:12]}': name their network (features), do not "
+                           'refine poses, or build the map again')
         if camera.problem:
             raise ValueError(f'poses are not refined: {camera.problem}')
         self.place_map, self.landmarks = place_map, place_map.landmarks
         self.features, self.camera, self.mount = features, camera, mount
         self.flat = flat
+        self._tree = cKDTree(place_map.poses[:, :2])
 
-    def look(self, rgb: NDArray[np.uint8]) -> View:
-        """Return what a uint8 (H,W,3) RGB image shows: the slow part, which needs no estimate."""
+    def look(self, rgb: NDArray[np.uint8], camera: Camera | None = None) -> View:
+        """
+        Return what a uint8 (H,W,3) RGB image shows: the slow part, which needs no estimate.
+
+        `camera` is that of this image, by default the refiner's own. Raises ValueError where it is
+        not calibrated.
+        """
+        told = camera or self.camera
+        camera = told.scaled(*rgb.shape[:2])
         found = self.features.extract(rgb)
-        camera = self.camera.scaled(*rgb.shape[:2])
         rays = camera.rays(found.keypoints)
-        known = np.isfinite(rays).all(axis=1) & self.camera.fits(*rgb.shape[:2])
+        known = np.isfinite(rays).all(axis=1) & told.fits(*rgb.shape[:2])
         turn = Rotation.from_quat(self.mount[3:]).as_matrix()
         noise = _PIXELS * found.pixel / abs(camera.k[0])
-        return View(rays[known] @ turn.T, found.descriptors[known], noise)
+        return View(rays[known] @ turn.T, found.descriptors[known], noise, found.keypoints[known])
 
     def refine(self, estimate: Estimate, view: View) -> Estimate:
         """
@@ -194,17 +203,18 @@ class Refiner:
         pose, covariance = best.pose, best.covariance
         if self.flat:
             pose, covariance = _on_ground(pose, covariance, prior)
-        return replace(estimate, pose=pose, covariance=covariance, inliers=len(best.inliers),
-                       place_pose=prior)
+        return replace(estimate, pose=pose, covariance=covariance, place_pose=prior,
+                       landmarks=matches.points[best.inliers], reprojection_error=best.noise,
+                       keypoints=view.pixels[matches.features[best.inliers]])
 
     def _matches(self, view: View, prior: Floats) -> Matches:
         """Return the features of a view that look like landmarks of the places round a pose."""
         poses = self.place_map.poses
-        off = poses[:, :2] - prior[:2]
-        near = np.flatnonzero(np.einsum('ni,ni->n', off, off) < _AROUND ** 2)
+        near = np.array(sorted(self._tree.query_ball_point(prior[:2], _AROUND)), np.int64)
         turns = np.abs(poses[near, 3:] @ prior[3:])
         near = near[turns > math.cos(_SAME_WAY / 2)]
-        near = near[np.argsort(np.einsum('ni,ni->n', off[near], off[near]), kind='stable')]
+        off = poses[near, :2] - prior[:2]
+        near = near[np.argsort(np.einsum('ni,ni->n', off, off), kind='stable')]
         found = [_NO_MATCHES, *(_alike(view, *self.landmarks.of_place(int(place)))
                                 for place in near[:_PLACES])]
         features, rays, points, weights = (np.concatenate(parts)
