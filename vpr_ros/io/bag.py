@@ -19,14 +19,12 @@ from rosbags.interfaces import QosDurability
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from vpr_ros.core import pose_track
-from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag_reader import BagReader
+from vpr_ros.io.pose_messages import camera_mount
 from vpr_ros.io.pose_messages import fix_track
-from vpr_ros.io.pose_messages import fixed_pose
-from vpr_ros.io.pose_messages import frame_name
 from vpr_ros.io.pose_messages import stamped_track
 from vpr_ros.io.pose_messages import transform_track
 from vpr_ros.io.topics import FIX
@@ -57,9 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals come less often
-
-_OPTICAL_UPWARD = 0.9
-"""How far up the z axis of optical axes may point, as a cosine: a camera may look upwards."""
 
 _SUFFIXES = ('.mcap', '.db3')
 
@@ -233,16 +228,8 @@ class Bag:
         one that cannot be of optical axes.
         """
         _, first = next(self._messages(image_topic))
-        frame = frame_name(first.header.frame_id)
         fixed = self._messages('/tf_static') if '/tf_static' in self._by_topic else ()
-        pose = fixed_pose(fixed, robot, frame)
-        if pose is None:
-            raise SourceError(f"/tf_static does not say where '{frame}' is in '{robot}': give "
-                              '--camera-pose')
-        if poses.upward(pose) > _OPTICAL_UPWARD:
-            raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical "
-                              'axes ahead: give --camera-pose')
-        return pose
+        return camera_mount(fixed, robot, first.header.frame_id, 'give --camera-pose')
 
     def poses(self, topic: str, *, frames: tuple[str, str] | None = None,
               datum: Datum | None = None) -> pose_track.PoseTrack:

@@ -114,6 +114,12 @@ class Landmarks:
         descriptors = self.descriptors[own][usable].astype(np.float32) / np.float32(_UNIT)
         return points[usable] + self.identity.origin, descriptors
 
+    def some(self, most: int) -> Floats:
+        """Return at most so many points float64 (L,3) in the map's frame, evenly chosen."""
+        count = self.identity.count
+        points = self.points[np.arange(0, count, max(1, -(-count // most)))].astype(np.float64)
+        return points[(np.abs(points) < FARTHEST).all(axis=1)] + self.identity.origin
+
     def save(self, directory: Path) -> None:
         """Write the files of points and descriptors; `starts` is the map's to keep."""
         layouts = self.identity.layouts

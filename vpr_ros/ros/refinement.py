@@ -1,0 +1,205 @@
+"""
+Refines poses by the landmarks of a map, in a thread of its own: the newest frame that it can.
+
+It also decides which pose of a frame is published, and when. How a pose is refined is in
+localization/refine.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+from typing import NamedTuple
+from typing import TYPE_CHECKING
+
+from vpr_ros.core.errors import VprError
+from vpr_ros.io import messages
+from vpr_ros.localization.refine import Refiner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from rclpy.node import Node
+    from vpr_ros.encoding.features import Extractor
+    from vpr_ros.localization.estimate import Estimate
+    from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.ros.health import Health
+    from vpr_ros.ros.robot_camera import RobotCamera
+
+PATIENCE = 1.0
+"""Seconds for which the poses of places wait for a refined one."""
+
+_SETTLE = 2.0
+"""Seconds that a reason not to refine has to last to be logged: CameraInfo may come later."""
+
+
+class TrustedFrame(NamedTuple):
+    """
+    A frame with a trusted pose: its Image or CompressedImage, its estimate, and who made that.
+
+    `odometry` is the frame of odometry and its pose (7,) at the stamp, if any; the image was
+    received at the time.perf_counter `received`.
+    """
+
+    message: Any
+    estimate: Estimate
+    localizer: Localizer
+    odometry: tuple[str, NDArray[np.float64]] | None
+    received: float
+
+
+class Refinement:
+    """
+    Takes the frames with a trusted pose; sends for each its place's pose, a refined one, or none.
+
+    A place's pose goes out at once, except while poses are being refined: then a frame waits for
+    its refined pose, and the frames that come meanwhile for none, as the next refined pose says
+    more. When an image cannot be refined, the newest frame's place is sent, and again at once,
+    until one can. So stamps never go back, and what stops refinement delays poses once, and by
+    PATIENCE seconds at most.
+
+    `send` publishes a pose: called with the frame and the estimate to send, by one thread at a
+    time. `show` is called after a refined one with frame, estimate, image and the camera's pose.
+    """
+
+    def __init__(self, node: Node, health: Health, camera: RobotCamera, features: Extractor, *,
+                 uneven_ground: bool, send: Callable[[TrustedFrame, Estimate], object],
+                 show: Callable[..., object]) -> None:
+        self._node, self._health, self._camera = node, health, camera
+        self._features, self._uneven_ground = features, uneven_ground
+        self._send, self._show = send, show
+        self._refiner: Refiner | None = None
+        self._condition = threading.Condition()
+        self._waiting: TrustedFrame | None = None
+        self._working: TrustedFrame | None = None
+        self._since = 0.0
+        self._holds = False
+        self._sent = -1
+        self._closed = False
+        self.problem = self._logged = 'no frame with a pose yet'
+        self._problem_since = 0.0
+        self._thread = threading.Thread(target=self._work, daemon=True, name='refine')
+
+    def start(self) -> None:
+        """Begin to refine."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its frame; of what is offered later the place's pose is sent."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def start_over(self) -> None:
+        """Forget the frames so far: a new drive begins."""
+        with self._condition:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        self._waiting = self._working = None
+        self._holds, self._sent = False, -1
+
+    def offer(self, frame: TrustedFrame) -> None:
+        """Take a frame, in place of one that still waits, and send its place's pose if it is time."""
+        with self._condition:
+            if frame.estimate.stamp < self._sent:  # the clock was set back
+                self._start_over()
+            busy = 0.0 if self._working is None else time.monotonic() - self._since
+            if self._closed or not self._holds or busy > PATIENCE:
+                self._publish(frame, frame.estimate)
+            if self._waiting is not None:
+                self._health.counts['overtaken'] += 1
+            self._waiting = frame
+            self._condition.notify()
+
+    def _publish(self, frame: TrustedFrame, estimate: Estimate) -> None:
+        self._sent = estimate.stamp
+        self._send(frame, estimate)
+
+    def _take(self) -> TrustedFrame | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting is not None or self._closed)
+            self._working, self._waiting = None if self._closed else self._waiting, None
+            self._since = time.monotonic()
+            return self._working
+
+    def _work(self) -> None:
+        while (frame := self._take()) is not None:
+            begin, estimate, rgb = time.perf_counter(), frame.estimate, None
+            try:
+                if (refiner := self._ready(frame)) is not None:
+                    rgb = messages.rgb(frame.message)
+                    estimate = refiner.refine(estimate, refiner.look(rgb))
+                    self._health.refined(estimate, time.perf_counter() - begin)
+            except Exception as error:  # one frame must not end the thread
+                self._failed(error)
+            if self._answer(frame, estimate) and self._refiner is not None:
+                self._health.timed({'refined total': time.perf_counter() - frame.received})
+                try:
+                    self._show(frame, estimate, rgb, self._refiner.mount)
+                except Exception as error:
+                    self._failed(error)
+
+    def _answer(self, frame: TrustedFrame, estimate: Estimate) -> bool:
+        """Send what became of a frame; return whether that was a refined pose."""
+        with self._condition:
+            if self._closed or self._working is not frame:  # a new drive or map meanwhile
+                return False
+            self._working = None
+            in_time = time.monotonic() - self._since <= PATIENCE
+            self._holds = estimate.refined and in_time
+            if estimate.refined:
+                if estimate.stamp < self._sent:
+                    return False
+                self._publish(frame, estimate)
+                return True
+            newest = self._waiting or frame
+            if newest.estimate.stamp > self._sent:
+                self._publish(newest, newest.estimate)
+            return False
+
+    def _ready(self, frame: TrustedFrame) -> Refiner | None:
+        """Return what refines the pose of a frame; None, with a reason, where nothing can."""
+        place_map = frame.localizer.place_map
+        try:
+            lens, mount = self._camera.known(place_map.manifest.child_frame_id,
+                                             frame.message.header.frame_id)
+            if self._refiner is None:
+                self._refiner = Refiner(place_map, self._features, lens, mount,
+                                        flat=not self._uneven_ground)
+            self._refiner.camera, self._refiner.mount = lens, mount
+        except VprError as error:
+            self._tell(str(error))
+            return None
+        self._tell('')
+        return self._refiner
+
+    def _tell(self, problem: str) -> None:
+        """Keep why poses are not refined, '' if they are; log it, once it has lasted."""
+        now, log = time.monotonic(), self._node.get_logger()
+        if problem != self.problem:
+            self.problem, self._problem_since = problem, now
+        if problem == self._logged or (problem and now - self._problem_since < _SETTLE):
+            return
+        self._logged = problem
+        if problem:
+            log.warning(f'poses are those of places, not refined: {problem}')
+        else:
+            log.info(f'poses are refined by landmarks: camera {self._camera.lens}, its pose from '
+                     f'{self._camera.source}')
+
+    def _failed(self, error: Exception) -> None:
+        self._health.counts['refinement failed'] += 1
+        self._node.get_logger().warning(
+            f'pose not refined: {error}' if isinstance(error, VprError) else
+            f'refinement failed: {error!r}', throttle_duration_sec=5.0)
+
+    def values(self) -> dict[str, str]:
+        """Return what the diagnostics show of it."""
+        return {'refinement': f'off: {self.problem}' if self.problem else
+                f'on, camera pose from {self._camera.source}'}
