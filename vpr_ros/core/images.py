@@ -207,7 +207,7 @@ def joined_by_lines(left: NDArray[np.uint8], right: NDArray[np.uint8] | None,
     begin = from_left * height / len(left)
     marks = [tuple(map(round, pixel)) for pixel in begin.tolist()]
     if right is not None:
-        inside = ((to_right >= 0) & (to_right < right.shape[1::-1])).all(axis=1)  # nor NaN
+        inside = np.all((to_right >= 0) & (to_right < right.shape[1::-1]), axis=1)  # nor NaN
         end = np.where(inside[:, None], to_right, 0) * height / len(right)
         end[:, 0] += to_height(left, height).shape[1]
         for number in np.flatnonzero(inside):

@@ -140,11 +140,14 @@ class Publishers:
         `rgb` (H,W,3) is the frame's image, taken by a camera at `mount` (7,) on the robot.
         """
         assert estimate.landmarks is not None
+        assert estimate.keypoints is not None
         frame_id = localizer.place_map.manifest.frame_id
         self._inliers.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id,
                                              dict(zip('xyz', estimate.landmarks.T, strict=True))))
         if self._refined.get_subscription_count():
-            canvas = refined_image(rgb, estimate, localizer.place_map, mount, _DEBUG_HEIGHT)
+            canvas = refined_image(rgb, estimate.keypoints, estimate.landmarks, estimate.pose,
+                                   place_map=localizer.place_map, mount=mount,
+                                   height=_DEBUG_HEIGHT)
             deviation = np.sqrt(np.diag(estimate.covariance)[:2].max())
             self._refined.publish(messages.compressed_image(
                 rclpy_types, estimate.stamp, frame_id, images.captioned(

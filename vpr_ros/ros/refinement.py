@@ -105,7 +105,7 @@ class Refinement:
         self._holds, self._sent = False, -1
 
     def offer(self, frame: TrustedFrame) -> None:
-        """Take a frame, in place of one that still waits, and send its place's pose if it is time."""
+        """Take a frame, instead of one that still waits; send its place's pose if it is time."""
         with self._condition:
             if frame.estimate.stamp < self._sent:  # the clock was set back
                 self._start_over()

@@ -1,0 +1,267 @@
+"""Which pose of a frame is sent, and when, while another thread refines poses."""
+
+# flake8: noqa: E402  (what imports rclpy comes after the check that it is there)
+
+from __future__ import annotations
+
+from dataclasses import replace
+import queue
+import threading
+
+from landmark_world import DRIVE
+from landmark_world import MOUNT
+from landmark_world import World as Landmarks
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy')
+
+from vpr_ros.core import poses
+from vpr_ros.core.camera import Camera
+from vpr_ros.core.errors import ImageError
+from vpr_ros.io import messages
+from vpr_ros.localization.estimate import Candidates
+from vpr_ros.localization.estimate import Estimate
+from vpr_ros.maps.confidence import Mode
+from vpr_ros.maps.landmarks import Landmarks as Kept
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.offline.triangulate import Triangulator
+from vpr_ros.ros import refinement
+from vpr_ros.ros.health import Health
+from vpr_ros.ros.interfaces import rclpy_types
+from vpr_ros.ros.refinement import Refinement
+from vpr_ros.ros.refinement import TrustedFrame
+from vpr_ros.ros.robot_camera import RobotCamera
+
+LIMIT = 60.0
+
+
+class Stepwise(Landmarks):
+    """An extractor that finds the features of an image when it is told to, or fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answers = queue.Queue(), queue.Queue()
+
+    def extract(self, rgb):
+        self.asked.put(rgb)
+        answer = self.answers.get(timeout=LIMIT)
+        if isinstance(answer, Exception):
+            raise answer
+        return super().extract(rgb if answer else 0 * rgb)
+
+
+class FakeLocalizer:
+    """The map that a localizer uses."""
+
+    def __init__(self, place_map):
+        self.place_map = place_map
+
+
+class Bench:
+    """A refinement whose every step is taken by the test: what it sends is in `sent`."""
+
+    def __init__(self, node, place_map, camera=None):
+        self.world = Stepwise()
+        self.health = Health()
+        self.camera = camera or RobotCamera('0.3 -0.1 1.4 0 0.05 0')
+        self.camera.lens = self.world.camera if camera is None else self.camera.lens
+        self.sent, self.shown = [], queue.Queue()
+        self.more = threading.Condition()
+        self.refinement = Refinement(
+            node, self.health, self.camera, self.world, uneven_ground=False,
+            send=self._send, show=lambda *shown: self.shown.put(shown))
+        self.localizer = FakeLocalizer(place_map)
+        self.refinement.start()
+
+    def _send(self, frame, estimate):
+        with self.more:
+            self.sent.append((estimate.stamp, estimate.refined))
+            self.more.notify()
+
+    def until_sent(self, *expected):
+        with self.more:
+            assert self.more.wait_for(lambda: len(self.sent) >= len(expected), LIMIT)
+            assert self.sent == list(expected)
+
+    def offer(self, number, stamp=None):
+        stamp = number if stamp is None else stamp
+        pose = DRIVE[number]
+        candidates = Candidates(np.zeros(1, np.int64), np.ones(1, np.float32), np.ones(1),
+                                pose[None])
+        estimate = Estimate(stamp, pose, np.eye(6), 0.99, candidates, 1.0, 1.0, Mode.SINGLE)
+        self.refinement.offer(TrustedFrame(
+            messages.image(rclpy_types, stamp, 'camera', self.world.image(number)), estimate,
+            self.localizer, None, 0.0))
+
+    def working(self):
+        """Wait until the thread looks at an image."""
+        self.world.asked.get(timeout=LIMIT)
+
+    def answer(self, *, found=True, error=None):
+        self.world.answers.put(found if error is None else error)
+
+
+@pytest.fixture(scope='module')
+def place_map():
+    world = Landmarks()
+    triangulator = Triangulator(world, world.camera, world.mount)
+    for number, pose in enumerate(DRIVE):
+        triangulator.add(world.image(number), pose)
+    manifest = Manifest(ModelIdentity('ab' * 32, 'model.onnx', 32, 48, 64), (Session('w', 'x'),))
+    return PlaceMap.build(np.eye(len(DRIVE), 32, dtype=np.float32), np.arange(len(DRIVE)), DRIVE,
+                          np.zeros(len(DRIVE), np.int32), manifest).with_landmarks(
+        Kept.of(world.digest, *triangulator.finish('world')))
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Give refinement the time that a busy computer may take."""
+    monkeypatch.setattr(refinement, 'PATIENCE', LIMIT)
+
+
+@pytest.fixture
+def bench(world, place_map):
+    made = Bench(world.node, place_map)
+    yield made
+    for _ in range(3):
+        made.answer()
+    made.refinement.stop()
+
+
+def test_places_go_out_at_once_and_wait_only_while_poses_are_refined(bench):
+    bench.offer(5)
+    bench.until_sent((5, False))  # before the thread has looked
+    bench.working()
+    bench.answer()
+    bench.until_sent((5, False), (5, True))
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6)
+    bench.working()
+    bench.offer(7)
+    bench.offer(8)
+    assert len(bench.sent) == 2
+    bench.answer()
+    bench.until_sent((5, False), (5, True), (6, True))
+    bench.working()
+    bench.answer()
+    bench.until_sent((5, False), (5, True), (6, True), (8, True))
+    assert bench.health.counts['overtaken'] == 1  # 7
+    assert bench.health.values()['refined share'] == '1.00'
+    assert int(bench.health.values()['inliers']) >= 20
+    assert 0 < float(bench.health.values()['reprojection error (degrees)']) < 0.3
+
+
+@pytest.mark.parametrize('error', [None, ImageError('no features'), RuntimeError('a bug')])
+def test_a_frame_that_cannot_be_refined_has_its_places_pose(bench, error):
+    def wrong():
+        bench.answer(found=False, error=error)
+    bench.offer(5)
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    sent = [(5, False), (5, True)]
+    bench.offer(9)
+    bench.working()
+    wrong()
+    sent.append((9, False))
+    bench.until_sent(*sent)
+    bench.offer(10)
+    sent.append((10, False))
+    assert bench.sent == sent  # at once again
+    bench.working()
+    bench.offer(11)
+    sent.append((11, False))
+    bench.answer()  # too late: a newer one was sent
+    bench.working()
+    bench.offer(12)
+    bench.offer(13)
+    assert bench.sent == sent
+    wrong()  # of the frames that have waited, the newest counts
+    sent.append((13, False))
+    bench.until_sent(*sent)
+    counts = bench.health.counts
+    assert counts['not refined'] + counts['refinement failed'] == 2
+
+
+def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):
+    bench.offer(5)
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6)
+    bench.working()
+    monkeypatch.setattr(refinement, 'PATIENCE', -1.0)
+    bench.offer(7)
+    bench.until_sent((5, False), (5, True), (7, False))
+    bench.answer()
+    bench.working()
+    bench.offer(8)
+    bench.until_sent((5, False), (5, True), (7, False), (8, False))
+    bench.refinement.start_over()
+    bench.answer()  # of the drive before: not sent
+    bench.offer(3)
+    bench.until_sent((5, False), (5, True), (7, False), (8, False), (3, False))
+
+
+def test_a_clock_that_is_set_back_starts_over(bench):
+    bench.offer(5, 10**12)
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6, 2 * 10**12)
+    bench.working()
+    bench.offer(7, 7)
+    bench.until_sent((10**12, False), (10**12, True), (7, False))
+    bench.answer()  # of the drive before: not sent
+    bench.working()
+    bench.answer()
+    bench.until_sent((10**12, False), (10**12, True), (7, False), (7, True))
+
+
+def test_what_is_missing_is_told_and_may_come_later(world, place_map):
+    bench = Bench(world.node, place_map, RobotCamera())
+    refiner = bench.refinement
+
+    def offered(number):
+        bench.offer(number)
+        bench.until_sent(*bench.sent)
+        world.until(lambda: refiner._waiting is None and refiner._working is None)
+        return refiner.values()['refinement']
+    try:
+        assert offered(1) == 'off: no CameraInfo'
+        bench.camera.lens = Camera(640, 480)
+        assert offered(2) == 'off: its CameraInfo is not calibrated (K is zero)'
+        bench.camera.lens = replace(bench.world.camera, distortion_model='soap')
+        assert 'is not known' in offered(3)
+        bench.camera.lens = bench.world.camera
+        assert 'tf2_msgs is not installed' in offered(4)
+        bench.camera._listens = True
+        assert "/tf_static does not say where 'camera' is in 'base_link'" in offered(5)
+        transforms = rclpy_types('std_msgs/msg/Header')  # tf2_msgs is not in the wheels
+        transforms.transforms = [
+            messages.transform(rclpy_types, 0, 'base_link', 'mast', poses.IDENTITY),
+            messages.transform(rclpy_types, 0, 'mast', 'camera', MOUNT)]
+        bench.camera.on_transforms(transforms)
+        bench.offer(6)
+        bench.working()
+        bench.answer()
+        assert bench.shown.get(timeout=LIMIT)[1].stamp == 6
+        assert refiner.values() == {'refinement': 'on, camera pose from /tf_static'}
+        assert [refined for _, refined in bench.sent] == 6 * [False] + [True]
+    finally:
+        refiner.stop()
+
+
+def test_a_map_of_other_features_is_not_used(world, place_map):
+    bench = Bench(world.node, place_map)
+    bench.world.digest = 'ef' * 32
+    bench.offer(1)
+    bench.until_sent((1, False))
+    world.until(lambda: "of the features 'world', not 'efefefefefef'" in bench.refinement.problem)
+    bench.refinement.stop()
+    bench.offer(2)  # after its end
+    bench.until_sent((1, False), (2, False))
