@@ -11,20 +11,20 @@ rclpy = pytest.importorskip('rclpy')
 
 from node_operator import node_process_on
 from node_operator import Operator
-from small_drive import IMAGES
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from std_srvs.srv import Trigger
 from thumbnail_model import write_thumbnail_model
-from vpr_ros.core import images
 from vpr_ros.core import poses
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.features import Sift
 from vpr_ros.io import messages
 from vpr_ros.io.sources import open_source
-from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.ros import node_process
 from vpr_ros.ros.interfaces import rclpy_types
-from vpr_ros.street import camera_matrix
 from vpr_ros.street import CAMERA_HEIGHT
+from vpr_ros.street import camera_matrix
 from vpr_ros.street import drive
 from vpr_ros.street import DriveOptions
 from vpr_ros.street import Town
@@ -33,7 +33,9 @@ from vpr_ros.street.record import record
 
 WIDTH, HEIGHT = 256, 192
 OPTIONS = DriveOptions(start=60.0, width=WIDTH, height=HEIGHT, traffic=False)
-CAMERA_POSE = f'0 0 {CAMERA_HEIGHT} 0 0 0'
+PARAMETERS = {'camera_pose': f'0 0 {CAMERA_HEIGHT} 0 0 0', 'min_confidence': 0.0,
+              'filter': 'false', 'image_reliable': 'true'}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def street(length, rate, offset):
@@ -59,13 +61,11 @@ class Driver(Operator):
 
     def __init__(self, process):
         super().__init__(process)
-        self.inliers, self.landmarks, self.shown = [], [], []
         self.info = self.new_camera(messages.CAMERA_INFO, '/camera/camera_info')
-        self.subscribe(messages.CLOUD, f'{node_process.NODE}/inliers', self.inliers.append)
         self.round = 0
 
     def send_info(self, focal=1.0):
-        matrix = camera_matrix(WIDTH, HEIGHT) * [[focal], [focal], [1]]
+        matrix = focal * camera_matrix(WIDTH, HEIGHT)
         self.info.publish(messages.camera_info(rclpy_types, 1, CAMERA_FRAME, matrix, WIDTH,
                                                HEIGHT))
 
@@ -87,7 +87,7 @@ class Driver(Operator):
         count = len(self.inliers)
 
         def refined():
-            self.send_info()
+            self.send_info()  # the first ones may be lost
             sent.update(self.send_round(frames))
             return self.wait(lambda: len(self.inliers) > count, 0.2, self.process)
         self.until(refined)
@@ -101,19 +101,85 @@ def beside():
 
 @pytest.fixture(scope='module')
 def driver(street_site):
-    with node_process_on(street_site, street_site / 'robot.log', camera_pose=f"'{CAMERA_POSE}'",
-                         min_confidence=0.0, filter='false', image_reliable='true'
-                         ) as process, Driver(process) as operator:
+    with node_process_on(street_site, street_site / 'robot.log', **PARAMETERS) as process, \
+            Driver(process) as operator:
         operator.until(lambda: operator.maps)
         yield operator
 
 
 def test_a_pose_becomes_that_of_the_camera(driver, beside):
-    truth = driver.until_refined(beside)
-    stamps = {messages.stamp_ns(message.header) for message in driver.inliers}
-    driver.until(lambda: stamps <= {messages.stamp_ns(pose.header) for pose in driver.poses})
-    refined = {messages.stamp_ns(pose.header): pose for pose in driver.poses}
-    for stamp in stamps:
-        error = poses.distance(messages.pose_of(refined[stamp]), truth[stamp].pose)
-        assert error < 0.3
-        assert refined[stamp].pose.covariance[0] < 0.1 ** 2
+    shown, landmarks = [], []
+    watching = [
+        driver.subscribe(messages.COMPRESSED_IMAGE,
+                         f'{node_process.NODE}/refined_image/compressed', shown.append),
+        driver.node.create_subscription(rclpy_types(messages.CLOUD),
+                                        f'{node_process.NODE}/landmarks', landmarks.append,
+                                        LATCHED)]
+    truth = {}
+
+    def seen():
+        truth.update(driver.until_refined(beside))
+        return shown and landmarks
+    driver.until(seen)
+    refined = driver.refined()
+    published = {messages.stamp_ns(message.header): message for message in driver.poses}
+    driver.until(lambda: refined.keys() <= published.keys() or published.update(
+        {messages.stamp_ns(message.header): message for message in driver.poses}))
+    cloud = messages.read_cloud(landmarks[0])
+    known = np.stack([cloud[axis] for axis in 'xyz'], axis=1)
+    assert len(known) > 300
+    for stamp, agreeing in refined.items():
+        message = published[stamp]
+        assert poses.distance(messages.pose_of(message), truth[stamp].pose) < 0.3
+        assert message.pose.covariance[0] < 0.1 ** 2
+        assert len(agreeing) >= 20
+        assert np.abs(known[None] - agreeing[:, None]).sum(axis=2).min(axis=1).max() < 1e-3
+    image = messages.rgb(shown[-1])
+    assert image.shape[0] == 240
+    assert image.shape[1] > 2 * 300  # beside its place
+    status = driver.status(lambda values: values['refinement'].startswith('on'))
+    assert int(status['refined']) >= len(refined)
+    assert 0 < float(status['refined share']) <= 1
+    assert int(status['inliers']) >= 20
+    assert 0 < float(status['reprojection error (degrees)']) < 0.5
+    assert float(status['refine p50 (ms)']) > 0
+    for subscription in watching:
+        driver.unsubscribe(subscription)
+
+
+def test_a_camera_that_is_not_calibrated_has_the_poses_of_places(driver, beside):
+    driver.until_refined(beside)
+
+    def stopped():
+        driver.send_info(focal=0.0)
+        driver.send_round(beside[:1])
+        return driver.status()['refinement'].startswith('off')
+    driver.until(stopped)
+    assert driver.status()['refinement'] == 'off: its CameraInfo is not calibrated (K is zero)'
+    count = len(driver.inliers)
+    sent = driver.send_round(beside)
+    published = []
+
+    def all_published():
+        published[:] = [message for message in driver.poses
+                        if messages.stamp_ns(message.header) in sent]
+        return len(published) == len(sent)
+    driver.until(all_published)
+    assert all(message.pose.covariance[0] > 0.1 for message in published)
+    assert len(driver.inliers) == count
+    driver.until_refined(beside)
+
+
+def test_a_map_without_landmarks_has_the_poses_of_places(street_site, driver, beside):
+    driver.until_refined(beside)
+    assert driver.set_parameters(map=str(street_site / 'plain')) == ''
+    assert driver.call(Trigger, 'reload_map').success
+    assert driver.status()['refinement'] == 'off: the map has no landmarks'
+    count = len(driver.inliers)
+    sent = driver.send_round(beside)
+    driver.until(lambda: set(sent) <= {messages.stamp_ns(message.header)
+                                       for message in driver.poses})
+    assert len(driver.inliers) == count
+    assert driver.set_parameters(map=str(street_site / 'map')) == ''
+    assert driver.call(Trigger, 'reload_map').success
+    driver.until_refined(beside)

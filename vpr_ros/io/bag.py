@@ -212,13 +212,27 @@ class Bag:
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
 
+    def images_and_cameras(self, topic: str) -> Iterator[tuple[int, Any, Camera | None]]:
+        """Yield what `images` does, and the camera by the latest CameraInfo; None before one."""
+        camera, rectified = None, messages.is_rectified(topic)
+        for name, time, message in self._merged([topic, *self._camera_topics(topic)]):
+            if name == topic:
+                yield messages.stamp_ns(message.header) or time, message, camera
+            else:
+                camera = messages.camera_of(message, rectified=rectified)
+
     def camera(self, image_topic: str) -> Camera | None:
         """Return the camera of an image topic, from its first CameraInfo; None without one."""
+        for topic in self._camera_topics(image_topic):
+            _, message = next(self._messages(topic))
+            return messages.camera_of(message, rectified=messages.is_rectified(image_topic))
+        return None
+
+    def _camera_topics(self, image_topic: str) -> list[str]:
+        """Return the topic with the CameraInfo of an image topic, if there is one."""
         topic = messages.camera_info_topic(image_topic)
-        if self.topics.get(topic) != messages.CAMERA_INFO or not self.count(topic):
-            return None
-        _, message = next(self._messages(topic))
-        return messages.camera_of(message, rectified=messages.is_rectified(image_topic))
+        known = self.topics.get(topic) == messages.CAMERA_INFO and self.count(topic)
+        return [topic] if known else []
 
     def mount(self, image_topic: str, robot: str) -> Floats:
         """
@@ -268,9 +282,16 @@ class Bag:
                 yield connection.topic, connection.msgtype, time, bytes(data)
 
     def _messages(self, topic: str) -> Iterator[tuple[int, Any]]:
+        for _, time, message in self._merged([topic]):
+            yield time, message
+
+    def _merged(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        """Yield (topic, time of recording in ns, message) of some topics, in time order."""
+        connections = [connection for name in topics for connection in self._connections(name)]
         with _damage(self.path):
-            for connection, time, data in self._reader.messages(self._connections(topic)):
-                yield time, typestore().deserialize_cdr(data, connection.msgtype)
+            for connection, time, data in self._reader.messages(connections):
+                yield (connection.topic, time,
+                       typestore().deserialize_cdr(data, connection.msgtype))
 
     def _connections(self, topic: str) -> list[Connection]:
         if topic not in self._by_topic:
