@@ -54,8 +54,10 @@ class Stepwise(Landmarks):
         return super().extract(rgb if answer else 0 * rgb)
 
 
-class FakeLocalizer:
-    """The map that a localizer uses."""
+class StandIn:
+    """What a localizer knows of its map and its odometry."""
+
+    odometry_error, odometry_scale = 0.1, 1.0
 
     def __init__(self, place_map):
         self.place_map = place_map
@@ -69,17 +71,18 @@ class Bench:
         self.health = Health()
         self.camera = camera or RobotCamera('0.3 -0.1 1.4 0 0.05 0')
         self.camera.lens = self.world.camera if camera is None else self.camera.lens
-        self.sent, self.shown = [], queue.Queue()
+        self.sent, self.estimates, self.shown = [], [], queue.Queue()
         self.more = threading.Condition()
         self.refinement = Refinement(
             node, self.health, self.camera, self.world, uneven_ground=False,
             send=self._send, show=lambda *shown: self.shown.put(shown))
-        self.localizer = FakeLocalizer(place_map)
+        self.localizer = StandIn(place_map)
         self.refinement.start()
 
     def _send(self, frame, estimate):
         with self.more:
             self.sent.append((estimate.stamp, estimate.refined))
+            self.estimates.append(estimate)
             self.more.notify()
 
     def until_sent(self, *expected):
@@ -87,15 +90,15 @@ class Bench:
             assert self.more.wait_for(lambda: len(self.sent) >= len(expected), LIMIT)
             assert self.sent == list(expected)
 
-    def offer(self, number, stamp=None):
+    def offer(self, number, stamp=None, odometry=None):
         stamp = number if stamp is None else stamp
         pose = DRIVE[number]
         candidates = Candidates(np.zeros(1, np.int64), np.ones(1, np.float32), np.ones(1),
                                 pose[None])
-        estimate = Estimate(stamp, pose, np.eye(6), 0.99, candidates, 1.0, 1.0, Mode.SINGLE)
+        estimate = Estimate(stamp, pose, np.eye(6), 0.99, candidates, 1.0, 1.0, Mode.ODOMETRY)
         self.refinement.offer(TrustedFrame(
             messages.image(rclpy_types, stamp, 'camera', self.world.image(number)), estimate,
-            self.localizer, None, 0.0))
+            self.localizer, odometry, 0.0))
 
     def working(self):
         """Wait until the thread looks at an image."""
@@ -205,6 +208,39 @@ def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):
     bench.answer()  # of the drive before: not sent
     bench.offer(3)
     bench.until_sent((5, False), (5, True), (7, False), (8, False), (3, False))
+
+
+def test_with_odometry_each_frame_has_a_pose_at_once(bench):
+    def wheels(number, frame_id='odom'):
+        return frame_id, poses.moved(poses.planar(-3.0, 7.0, 2.0), poses.relative(
+            DRIVE[0], DRIVE[number]))
+    bench.offer(5, odometry=wheels(5))
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6, odometry=wheels(6))
+    bench.working()
+    bench.offer(7, odometry=wheels(7))
+    sent = [(5, False), (5, True), (6, False), (7, False)]
+    bench.until_sent(*sent)
+    for number, estimate in ((6, bench.estimates[2]), (7, bench.estimates[3])):
+        assert poses.distance(estimate.pose, DRIVE[number]) < 0.1
+        assert estimate.covariance[0, 0] < 0.3 ** 2
+        np.testing.assert_array_equal(estimate.place_pose, DRIVE[number])
+    assert bench.health.counts['carried'] == 2
+    bench.answer()  # later than the pose of 7: not sent, but 8 is carried on from it
+    bench.working()
+    bench.offer(8, odometry=wheels(8))
+    assert bench.estimates[-1].covariance[0, 0] < bench.estimates[3].covariance[0, 0] + 0.05
+    bench.offer(9, odometry=wheels(9, 'another frame'))
+    assert bench.sent == [*sent, (8, False)]  # and waits, as without odometry
+    bench.answer()
+    bench.working()
+    bench.answer()
+    bench.until_sent(*sent, (8, False), (9, True))
+    bench.refinement.start_over()
+    bench.offer(10, odometry=wheels(10))
+    assert bench.estimates[-1].covariance[0, 0] == 1.0
 
 
 def test_a_clock_that_is_set_back_starts_over(bench):

@@ -51,9 +51,10 @@ class Estimate:
     it was found: by odometry only while that agrees with what is seen; reason, why the estimate is
     not trusted (None when it is).
 
-    Of a refined pose (refine.py): place_pose, what it was before; landmarks float64 (I,3), those
-    that agree with it, in the map's frame; keypoints float64 (I,2), where they are in the image,
-    in pixels; reprojection_error, what they are off by there, a standard deviation in rad.
+    Of a refined pose (refine.py): landmarks float64 (I,3), those that agree with it, in the map's
+    frame; keypoints float64 (I,2), where they are in the image, in pixels; reprojection_error,
+    what they are off by there, a standard deviation in rad. place_pose is what a pose was before
+    it was refined, or replaced by one that odometry carries on (carry.py).
     """
 
     stamp: int

@@ -86,8 +86,6 @@ _POINT_ERROR = 0.05
 FLAT = np.array([np.inf, np.inf, 0.05, math.radians(0.6), math.radians(0.6), np.inf])
 """Standard deviations (6,) of z, roll and pitch about those of the place; the rest is open."""
 
-FLAT_VARIANCES = np.array([0, 0, *FLAT[2:5] ** 2, 0])
-
 FREE = np.array([np.inf, np.inf, 0.5, math.radians(3.0), math.radians(3.0), np.inf])
 """The same where the ground is not flat, and the robot's suspension soft."""
 
@@ -202,7 +200,7 @@ class Refiner:
         best = solutions[0]
         pose, covariance = best.pose, best.covariance
         if self.flat:
-            pose, covariance = _on_ground(pose, covariance, prior)
+            pose, covariance = on_ground(pose, covariance, prior)
         return replace(estimate, pose=pose, covariance=covariance, place_pose=prior,
                        landmarks=matches.points[best.inliers], reprojection_error=best.noise,
                        keypoints=view.pixels[matches.features[best.inliers]])
@@ -240,7 +238,8 @@ def _alike(view: View, points: Floats, descriptors: NDArray[np.float32]) -> Matc
                    (1 - ratio[good] ** 4).astype(np.float64))
 
 
-def _on_ground(pose: Floats, covariance: Floats, prior: Floats) -> tuple[Floats, Floats]:
+def on_ground(pose: Floats, covariance: Floats, prior: Floats, *, flat: bool = True
+              ) -> tuple[Floats, Floats]:
     """
     Return a pose and its covariance with the height, roll and pitch of the ground at a prior.
 
@@ -248,7 +247,8 @@ def _on_ground(pose: Floats, covariance: Floats, prior: Floats) -> tuple[Floats,
     """
     turn = Rotation.from_euler('z', float(heading(pose) - heading(prior)))
     ground = np.array([*pose[:2], prior[2], *(turn * Rotation.from_quat(prior[3:])).as_quat()])
-    kept, plane = np.diag(FLAT_VARIANCES), np.ix_((0, 1, 5), (0, 1, 5))
+    deviations = (FLAT if flat else FREE)[2:5]
+    kept, plane = np.diag([0, 0, *deviations ** 2, 0]), np.ix_((0, 1, 5), (0, 1, 5))
     kept[plane] = covariance[plane]
     return ground, kept
 

@@ -183,9 +183,10 @@ def _queries(bag_path: Path, localised: _Localised, place_map: PlaceMap
 
 def _print_score(score: DriveScore, frames: int, localised: _Localised) -> None:
     """Print the score of the drive as a small table."""
-    refined = np.isin(localised.stamps, list(localised.refined)) & np.isfinite(score.errors)
-    before, after = (float(np.median(errors[refined])) if refined.any() else float('nan')
-                     for errors in (poses.distance(localised.places, score.truth), score.errors))
+    known = np.isfinite(score.errors)
+    published = known & localised.trusted
+    refined = known & np.isin(localised.stamps, list(localised.refined))
+    before = poses.distance(localised.places, score.truth)
     rows = (
         ('frames', f'{frames} sent, {score.frames} processed'),
         ('poses published', f'{score.published} ({score.published / frames:.0%} of frames)'),
@@ -194,10 +195,15 @@ def _print_score(score: DriveScore, frames: int, localised: _Localised) -> None:
          f'{score.right / frames:.1%} of frames'),
         ('wrong poses', f'{score.wrong}'),
         ('best match right', f'{score.best_right / frames:.1%} of frames, published or not'),
-        ('median error', f'{score.median_error:.2f} m'),
-        ('refined poses', f'{refined.sum()} ({refined.sum() / max(score.published, 1):.0%} of '
-         f'published poses), median error {before:.2f} m by place -> {after:.2f} m'),
+        ('median error', f'{_median(before[published])} m by place -> {score.median_error:.2f} m'),
+        ('of refined poses', f'{_median(before[refined])} m by place -> '
+         f'{_median(score.errors[refined])} m, {refined.sum() / max(score.published, 1):.0%} of '
+         'published poses'),
         ('latency', localised.latency),
     )
     for name, value in rows:
         print(f'  {name:<20} {value}')
+
+
+def _median(errors: NDArray[np.float64]) -> str:
+    return f'{np.median(errors):.2f}' if len(errors) else 'no'

@@ -138,7 +138,7 @@ class Health:
     def _refinement_values(self) -> dict[str, str]:
         """Return what the diagnostics show of refined poses, once there was a frame to refine."""
         values = {name: str(self.counts[name]) for name in (
-            'refined', 'not refined', 'overtaken', 'refinement failed')}
+            'refined', 'not refined', 'carried', 'overtaken', 'refinement failed')}
         values['refined share'] = f'{np.mean(list(self._refined) or [False]):.2f}'
         if (last := self._last_refined) is not None:
             values |= {'inliers': str(last.inliers), 'reprojection error (degrees)':

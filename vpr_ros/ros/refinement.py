@@ -13,8 +13,10 @@ from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
 
+from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
+from vpr_ros.localization.carry import carried
 from vpr_ros.localization.refine import Refiner
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from vpr_ros.ros.health import Health
     from vpr_ros.ros.robot_camera import RobotCamera
 
-PATIENCE = 1.0
+PATIENCE = 0.5
 """Seconds for which the poses of places wait for a refined one."""
 
 _SETTLE = 2.0
@@ -53,13 +55,16 @@ class TrustedFrame(NamedTuple):
 
 class Refinement:
     """
-    Takes the frames with a trusted pose; sends for each its place's pose, a refined one, or none.
+    Takes the frames with a trusted pose, and sends the best pose that there is of each.
 
-    A place's pose goes out at once, except while poses are being refined: then a frame waits for
-    its refined pose, and the frames that come meanwhile for none, as the next refined pose says
-    more. When an image cannot be refined, the newest frame's place is sent, and again at once,
-    until one can. So stamps never go back, and what stops refinement delays poses once, and by
-    PATIENCE seconds at most.
+    With odometry each frame's pose goes out at once: the last refined one as odometry carries it
+    on (carry.py), or that of the place while there is none. The refined pose of a frame follows,
+    unless a newer frame's was sent before it: stamps never go back.
+
+    Without odometry a frame waits for its refined pose while poses are being refined, and the
+    frames that come meanwhile get none: the next refined pose says more. When an image cannot be
+    refined, the newest frame's place is sent, and those of others at once, until one can. So what
+    stops refinement delays poses once, and by PATIENCE seconds at most.
 
     `send` publishes a pose: called with the frame and the estimate to send, by one thread at a
     time. `show` is called after a refined one with frame, estimate, image and the camera's pose.
@@ -78,6 +83,7 @@ class Refinement:
         self._since = 0.0
         self._holds = False
         self._sent = -1
+        self._last: tuple[Estimate, str, NDArray[np.float64]] | None = None
         self._closed = False
         self.problem = self._logged = 'no frame with a pose yet'
         self._problem_since = 0.0
@@ -101,7 +107,7 @@ class Refinement:
             self._start_over()
 
     def _start_over(self) -> None:
-        self._waiting = self._working = None
+        self._waiting = self._working = self._last = None
         self._holds, self._sent = False, -1
 
     def offer(self, frame: TrustedFrame) -> None:
@@ -110,12 +116,27 @@ class Refinement:
             if frame.estimate.stamp < self._sent:  # the clock was set back
                 self._start_over()
             busy = 0.0 if self._working is None else time.monotonic() - self._since
-            if self._closed or not self._holds or busy > PATIENCE:
+            if (better := self._carried(frame)) is not None:
+                self._health.counts['carried'] += 1
+                self._publish(frame, better)
+            elif self._closed or not self._holds or busy > PATIENCE:
                 self._publish(frame, frame.estimate)
             if self._waiting is not None:
                 self._health.counts['overtaken'] += 1
             self._waiting = frame
             self._condition.notify()
+
+    def _carried(self, frame: TrustedFrame) -> Estimate | None:
+        """Return the estimate of a frame by the last refined pose and odometry, or None."""
+        if self._last is None or frame.odometry is None:
+            return None
+        refined, odom, before = self._last
+        if frame.odometry[0] != odom:
+            return None
+        scale = frame.localizer.odometry_scale
+        motion = poses.relative(before, frame.odometry[1]) * (scale, scale, 1.0)
+        return carried(refined, frame.estimate, motion, frame.localizer.odometry_error,
+                       flat=not self._uneven_ground)
 
     def _publish(self, frame: TrustedFrame, estimate: Estimate) -> None:
         self._sent = estimate.stamp
@@ -154,6 +175,7 @@ class Refinement:
             in_time = time.monotonic() - self._since <= PATIENCE
             self._holds = estimate.refined and in_time
             if estimate.refined:
+                self._last = frame.odometry and (estimate, *frame.odometry)
                 if estimate.stamp < self._sent:
                     return False
                 self._publish(frame, estimate)
