@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from landmark_world import estimate_at
 import numpy as np
 import pytest
 from vpr_ros.core import poses
 from vpr_ros.localization.carry import carried
+from vpr_ros.localization.carry import Drift
 from vpr_ros.localization.carry import FARTHEST
-from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.refine import difference
 from vpr_ros.maps.confidence import Mode
@@ -19,9 +20,8 @@ FINE = np.diag([0.03, 0.03, 0.05, 0.01, 0.01, 0.002]) ** 2
 
 
 def _estimate(seconds: float, pose: np.ndarray, covariance: np.ndarray) -> Estimate:
-    candidates = Candidates(np.zeros(1, np.int64), np.ones(1, np.float32), np.ones(1), pose[None])
-    return Estimate(round(seconds * SECOND), pose, covariance, 0.99, candidates, 1.0, 1.0,
-                    Mode.ODOMETRY)
+    return replace(estimate_at(pose, round(seconds * SECOND), Mode.ODOMETRY),
+                   covariance=covariance)
 
 
 REFINED = replace(_estimate(0.0, poses.planar(5.0, 2.0, 0.5), FINE), landmarks=np.ones((30, 3)))
@@ -29,7 +29,8 @@ MOTION = np.array([2.0, 0.1, 0.2])
 
 
 def _place(seconds: float = 1.0, motion: np.ndarray = MOTION, off: float = 1.0) -> Estimate:
-    there = poses.moved(REFINED.pose, motion) + [0, off, 0.3, 0, 0, 0, 0]
+    there = poses.moved(REFINED.pose, motion)
+    there[1:3] += off, 0.3
     return _estimate(seconds, there, np.eye(6))
 
 
@@ -80,3 +81,17 @@ def test_the_covariance_is_that_of_the_error() -> None:
         'odometry that is not believed', 'far', 'old', 'before', 'elsewhere', 'a certain place'])
 def test_a_place_may_be_better(estimate: Estimate, motion: np.ndarray) -> None:
     assert carried(REFINED, estimate, motion, 0.1) is None
+
+
+def test_the_error_of_odometry_is_learnt_from_refined_poses() -> None:
+    rng = np.random.default_rng(3)
+    drift = Drift(0.1)
+    before = REFINED
+    assert drift.value == pytest.approx(0.1)
+    for _ in range(40):
+        after = replace(before, pose=poses.moved(before.pose, MOTION))
+        slip = np.array([*(MOTION[:2] + rng.normal(0, 0.02 * 2, 2)), MOTION[2]])
+        drift.compare(before, after, slip)
+        drift.compare(before, before, np.array([0.1, 5e-2, 0.0]))  # a robot that stands
+        before = after
+    assert drift.value == pytest.approx(0.02, rel=0.3)

@@ -89,7 +89,7 @@ class Driver(Operator):
         def refined():
             self.send_info()  # the first ones may be lost
             sent.update(self.send_round(frames))
-            return self.wait(lambda: len(self.inliers) > count, 0.2, self.process)
+            return self.wait(lambda: len(self.inliers) > count, 1.0, self.process)
         self.until(refined)
         return sent
 
@@ -153,9 +153,10 @@ def test_a_camera_that_is_not_calibrated_has_the_poses_of_places(driver, beside)
     def stopped():
         driver.send_info(focal=0.0)
         driver.send_round(beside[:1])
-        return driver.status()['refinement'].startswith('off')
+        return driver.diagnostics[-1]['refinement'].startswith('off')
     driver.until(stopped)
-    assert driver.status()['refinement'] == 'off: its CameraInfo is not calibrated (K is zero)'
+    assert driver.diagnostics[-1]['refinement'] == (
+        'off: its CameraInfo is not calibrated (K is zero)')
     count = len(driver.inliers)
     sent = driver.send_round(beside)
     published = []
@@ -167,11 +168,9 @@ def test_a_camera_that_is_not_calibrated_has_the_poses_of_places(driver, beside)
     driver.until(all_published)
     assert all(message.pose.covariance[0] > 0.1 for message in published)
     assert len(driver.inliers) == count
-    driver.until_refined(beside)
 
 
 def test_a_map_without_landmarks_has_the_poses_of_places(street_site, driver, beside):
-    driver.until_refined(beside)
     assert driver.set_parameters(map=str(street_site / 'plain')) == ''
     assert driver.call(Trigger, 'reload_map').success
     assert driver.status()['refinement'] == 'off: the map has no landmarks'
@@ -180,6 +179,3 @@ def test_a_map_without_landmarks_has_the_poses_of_places(street_site, driver, be
     driver.until(lambda: set(sent) <= {messages.stamp_ns(message.header)
                                        for message in driver.poses})
     assert len(driver.inliers) == count
-    assert driver.set_parameters(map=str(street_site / 'map')) == ''
-    assert driver.call(Trigger, 'reload_map').success
-    driver.until_refined(beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
@@ -26,12 +27,39 @@ _TURNING = math.radians(0.5)
 """Error of a heading by odometry, in rad per metre, besides that in proportion to turns."""
 
 
-def carried(refined: Estimate, estimate: Estimate, motion: Floats, odometry_error: float, *,
+_RECENT = 20
+_SHORTEST = 0.5
+
+
+class Drift:
+    """
+    The error of odometry in metres per metre, as successive refined poses show it.
+
+    While there are few of them, that which is `expected` counts.
+    """
+
+    def __init__(self, expected: float) -> None:
+        self._squares = deque([expected ** 2], _RECENT)
+
+    def compare(self, before: Estimate, after: Estimate, motion: Floats) -> None:
+        """Take in two refined estimates, and the planar motion (3,) between them by odometry."""
+        driven = math.hypot(*motion[:2])
+        if driven >= _SHORTEST:
+            off = poses.moved(before.pose, motion)[:2] - after.pose[:2]
+            self._squares.append(float(off @ off) / 2 / driven ** 2)
+
+    @property
+    def value(self) -> float:
+        """Return the standard deviation along each axis, in metres per metre."""
+        return math.sqrt(sum(self._squares) / len(self._squares))
+
+
+def carried(refined: Estimate, estimate: Estimate, motion: Floats, drift: float, *,
             flat: bool = True) -> Estimate | None:
     """
     Return an estimate with the pose of an earlier, `refined` one after a planar motion (3,).
 
-    Its covariance grows by `odometry_error` metres per metre. None where odometry is not to be
+    Its covariance grows by `drift` metres per metre. None where odometry is not to be
     believed, the motion is long, or the place's own pose is far off or the more certain one.
     """
     driven, age = math.hypot(*motion[:2]), estimate.stamp - refined.stamp
@@ -44,8 +72,7 @@ def carried(refined: Estimate, estimate: Estimate, motion: Floats, odometry_erro
     plane = np.ix_((0, 1, 5), (0, 1, 5))
     covariance = refined.covariance.copy()
     covariance[plane] = by_heading @ covariance[plane] @ by_heading.T + np.diag([
-        odometry_error * driven, odometry_error * driven,
-        odometry_error * abs(motion[2]) + _TURNING * driven]) ** 2
+        drift * driven, drift * driven, drift * abs(motion[2]) + _TURNING * driven]) ** 2
     if math.hypot(*(pose - estimate.pose)[:2]) > RADIUS + 1 \
             or np.trace(covariance[:2, :2]) >= np.trace(estimate.covariance[:2, :2]):
         return None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vpr_ros.core.camera import Camera
     from vpr_ros.encoding.features import Extractor
     from vpr_ros.localization.estimate import Estimate
-    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.maps.landmarks import Landmarked
 
     Floats = NDArray[np.float64]
 
@@ -147,16 +147,12 @@ class Refiner:
     ValueError for a camera that is not calibrated.
     """
 
-    def __init__(self, place_map: PlaceMap, features: Extractor, camera: Camera, mount: Floats, *,
-                 flat: bool = True) -> None:
+    def __init__(self, place_map: Landmarked, features: Extractor, camera: Camera, mount: Floats,
+                 *, flat: bool = True) -> None:
         if place_map.landmarks is None:
             raise MapError('the map has no landmarks: build it again from bags with CameraInfo '
                            'and the camera pose on /tf_static (or --camera-pose)')
-        found = place_map.landmarks.identity.features
-        if found != features.digest:
-            raise MapError(f"the landmarks of the map are of the features '{found[:12]}', not "
-                           f"'{features.digest[:12]}': name their network (features), do not "
-                           'refine poses, or build the map again')
+        place_map.landmarks.identity.check(features.digest)
         if camera.problem:
             raise ValueError(f'poses are not refined: {camera.problem}')
         self.place_map, self.landmarks = place_map, place_map.landmarks

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
+from typing import Protocol
 from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import fields
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.poses import FARTHEST
 from vpr_ros.maps.arrays import row_file_bytes
 from vpr_ros.maps.arrays import RowFile
@@ -64,6 +67,13 @@ class LandmarkIdentity:
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {**asdict(self), 'origin': list(self.origin)}
+
+    def check(self, features: str) -> None:
+        """Raise MapError unless the landmarks are of the features with this digest."""
+        if self.features != features:
+            raise MapError(f"the landmarks of the map are of the features '{self.features[:12]}', "
+                           f"not '{features[:12]}': name their network (features), do not refine "
+                           'poses, or build the map again')
 
     @property
     def layouts(self) -> dict[str, Rows]:
@@ -137,6 +147,25 @@ class Landmarks:
         points, descriptors = (RowFile(directory / name, layout)
                                for name, layout in identity.layouts.items())
         return cls(identity, starts, points, descriptors)
+
+
+class Landmarked(Protocol):
+    """Places with poses float64 (N,7), and perhaps with landmarks: a PlaceMap, or less."""
+
+    @property
+    def poses(self) -> Floats:
+        """Return the poses."""
+
+    @property
+    def landmarks(self) -> Landmarks | None:
+        """Return the landmarks; None without."""
+
+
+class LandmarkedPlaces(NamedTuple):
+    """What refinement needs of a map: it can be sent to another process."""
+
+    poses: Floats
+    landmarks: Landmarks | None
 
 
 def quantised(descriptors: NDArray[np.float32]) -> NDArray[np.int8]:

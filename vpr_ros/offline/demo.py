@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 IMAGES = '/camera/image_raw'
 ODOMETRY, CAMERA = '/odom', '/camera/camera_info'
-PLAY_RATE = 2.5
+PLAY_RATE = 2.0
 """How many times faster than recorded (5 Hz) the spring drive is played."""
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from rclpy.task import Future
 from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.refiner_process import RefinerProcess
 from vpr_ros.localization.running_mean import read_state
 from vpr_ros.localization.running_mean import write_state
 from vpr_ros.maps.camera_check import CameraCheck
@@ -87,6 +89,7 @@ class Operations:
         self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
         self.camera, self._features = camera, features
         self._refinement: Refinement | None = None
+        self._unrefined = 'the node was not active yet'
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
@@ -203,11 +206,22 @@ class Operations:
 
     def _new_refinement(self, localizer: Localizer) -> Refinement | None:
         """Return what refines poses on the map of a localizer, at work; None if nothing does."""
-        if self._features is None or localizer.place_map.landmarks is None:
+        self._unrefined = ''
+        if self._features is None:
+            self._unrefined = 'refine is false'
+        elif localizer.place_map.landmarks is None:
+            self._unrefined = 'the map has no landmarks'
+        if self._features is None or self._unrefined:
             return None
-        refinement = Refinement(
-            self._node, self._health, self.camera, self._features, send=self._send,
-            show=self._show, uneven_ground=parameters.value_of(self._node, 'uneven_ground'))
+        uneven_ground = parameters.value_of(self._node, 'uneven_ground')
+        try:
+            worker = RefinerProcess(localizer.place_map, self._features, flat=not uneven_ground)
+        except MapError as error:
+            self._unrefined = str(error)
+            self._node.get_logger().warning(f'poses are those of places, not refined: {error}')
+            return None
+        refinement = Refinement(self._node, self._health, self.camera, worker, send=self._send,
+                                show=self._show, uneven_ground=uneven_ground)
         refinement.start()
         return refinement
 
@@ -344,10 +358,7 @@ class Operations:
     def _refinement_values(self) -> dict[str, str]:
         if self._refinement is not None:
             return self._refinement.values()
-        if self.localizer.place_map.landmarks is None:
-            return {'refinement': 'off: the map has no landmarks'}
-        return {'refinement': 'off: ' + ('the node is not active' if self._features is not None
-                                         else 'refine is false')}
+        return {'refinement': f'off: {self._unrefined}'}
 
     # The state file
 

@@ -17,7 +17,7 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.localization.carry import carried
-from vpr_ros.localization.refine import Refiner
+from vpr_ros.localization.carry import Drift
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rclpy.node import Node
-    from vpr_ros.encoding.features import Extractor
+    from vpr_ros.core.camera import Camera
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
+    from vpr_ros.localization.refiner_process import RefinerProcess
     from vpr_ros.ros.health import Health
     from vpr_ros.ros.robot_camera import RobotCamera
 
@@ -66,17 +67,17 @@ class Refinement:
     refined, the newest frame's place is sent, and those of others at once, until one can. So what
     stops refinement delays poses once, and by PATIENCE seconds at most.
 
-    `send` publishes a pose: called with the frame and the estimate to send, by one thread at a
-    time. `show` is called after a refined one with frame, estimate, image and the camera's pose.
+    `worker` refines poses. `send` publishes one: it is called with the frame and the estimate to
+    send, by one thread at a time. `show` is called after a refined one, with frame, estimate,
+    image and mount.
     """
 
-    def __init__(self, node: Node, health: Health, camera: RobotCamera, features: Extractor, *,
+    def __init__(self, node: Node, health: Health, camera: RobotCamera, worker: RefinerProcess, *,
                  uneven_ground: bool, send: Callable[[TrustedFrame, Estimate], object],
                  show: Callable[..., object]) -> None:
         self._node, self._health, self._camera = node, health, camera
-        self._features, self._uneven_ground = features, uneven_ground
+        self._worker, self._uneven_ground = worker, uneven_ground
         self._send, self._show = send, show
-        self._refiner: Refiner | None = None
         self._condition = threading.Condition()
         self._waiting: TrustedFrame | None = None
         self._working: TrustedFrame | None = None
@@ -84,6 +85,7 @@ class Refinement:
         self._holds = False
         self._sent = -1
         self._last: tuple[Estimate, str, NDArray[np.float64]] | None = None
+        self._drift: Drift | None = None
         self._closed = False
         self.problem = self._logged = 'no frame with a pose yet'
         self._problem_since = 0.0
@@ -98,6 +100,7 @@ class Refinement:
         with self._condition:
             self._closed = True
             self._condition.notify()
+        self._worker.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -107,7 +110,7 @@ class Refinement:
             self._start_over()
 
     def _start_over(self) -> None:
-        self._waiting = self._working = self._last = None
+        self._waiting = self._working = self._last = self._drift = None
         self._holds, self._sent = False, -1
 
     def offer(self, frame: TrustedFrame) -> None:
@@ -128,15 +131,25 @@ class Refinement:
 
     def _carried(self, frame: TrustedFrame) -> Estimate | None:
         """Return the estimate of a frame by the last refined pose and odometry, or None."""
-        if self._last is None or frame.odometry is None:
+        if self._last is None or self._drift is None or (motion := self._motion(frame)) is None:
             return None
-        refined, odom, before = self._last
-        if frame.odometry[0] != odom:
+        return carried(self._last[0], frame.estimate, motion, self._drift.value,
+                       flat=not self._uneven_ground)
+
+    def _motion(self, frame: TrustedFrame) -> NDArray[np.float64] | None:
+        """Return how odometry has moved (3,) since the last refined pose, if that is known."""
+        if self._last is None or frame.odometry is None or frame.odometry[0] != self._last[1]:
             return None
         scale = frame.localizer.odometry_scale
-        motion = poses.relative(before, frame.odometry[1]) * (scale, scale, 1.0)
-        return carried(refined, frame.estimate, motion, frame.localizer.odometry_error,
-                       flat=not self._uneven_ground)
+        return poses.relative(self._last[2], frame.odometry[1]) * (scale, scale, 1.0)
+
+    def _keep(self, frame: TrustedFrame, refined: Estimate) -> None:
+        """Keep a refined pose to be carried on, and learn from it how far odometry is off."""
+        if self._drift is None:
+            self._drift = Drift(frame.localizer.odometry_error)
+        if self._last is not None and (motion := self._motion(frame)) is not None:
+            self._drift.compare(self._last[0], refined, motion)
+        self._last = frame.odometry and (refined, *frame.odometry)
 
     def _publish(self, frame: TrustedFrame, estimate: Estimate) -> None:
         self._sent = estimate.stamp
@@ -151,20 +164,21 @@ class Refinement:
 
     def _work(self) -> None:
         while (frame := self._take()) is not None:
-            begin, estimate, rgb = time.perf_counter(), frame.estimate, None
+            begin, estimate, known = time.perf_counter(), frame.estimate, None
             try:
-                if (refiner := self._ready(frame)) is not None:
+                if (known := self._known(frame)) is not None:
                     rgb = messages.rgb(frame.message)
-                    estimate = refiner.refine(estimate, refiner.look(rgb))
+                    estimate = self._worker.refine(rgb, estimate, *known)
                     self._health.refined(estimate, time.perf_counter() - begin)
             except Exception as error:  # one frame must not end the thread
                 self._failed(error)
-            if self._answer(frame, estimate) and self._refiner is not None:
+            if self._answer(frame, estimate) and known is not None:
                 self._health.timed({'refined total': time.perf_counter() - frame.received})
                 try:
-                    self._show(frame, estimate, rgb, self._refiner.mount)
+                    self._show(frame, estimate, rgb, known[1])
                 except Exception as error:
                     self._failed(error)
+        self._worker.end()
 
     def _answer(self, frame: TrustedFrame, estimate: Estimate) -> bool:
         """Send what became of a frame; return whether that was a refined pose."""
@@ -175,7 +189,7 @@ class Refinement:
             in_time = time.monotonic() - self._since <= PATIENCE
             self._holds = estimate.refined and in_time
             if estimate.refined:
-                self._last = frame.odometry and (estimate, *frame.odometry)
+                self._keep(frame, estimate)
                 if estimate.stamp < self._sent:
                     return False
                 self._publish(frame, estimate)
@@ -185,21 +199,16 @@ class Refinement:
                 self._publish(newest, newest.estimate)
             return False
 
-    def _ready(self, frame: TrustedFrame) -> Refiner | None:
-        """Return what refines the pose of a frame; None, with a reason, where nothing can."""
-        place_map = frame.localizer.place_map
+    def _known(self, frame: TrustedFrame) -> tuple[Camera, NDArray[np.float64]] | None:
+        """Return the lens and the mount that took a frame; None, with a reason, without."""
         try:
-            lens, mount = self._camera.known(place_map.manifest.child_frame_id,
-                                             frame.message.header.frame_id)
-            if self._refiner is None:
-                self._refiner = Refiner(place_map, self._features, lens, mount,
-                                        flat=not self._uneven_ground)
-            self._refiner.camera, self._refiner.mount = lens, mount
+            known = self._camera.known(frame.localizer.place_map.manifest.child_frame_id,
+                                       frame.message.header.frame_id)
         except VprError as error:
             self._tell(str(error))
             return None
         self._tell('')
-        return self._refiner
+        return known
 
     def _tell(self, problem: str) -> None:
         """Keep why poses are not refined, '' if they are; log it, once it has lasted."""
