@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from contextlib import suppress
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from vpr_ros.localization.refine import Refiner
 from vpr_ros.maps.landmarks import LandmarkedPlaces
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
@@ -34,6 +36,7 @@ _END = 5.0
 """Seconds that the process has to end by itself."""
 
 _MOST_STARTS = 5
+_THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 class RefinerProcess:
@@ -98,7 +101,8 @@ class RefinerProcess:
         # Starting a process may unblock signals that this thread leaves to another one.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            self._process.start()
+            with _one_thread():
+                self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             other.close()  # the only other end is in the process now
@@ -117,6 +121,22 @@ class RefinerProcess:
             process.kill()
             process.join()
         return process.exitcode
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """
+    Let a process that is started have one thread for matrices, as it reads when it loads numpy.
+
+    For such small ones several threads would mostly wait for each other, at the cost of the cores.
+    """
+    added = [name for name in _THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(added, '1'))
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _serve(connection: Connection, places: Landmarked, features: Extractor, flat: bool) -> None:

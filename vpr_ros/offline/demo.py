@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 IMAGES = '/camera/image_raw'
 ODOMETRY, CAMERA = '/odom', '/camera/camera_info'
+_FEW = 5
+
 PLAY_RATE = 2.0
 """How many times faster than recorded (5 Hz) the spring drive is played."""
 
@@ -70,7 +72,7 @@ class _Localised(NamedTuple):
     A drive of N frames: stamps (N,), poses (N,7), which of them are published (N,).
 
     places (N,7) are the poses before they were refined; `refined` has, by the stamps of refined
-    poses, the landmarks (I,3) that agree with them; `latency` is a line for the user.
+    poses, the landmarks (I,3) that agree with them; `told` and `latency` are lines for the user.
     """
 
     stamps: NDArray[np.int64]
@@ -78,6 +80,7 @@ class _Localised(NamedTuple):
     trusted: NDArray[np.bool_]
     places: NDArray[np.float64]
     refined: dict[int, NDArray[np.float64]]
+    told: str
     latency: str
 
 
@@ -140,6 +143,7 @@ def _replay(bag: Path, map_path: Path, model: str | None) -> _Localised:
     refined = {e.stamp: e.landmarks for e in replayed.estimates
                if e.trusted and e.landmarks is not None}
     return _Localised(replayed.stamps, estimated, replayed.trusted, places, refined,
+                      f'{len(refined)} poses',
                       f'{1e3 * replayed.seconds / len(replayed.estimates):.1f} ms per frame, '
                       'offline')
 
@@ -155,17 +159,20 @@ def _play(play_to_node: Callable[..., Recorder], bag: Path, map_path: Path, mode
             topics=(IMAGES, CAMERA, ODOMETRY), rate=PLAY_RATE,
             progress=lambda count: bar.update(count - bar.n))
     latest = recorder.diagnostics[-1]
+    told = (f'{latest.get("refined", 0)} images, p50 {latest.get("refine p50 (ms)", "-")} ms; '
+            f'{latest.get("carried", 0)} poses carried on by odometry')
     latency = (f'p50 {latest["total p50 (ms)"]} ms, p99 {latest["total p99 (ms)"]} ms from image '
-               f'to place (network {latest["encode p50 (ms)"]} ms on {latest["provider"]}), '
-               f'refined: p50 {latest.get("refined total p50 (ms)", "-")} ms')
-    return _Localised(*recorder.drive(), recorder.places(), recorder.refined(), latency)
+               f'to pose (network {latest["encode p50 (ms)"]} ms on {latest["provider"]})')
+    return _Localised(*recorder.drive(), recorder.places(), recorder.refined(), told, latency)
 
 
 def _queries(bag_path: Path, localised: _Localised, place_map: PlaceMap
              ) -> dict[int, tuple[NDArray[np.uint8], int]]:
-    """Return three images of the bag, spread over the drive, by their stamps, and the inliers."""
+    """Return images of the bag, spread over the drive, by their stamps, and the inliers."""
     stamps = localised.stamps
-    wanted = set(stamps[np.linspace(0, len(stamps) - 1, 5).astype(int)[1:-1]].tolist())
+    # Of refined poses, if there are some.
+    among = np.array(sorted(localised.refined)) if len(localised.refined) > _FEW else stamps
+    wanted = set(among[np.linspace(0, len(among) - 1, 5).astype(int)[1:-1]].tolist())
     found = {}
     with Bag(bag_path) as bag:
         camera = bag.camera(IMAGES)
@@ -185,7 +192,6 @@ def _print_score(score: DriveScore, frames: int, localised: _Localised) -> None:
     """Print the score of the drive as a small table."""
     known = np.isfinite(score.errors)
     published = known & localised.trusted
-    refined = known & np.isin(localised.stamps, list(localised.refined))
     before = poses.distance(localised.places, score.truth)
     rows = (
         ('frames', f'{frames} sent, {score.frames} processed'),
@@ -196,9 +202,7 @@ def _print_score(score: DriveScore, frames: int, localised: _Localised) -> None:
         ('wrong poses', f'{score.wrong}'),
         ('best match right', f'{score.best_right / frames:.1%} of frames, published or not'),
         ('median error', f'{_median(before[published])} m by place -> {score.median_error:.2f} m'),
-        ('of refined poses', f'{_median(before[refined])} m by place -> '
-         f'{_median(score.errors[refined])} m, {refined.sum() / max(score.published, 1):.0%} of '
-         'published poses'),
+        ('refined', localised.told),
         ('latency', localised.latency),
     )
     for name, value in rows:

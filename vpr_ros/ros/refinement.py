@@ -1,8 +1,8 @@
 """
-Refines poses by the landmarks of a map, in a thread of its own: the newest frame that it can.
+Refines poses by the landmarks of a map, beside localisation: the newest frame that it can.
 
-It also decides which pose of a frame is published, and when. How a pose is refined is in
-localization/refine.py.
+It also decides which pose of a frame is published, and when. The work itself is done by another
+process (localization/refiner_process.py), for which a thread waits here.
 """
 
 from __future__ import annotations
