@@ -133,7 +133,9 @@ def test_a_pose_becomes_that_of_the_camera(driver, beside):
     cloud = messages.read_cloud(landmarks[0])
     known = np.stack([cloud[axis] for axis in 'xyz'], axis=1)
     assert len(known) > 300
-    for stamp, agreeing in refined.items():
+    for stamp, columns in refined.items():
+        agreeing = columns[:, :3]
+        assert ((columns[:, 3:] >= -0.5) & (columns[:, 3:] < (WIDTH, HEIGHT))).all()
         message = published[stamp]
         assert poses.distance(messages.pose_of(message), truth[stamp].pose) < 0.3
         assert len(agreeing) >= 20

@@ -23,7 +23,6 @@ from vpr_ros.io.bag import Bag
 from vpr_ros.io.sources import open_source
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.localization.refined_image import refined_image
-from vpr_ros.localization.refined_image import seen_from
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
 from vpr_ros.offline.drive_plot import draw_drive
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 IMAGES = '/camera/image_raw'
 ODOMETRY, CAMERA = '/odom', '/camera/camera_info'
-_FEW = 5
+_FEW = 5  # refined images, up to which others are shown
 
 PLAY_RATE = 2.0
 """How many times faster than recorded (5 Hz) the spring drive is played."""
@@ -64,7 +63,7 @@ class Recorder(Protocol):
         """Return the poses (N,7) of the places that the frames are most likely at."""
 
     def refined(self) -> dict[int, NDArray[np.float64]]:
-        """Return the landmarks (I,3) that refined poses agree with, by the stamps of these."""
+        """Return the landmarks x, y, z and their pixels u, v (I,5) in refined images, by stamp."""
 
 
 class _Localised(NamedTuple):
@@ -72,7 +71,8 @@ class _Localised(NamedTuple):
     A drive of N frames: stamps (N,), poses (N,7), which of them are published (N,).
 
     places (N,7) are the poses before they were refined; `refined` has, by the stamps of refined
-    poses, the landmarks (I,3) that agree with them; `told` and `latency` are lines for the user.
+    images, the landmarks x, y, z and pixels u, v (I,5) that agree; `told` and `latency` are lines
+    for the user.
     """
 
     stamps: NDArray[np.int64]
@@ -140,8 +140,8 @@ def _replay(bag: Path, map_path: Path, model: str | None) -> _Localised:
                           for e in replayed.estimates])
     places = np.array([e.pose if e.place_pose is None else e.place_pose
                        for e in replayed.estimates])
-    refined = {e.stamp: e.landmarks for e in replayed.estimates
-               if e.trusted and e.landmarks is not None}
+    refined = {e.stamp: np.hstack([e.landmarks, e.keypoints]) for e in replayed.estimates
+               if e.trusted and e.landmarks is not None and e.keypoints is not None}
     return _Localised(replayed.stamps, estimated, replayed.trusted, places, refined,
                       f'{len(refined)} poses',
                       f'{1e3 * replayed.seconds / len(replayed.estimates):.1f} ms per frame, '
@@ -170,21 +170,20 @@ def _queries(bag_path: Path, localised: _Localised, place_map: PlaceMap
              ) -> dict[int, tuple[NDArray[np.uint8], int]]:
     """Return images of the bag, spread over the drive, by their stamps, and the inliers."""
     stamps = localised.stamps
-    # Of refined poses, if there are some.
-    among = np.array(sorted(localised.refined)) if len(localised.refined) > _FEW else stamps
+    refined = np.intersect1d(stamps, list(localised.refined))
+    among = refined if len(refined) > _FEW else stamps
     wanted = set(among[np.linspace(0, len(among) - 1, 5).astype(int)[1:-1]].tolist())
     found = {}
     with Bag(bag_path) as bag:
-        camera = bag.camera(IMAGES)
         for stamp, message in bag.images(IMAGES):
             if stamp not in wanted:
                 continue
-            rgb, landmarks = messages.rgb(message).copy(), localised.refined.get(stamp)
-            if landmarks is not None and camera is not None:
+            rgb, agreeing = messages.rgb(message).copy(), localised.refined.get(stamp)
+            if agreeing is not None:
                 pose = localised.poses[np.flatnonzero(stamps == stamp)[0]]
-                rgb = refined_image(rgb, seen_from(landmarks, pose, camera, MOUNT), landmarks,
-                                    pose, place_map=place_map, mount=MOUNT, height=len(rgb))
-            found[stamp] = rgb, 0 if landmarks is None else len(landmarks)
+                rgb = refined_image(rgb, agreeing[:, 3:], agreeing[:, :3], pose,
+                                    place_map=place_map, mount=MOUNT, height=len(rgb))
+            found[stamp] = rgb, 0 if agreeing is None else len(agreeing)
     return found
 
 

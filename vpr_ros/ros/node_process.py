@@ -153,10 +153,14 @@ class Recorder:
         return values
 
     def refined(self) -> dict[int, NDArray[np.float64]]:
-        """Return the landmarks (I,3) that refined poses agree with, by the stamps of these."""
+        """
+        Return the landmarks that agree in refined images, by the stamps of these.
+
+        (I,5): x, y, z in the map's frame, and u, v in the image, in pixels.
+        """
         clouds = [(messages.stamp_ns(message.header), messages.read_cloud(message))
                   for message in self.inliers]
-        return {stamp: np.stack([cloud[axis] for axis in 'xyz'], axis=1).astype(np.float64)
+        return {stamp: np.stack([cloud[axis] for axis in 'xyzuv'], axis=1).astype(np.float64)
                 for stamp, cloud in clouds}
 
     def _on_diagnostics(self, message: Any) -> None:

@@ -142,8 +142,9 @@ class Publishers:
         assert estimate.landmarks is not None
         assert estimate.keypoints is not None
         frame_id = localizer.place_map.manifest.frame_id
+        columns = (*estimate.landmarks.T, *estimate.keypoints.T)
         self._inliers.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id,
-                                             dict(zip('xyz', estimate.landmarks.T, strict=True))))
+                                             dict(zip('xyzuv', columns, strict=True))))
         if self._refined.get_subscription_count():
             canvas = refined_image(rgb, estimate.keypoints, estimate.landmarks, estimate.pose,
                                    place_map=localizer.place_map, mount=mount,

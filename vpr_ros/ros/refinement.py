@@ -181,7 +181,7 @@ class Refinement:
         self._worker.end()
 
     def _answer(self, frame: TrustedFrame, estimate: Estimate) -> bool:
-        """Send what became of a frame; return whether that was a refined pose."""
+        """Send what became of a frame, if it is the newest; return whether it was refined."""
         with self._condition:
             if self._closed or self._working is not frame:  # a new drive or map meanwhile
                 return False
@@ -190,9 +190,8 @@ class Refinement:
             self._holds = estimate.refined and in_time
             if estimate.refined:
                 self._keep(frame, estimate)
-                if estimate.stamp < self._sent:
-                    return False
-                self._publish(frame, estimate)
+                if estimate.stamp >= self._sent:
+                    self._publish(frame, estimate)
                 return True
             newest = self._waiting or frame
             if newest.estimate.stamp > self._sent:
