@@ -142,6 +142,8 @@ def _one_thread() -> Iterator[None]:
 def _serve(connection: Connection, places: Landmarked, features: Extractor, flat: bool) -> None:
     """Refine what comes through a connection, until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the node ends, and with it this
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the node's threads block it
     with suppress(OSError):
         os.nice(_NICE)
     refiner: Refiner | None = None

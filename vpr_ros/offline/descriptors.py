@@ -121,8 +121,8 @@ def encoded(frames: Iterable[tuple[Any, ...]], encoder: Encoder,
 
     # The frames behind the Futures may be raw images: only a few are held in memory.
     for ((stamp, *_), _), future in prefetch(encode, prefetch(decode, frames, depth=4),
-                                            depth=encoder.concurrency + 2,
-                                            threads=encoder.concurrency):
+                                             depth=encoder.concurrency + 2,
+                                             threads=encoder.concurrency):
         yield stamp, future
 
 
