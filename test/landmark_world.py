@@ -8,6 +8,15 @@ from vpr_ros.core import poses
 from vpr_ros.core.camera import Camera
 from vpr_ros.core.camera import camera_pose
 from vpr_ros.encoding.features import Features
+from vpr_ros.localization.estimate import Candidates
+from vpr_ros.localization.estimate import Estimate
+from vpr_ros.maps.confidence import Mode
+from vpr_ros.maps.landmarks import Landmarks
+from vpr_ros.maps.manifest import Manifest
+from vpr_ros.maps.manifest import ModelIdentity
+from vpr_ros.maps.manifest import Session
+from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.offline.triangulate import Triangulator
 
 CAMERA = Camera(640, 480, (350.0, 350.0, 319.5, 239.5), 'plumb_bob', (0.0,) * 5)
 FISHEYE = Camera(640, 480, (230.0, 230.0, 319.5, 239.5), 'equidistant', (0.02, -0.01, 0.0, 0.0))
@@ -53,3 +62,21 @@ class World:
         mixed = self.rng.random(len(seen)) < self.wrong
         known[mixed] = self.rng.permutation(len(self.points))[:mixed.sum()]
         return Features(pixels, np.ones(len(seen), np.float32), self.descriptors[known])
+
+
+def landmark_map(world: World, places: np.ndarray = DRIVE) -> PlaceMap:
+    """Return a map of the places of a world, with landmarks."""
+    triangulator = Triangulator(world, world.camera, world.mount)
+    for number, pose in enumerate(places):
+        triangulator.add(world.image(number), pose)
+    vectors = np.eye(len(places), 32, dtype=np.float32)
+    manifest = Manifest(ModelIdentity('ab' * 32, 'model.onnx', 32, 48, 64), (Session('w', 'x'),))
+    return PlaceMap.build(vectors, np.arange(len(places)), places,
+                          np.zeros(len(places), np.int32), manifest).with_landmarks(
+        Landmarks.of(world.digest, *triangulator.finish('world')))
+
+
+def estimate_at(pose: np.ndarray, stamp: int = 0, mode: Mode = Mode.SINGLE) -> Estimate:
+    """Return the estimate of a place at a pose, of a standard deviation of a metre and a rad."""
+    candidates = Candidates(np.zeros(1, np.int64), np.ones(1, np.float32), np.ones(1), pose[None])
+    return Estimate(stamp, pose, np.eye(6), 0.99, candidates, 1.0, 1.0, mode)

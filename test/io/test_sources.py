@@ -230,11 +230,13 @@ def test_images_of_a_folder_in_a_gap_are_left_out_for_that_reason(tmp_path, capl
     assert 'the poses around 10 are up to 2.200 s apart, more than 1.5' in caplog.text
 
 
-def test_a_folder_may_have_a_calibrated_camera(tmp_path):
+def test_a_folder_may_have_a_calibrated_camera(tmp_path, caplog):
     write_folder(tmp_path / 'drive')
     written = tmp_path / 'drive' / 'camera.yaml'
     with open_source(tmp_path / 'drive') as source:
-        assert (source.camera, source.mount) == (None, None)
+        assert source.camera is None
+        with pytest.raises(SourceError, match='give --camera-pose'):
+            source.mount()
     written.write_text('image_width: 80\nimage_height: 60\ncamera_name: narrow\n'
                        'camera_matrix: {rows: 3, cols: 3, data: [50, 0, 40, 0, 51, 30, 0, 0, 1]}\n'
                        'distortion_model: plumb_bob\n'
@@ -242,12 +244,16 @@ def test_a_folder_may_have_a_calibrated_camera(tmp_path):
     mount = camera_pose(0.5, 0, 1, 0, 0, 0)
     with open_source(tmp_path / 'drive', mount=mount) as source:
         assert source.camera == Camera(80, 60, (50, 51, 40, 30), 'plumb_bob', (0.1, 0, 0, 0, 0))
-        assert source.mount is mount
+        assert source.mount() is mount
     for wrong in ('image_width: 80', 'image_width: [', written.read_text().replace('51', 'x')):
         written.write_text(wrong)
-        with pytest.raises(SourceError, match=r'camera\.yaml is no calibration of a camera'), \
-                open_source(tmp_path / 'drive'):
-            pass
+        caplog.clear()
+        with open_source(tmp_path / 'drive') as source:
+            assert source.camera is None
+            assert source.count == 40
+        assert [line for line in caplog.messages if 'camera.yaml' in line] == [
+            line for line in caplog.messages if 'is no calibration of a camera' in line]
+        assert 'camera.yaml is not used' in caplog.text
 
 
 @pytest.mark.parametrize(('topic', 'rectified'), [

@@ -7,7 +7,9 @@ from typing import Any
 
 from landmark_world import CAMERA
 from landmark_world import DRIVE
+from landmark_world import estimate_at
 from landmark_world import FISHEYE
+from landmark_world import landmark_map
 from landmark_world import MOUNT
 from landmark_world import World
 import numpy as np
@@ -17,48 +19,25 @@ from vpr_ros.core.camera import Camera
 from vpr_ros.core.camera import camera_pose
 from vpr_ros.core.errors import MapError
 from vpr_ros.localization import refine
-from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.refine import difference
 from vpr_ros.localization.refine import Matches
 from vpr_ros.localization.refine import Refiner
 from vpr_ros.localization.refine import solve
 from vpr_ros.localization.refine import View
-from vpr_ros.maps.confidence import Mode
-from vpr_ros.maps.landmarks import Landmarks
-from vpr_ros.maps.manifest import Manifest
-from vpr_ros.maps.manifest import ModelIdentity
-from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
-from vpr_ros.offline.triangulate import Triangulator
 
 BESIDE = np.array([poses.moved(DRIVE[n], np.array([0.3, 1.1, 0.05])) for n in range(20)])
 
 
-def _map(world: World, places: np.ndarray = DRIVE) -> PlaceMap:
-    triangulator = Triangulator(world, world.camera, world.mount)
-    for number, pose in enumerate(places):
-        triangulator.add(world.image(number), pose)
-    vectors = np.eye(len(places), 32, dtype=np.float32)
-    manifest = Manifest(ModelIdentity('ab' * 32, 'model.onnx', 32, 48, 64), (Session('w', 'x'),))
-    return PlaceMap.build(vectors, np.arange(len(places)), places,
-                          np.zeros(len(places), np.int32), manifest).with_landmarks(
-        Landmarks.of(world.digest, *triangulator.finish('world')))
-
-
 @pytest.fixture(scope='module')
 def place_map() -> PlaceMap:
-    return _map(World())
-
-
-def _estimate(pose: np.ndarray) -> Estimate:
-    candidates = Candidates(np.zeros(1, np.int64), np.ones(1, np.float32), np.ones(1), pose[None])
-    return Estimate(0, pose, np.eye(6), 0.99, candidates, 1.0, 1.0, Mode.SINGLE)
+    return landmark_map(World())
 
 
 def _refined(place_map: PlaceMap, world: World, number: int, **options: Any) -> Estimate:
     refiner = Refiner(place_map, world, world.camera, world.mount, **options)
-    return refiner.refine(_estimate(DRIVE[number]), refiner.look(world.image(number)))
+    return refiner.refine(estimate_at(DRIVE[number]), refiner.look(world.image(number)))
 
 
 @pytest.mark.parametrize('flat', [True, False])
@@ -87,7 +66,7 @@ def test_the_query_camera_may_differ_from_that_of_the_map(
 
 
 def test_a_map_may_be_made_with_a_fisheye() -> None:
-    place_map = _map(World(camera=FISHEYE))
+    place_map = landmark_map(World(camera=FISHEYE))
     assert poses.distance(_refined(place_map, World(BESIDE), 8).pose, BESIDE[8]) < 0.1
 
 
@@ -129,7 +108,7 @@ def test_the_jacobian_is_that_of_the_errors() -> None:
 
 
 def _view(rays: np.ndarray, world: World) -> View:
-    return View(rays, world.descriptors[:len(rays)], 1e-3)
+    return View(rays, world.descriptors[:len(rays)], 1e-3, np.zeros((len(rays), 2)))
 
 
 def test_what_is_degenerate_stays_as_it_is(place_map: PlaceMap) -> None:
@@ -141,13 +120,13 @@ def test_what_is_degenerate_stays_as_it_is(place_map: PlaceMap) -> None:
     one_spot = np.tile(whole.rays[:1], (200, 1))
     for view in (_view(np.empty((0, 3)), world), _view(whole.rays[:1], world),
                  _view(behind / np.linalg.norm(behind, axis=1, keepdims=True), world),
-                 _view(one_spot, world), View(whole.rays, -whole.descriptors, 1e-3),
-                 View(whole.rays, whole.descriptors[::-1], 1e-3)):
-        estimate = _estimate(DRIVE[8])
+                 _view(one_spot, world), whole._replace(descriptors=-whole.descriptors),
+                 whole._replace(descriptors=whole.descriptors[::-1])):
+        estimate = estimate_at(DRIVE[8])
         assert refiner.refine(estimate, view) is estimate
-    far = _estimate(poses.planar(500.0, 500.0, 0.0))
+    far = estimate_at(poses.planar(500.0, 500.0, 0.0))
     assert refiner.refine(far, whole) is far
-    backwards = _estimate(poses.planar(8.0, 0.0, np.pi))
+    backwards = estimate_at(poses.planar(8.0, 0.0, np.pi))
     assert refiner.refine(backwards, whole) is backwards
 
 
@@ -177,7 +156,7 @@ def test_a_map_must_have_landmarks_of_the_same_features(place_map: PlaceMap) -> 
         Refiner(place_map.select(np.arange(3)), world, CAMERA, MOUNT)
     other = World()
     other.digest = 'ef' * 32  # type: ignore[misc]
-    with pytest.raises(MapError, match="'world', not 'efefefefefef': name these with --f"):
+    with pytest.raises(MapError, match="'world', not 'efefefefefef': name their network"):
         Refiner(place_map, other, CAMERA, MOUNT)
     with pytest.raises(ValueError, match='not refined: its CameraInfo is not calibrated'):
         Refiner(place_map, world, Camera(640, 480), MOUNT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 import logging
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vpr_ros.io.sources import open_source
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.build_map import build_map
+from vpr_ros.offline.descriptors import encoded
 from vpr_ros.offline.evaluate_drives import evaluate_replay
 from vpr_ros.offline.replay import bag_refiner
 from vpr_ros.offline.replay import replay
@@ -88,6 +90,41 @@ def test_a_bag_says_where_its_camera_is(bags: tuple[Path, Path]) -> None:
         with Bag(path) as bag:
             np.testing.assert_allclose(bag.mount(bag.image_topic(), 'base_link'), MOUNT)
     np.testing.assert_allclose(MOUNT, camera_pose(0, 0, CAMERA_HEIGHT, 0, 0, 0))
+
+
+def test_a_lens_that_changes_during_the_bag_is_followed(
+        bags: tuple[Path, Path], place_map: PlaceMap, encoder: Encoder,
+        caplog: pytest.LogCaptureFixture) -> None:
+    refiner = bag_refiner(bags[1], place_map)
+    assert refiner is not None
+    camera = refiner.camera
+    bad = replace(camera, k=())
+    with Bag(bags[1]) as bag:
+        topic = bag.image_topic()
+        frames = list(bag.images_and_cameras(topic))
+        assert [frame[:1] for frame in frames] == [(stamp,) for stamp, _ in bag.images(topic)]
+        assert {frame[2] for frame in frames} == {camera}
+        lenses = (camera, bad, bad, replace(camera, k=tuple(2 * each for each in camera.k)))
+        changed = [(*frame[:2], lens) for frame, lens in zip(frames, lenses, strict=False)]
+        views = [future.result().view
+                 for _, future in encoded(changed, encoder, refiner=refiner)]
+        told = [message for message in caplog.messages if 'not refined' in message]
+    assert told == ['some poses are not refined: the camera has no known lens: its CameraInfo is '
+                    'not calibrated (K is zero)']
+    assert views[1] is views[2] is None
+    assert views[0] is not None
+    assert views[3] is not None
+    assert views[3].noise == pytest.approx(views[0].noise / 2)
+
+
+def test_uneven_ground_leaves_the_height_to_the_image(bags: tuple[Path, Path], place_map: PlaceMap
+                                                      ) -> None:
+    even, uneven = (bag_refiner(bags[1], place_map, uneven_ground=given)
+                    for given in (False, True))
+    assert even is not None
+    assert even.flat
+    assert uneven is not None
+    assert not uneven.flat
 
 
 def test_a_robot_without_its_camera_pose_gets_the_poses_of_places(

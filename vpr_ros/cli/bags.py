@@ -63,6 +63,9 @@ def add_replay(commands: Commands) -> None:
     add_camera_pose(parser)
     parser.add_argument('--no-refine', dest='refine', action='store_false',
                         help='keep the poses of places where the map has landmarks')
+    parser.add_argument('--uneven-ground', action='store_true',
+                        help='refine height, roll and pitch, too, which otherwise are those of '
+                             'the map')
 
 
 def _run_replay(options: argparse.Namespace) -> None:
@@ -91,8 +94,8 @@ def _run_replay(options: argparse.Namespace) -> None:
         correct_radius=options.correct_radius, compensate=options.compensate,
         use_filter=options.filter, max_speed=options.max_speed)
     refiner = bag_refiner(options.bag, place_map, image_topic=image_topic,
-                          features=options.features, mount=camera_mount(options)
-                          ) if options.refine else None
+                          features=options.features, mount=camera_mount(options),
+                          uneven_ground=options.uneven_ground) if options.refine else None
     drive = replay(options.bag, localizer, image_topic=image_topic,
                    odometry_topic=odometry_topic, odometry=options.odometry, refiner=refiner)
     write_drive(drive, options.output, place_map.manifest.frame_id, overwrite=options.overwrite)

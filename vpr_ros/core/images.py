@@ -40,6 +40,8 @@ At 3.5 the descriptors keep a cosine of .999 (at 2.8 .9986): benchmarks/accuracy
 _IMREAD_RGB = getattr(cv2, 'IMREAD_COLOR_RGB', 0)
 _IMREAD_HALF = cv2.IMREAD_REDUCED_GRAYSCALE_2  # colour has the same bit
 
+_LINE, _MARK = (90, 200, 255), (60, 255, 60)
+
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
 
 
@@ -190,3 +192,28 @@ def captioned(rgb: NDArray[np.uint8], text: str, colour: tuple[int, int, int]
 def side_by_side(row: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
     """Join images (H,W,3) in a row, each resized to `height` pixels with its aspect ratio."""
     return np.hstack([to_height(rgb, height) for rgb in row])
+
+
+def joined_by_lines(left: NDArray[np.uint8], right: NDArray[np.uint8] | None,
+                    from_left: NDArray[np.float64], to_right: NDArray[np.float64], height: int
+                    ) -> NDArray[np.uint8]:
+    """
+    Return two images side by side, `height` pixels high, with lines between I of their pixels.
+
+    `from_left` and `to_right` are (I,2); pixels without another in the right image, or where there
+    is no such image, are only marked.
+    """
+    canvas = side_by_side([left] if right is None else [left, right], height)
+    begin = from_left * height / len(left)
+    marks = [tuple(map(round, pixel)) for pixel in begin.tolist()]
+    if right is not None:
+        inside = np.all((to_right >= 0) & (to_right < right.shape[1::-1]), axis=1)  # nor NaN
+        end = np.where(inside[:, None], to_right, 0) * height / len(right)
+        end[:, 0] += to_height(left, height).shape[1]
+        for number in np.flatnonzero(inside):
+            there = tuple(map(round, end[number].tolist()))
+            cv2.line(canvas, marks[number], there, _LINE, 1, cv2.LINE_AA)
+            cv2.circle(canvas, there, 2, _MARK, -1, cv2.LINE_AA)
+    for mark in marks:
+        cv2.circle(canvas, mark, 2, _MARK, -1, cv2.LINE_AA)
+    return canvas

@@ -19,14 +19,12 @@ from rosbags.interfaces import QosDurability
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 from vpr_ros.core import pose_track
-from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.io.bag_reader import BagReader
+from vpr_ros.io.pose_messages import camera_mount
 from vpr_ros.io.pose_messages import fix_track
-from vpr_ros.io.pose_messages import fixed_pose
-from vpr_ros.io.pose_messages import frame_name
 from vpr_ros.io.pose_messages import stamped_track
 from vpr_ros.io.pose_messages import transform_track
 from vpr_ros.io.topics import FIX
@@ -57,9 +55,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RAREST_POSES = 10e9  # ns between two messages of a topic, on average: goals come less often
-
-_OPTICAL_UPWARD = 0.9
-"""How far up the z axis of optical axes may point, as a cosine: a camera may look upwards."""
 
 _SUFFIXES = ('.mcap', '.db3')
 
@@ -217,13 +212,27 @@ class Bag:
         for time, message in self._messages(topic):
             yield messages.stamp_ns(message.header) or time, message
 
+    def images_and_cameras(self, topic: str) -> Iterator[tuple[int, Any, Camera | None]]:
+        """Yield what `images` does, and the camera by the latest CameraInfo; None before one."""
+        camera, rectified = None, messages.is_rectified(topic)
+        for name, time, message in self._merged([topic, *self._camera_topics(topic)]):
+            if name == topic:
+                yield messages.stamp_ns(message.header) or time, message, camera
+            else:
+                camera = messages.camera_of(message, rectified=rectified)
+
     def camera(self, image_topic: str) -> Camera | None:
         """Return the camera of an image topic, from its first CameraInfo; None without one."""
+        for topic in self._camera_topics(image_topic):
+            _, message = next(self._messages(topic))
+            return messages.camera_of(message, rectified=messages.is_rectified(image_topic))
+        return None
+
+    def _camera_topics(self, image_topic: str) -> list[str]:
+        """Return the topic with the CameraInfo of an image topic, if there is one."""
         topic = messages.camera_info_topic(image_topic)
-        if self.topics.get(topic) != messages.CAMERA_INFO or not self.count(topic):
-            return None
-        _, message = next(self._messages(topic))
-        return messages.camera_of(message, rectified=messages.is_rectified(image_topic))
+        known = self.topics.get(topic) == messages.CAMERA_INFO and self.count(topic)
+        return [topic] if known else []
 
     def mount(self, image_topic: str, robot: str) -> Floats:
         """
@@ -233,16 +242,8 @@ class Bag:
         one that cannot be of optical axes.
         """
         _, first = next(self._messages(image_topic))
-        frame = frame_name(first.header.frame_id)
         fixed = self._messages('/tf_static') if '/tf_static' in self._by_topic else ()
-        pose = fixed_pose(fixed, robot, frame)
-        if pose is None:
-            raise SourceError(f"/tf_static does not say where '{frame}' is in '{robot}': give "
-                              '--camera-pose')
-        if poses.upward(pose) > _OPTICAL_UPWARD:
-            raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical "
-                              'axes ahead: give --camera-pose')
-        return pose
+        return camera_mount(fixed, robot, first.header.frame_id, 'give --camera-pose')
 
     def poses(self, topic: str, *, frames: tuple[str, str] | None = None,
               datum: Datum | None = None) -> pose_track.PoseTrack:
@@ -281,9 +282,16 @@ class Bag:
                 yield connection.topic, connection.msgtype, time, bytes(data)
 
     def _messages(self, topic: str) -> Iterator[tuple[int, Any]]:
+        for _, time, message in self._merged([topic]):
+            yield time, message
+
+    def _merged(self, topics: Collection[str]) -> Iterator[tuple[str, int, Any]]:
+        """Yield (topic, time of recording in ns, message) of some topics, in time order."""
+        connections = [connection for name in topics for connection in self._connections(name)]
         with _damage(self.path):
-            for connection, time, data in self._reader.messages(self._connections(topic)):
-                yield time, typestore().deserialize_cdr(data, connection.msgtype)
+            for connection, time, data in self._reader.messages(connections):
+                yield (connection.topic, time,
+                       typestore().deserialize_cdr(data, connection.msgtype))
 
     def _connections(self, topic: str) -> list[Connection]:
         if topic not in self._by_topic:

@@ -42,14 +42,18 @@ class Frame:
     raw: bool = False
 
 
+def _no_mount() -> NDArray[np.float64]:
+    raise SourceError('give --camera-pose')
+
+
 @dataclass(frozen=True)
 class Source:
     """
     The frames of one drive in order, and the frame_id and child_frame_id of their poses.
 
     `camera` is what a CameraInfo says of their camera, None without one; `datum` the origin of
-    frame_id, if it is known. `mount` is the pose (7,) of the camera, in optical axes, in
-    child_frame_id; None where that is not known, and `mount_problem` says why.
+    frame_id, if it is known. `mount()` returns the pose (7,) of the camera, in optical axes, in
+    child_frame_id; it raises SourceError where that is not known.
     """
 
     name: str
@@ -59,8 +63,7 @@ class Source:
     child_frame_id: str = 'base_link'
     camera: Camera | None = None
     datum: Datum | None = None
-    mount: NDArray[np.float64] | None = None
-    mount_problem: str = 'give --camera-pose'
+    mount: Callable[[], NDArray[np.float64]] = _no_mount
 
 
 class LeftOut:

@@ -128,7 +128,7 @@ def folder_camera(path: Path) -> Camera | None:
     """
     Return the camera of a folder's camera.yaml, as camera_calibration writes it; None without one.
 
-    Raises SourceError for a file that is none.
+    A file of that name that is no calibration is warned about.
     """
     file = path / 'camera.yaml'
     if not file.is_file():
@@ -146,8 +146,9 @@ def folder_camera(path: Path) -> Camera | None:
             'd': _data(raw['distortion_coefficients'])})
     except (KeyError, ValueError, OSError) as error:
         reason = f'no {error}' if isinstance(error, KeyError) else error
-        raise SourceError(f'{file} is no calibration of a camera ({reason}): write it with '
-                          'camera_calibration, or delete it') from error
+        log.warning('%s is not used: it is no calibration of a camera, as camera_calibration '
+                    'writes it (%s)', file, reason)
+        return None
 
 
 def _data(value: Any) -> Any:

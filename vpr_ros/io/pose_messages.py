@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _PARENTS, _CHILDREN = ('map', 'odom'), ('base_link', 'base_footprint')
 
+_OPTICAL_UPWARD = 0.9
+"""How far up the z axis of optical axes may point, as a cosine: a camera may look upwards."""
+
 _TF_GAP = 10.0
 """Seconds over which transforms are interpolated: what tf2 keeps."""
 
@@ -131,6 +134,23 @@ def fixed_pose(fixed: Messages, parent: str, child: str) -> NDArray[np.float64] 
             return None
         pose = poses.composed(pose, poses.checked(edge.values[0]))
     return pose if chain else None
+
+
+def camera_mount(fixed: Messages, robot: str, frame_id: str, remedy: str) -> NDArray[np.float64]:
+    """
+    Return the pose (7,) of a camera, in optical axes, in the frame `robot` by /tf_static.
+
+    `frame_id` is that of its images. Raises SourceError, which ends in a `remedy`, where there is
+    none, or one that cannot be of optical axes.
+    """
+    frame = frame_name(frame_id)
+    pose = fixed_pose(fixed, robot, frame)
+    if pose is None:
+        raise SourceError(f"/tf_static does not say where '{frame}' is in '{robot}': {remedy}")
+    if poses.upward(pose) > _OPTICAL_UPWARD:
+        raise SourceError(f"the z axis of '{frame}' points up, that of a camera's optical axes "
+                          f'ahead: {remedy}')
+    return pose
 
 
 def frame_name(name: str) -> str:

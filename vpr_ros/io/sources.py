@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import pose_track
-from vpr_ros.core.errors import SourceError
 from vpr_ros.io import messages
 from vpr_ros.io.bag import Bag
 from vpr_ros.io.frames import Frame
@@ -111,21 +110,16 @@ def _opened(path: Path, *, image_topic: str | None, pose_topic: str | None,
         raise FileNotFoundError(f'{path} does not exist')
     folder = find_image_folder(path)
     if folder is not None:
-        yield replace(folder_source(path, folder, pose_file, poses, in_order=in_order),
-                      mount=mount)
+        source = folder_source(path, folder, pose_file, poses, in_order=in_order)
+        yield source if mount is None else replace(source, mount=lambda: mount)
         return
     with Bag(path) as bag:
         topic = bag.image_topic(image_topic)
         track = bag_poses(bag, pose_topic, poses)
-        problem = ''
-        if mount is None:
-            try:
-                mount = bag.mount(topic, track.child_frame_id)
-            except SourceError as error:
-                problem = str(error)
         yield Source(path.name, _bag_frames(bag, topic, track, poses.max_gap), bag.count(topic),
-                     track.frame_id, track.child_frame_id, bag.camera(topic), track.datum, mount,
-                     problem)
+                     track.frame_id, track.child_frame_id, bag.camera(topic), track.datum,
+                     partial(bag.mount, topic, track.child_frame_id) if mount is None
+                     else lambda: mount)
 
 
 def _bag_frames(bag: Bag, topic: str, track: pose_track.PoseTrack, max_gap: float

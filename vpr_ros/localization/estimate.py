@@ -50,10 +50,13 @@ class Estimate:
     the belief holds within `correct_radius` of its mode; evidence, the mean log-likelihood ratio
     over recent frames on the way to that mode (belief.py), capped by the latest frame's; mode, how
     it was found: by odometry only while that agrees with what is seen; reason, why the estimate is
-    not trusted (None when it is); inliers, the landmarks that a refined pose (refine.py) agrees
-    with, 0 where it is that of the place; place_pose, what a refined pose was before;
-    protection_level, the radius in metres round the pose that holds the truth in 999 of 1000
-    frames (protection.py), infinite where none does.
+    not trusted (None when it is); protection_level, the radius in metres round the pose that holds
+    the truth in 999 of 1000 frames (protection.py), infinite where none does.
+
+    Of a refined pose (refine.py): landmarks float64 (I,3), those that agree with it, in the map's
+    frame; keypoints float64 (I,2), where they are in the image, in pixels; reprojection_error,
+    what they are off by there, a standard deviation in rad. place_pose is what a pose was before
+    it was refined, or replaced by one that odometry carries on (carry.py).
     """
 
     stamp: int
@@ -65,9 +68,16 @@ class Estimate:
     evidence: float
     mode: Mode
     reason: NoPose | None = None
-    inliers: int = 0
     place_pose: NDArray[np.float64] | None = None
     protection_level: float = math.inf
+    landmarks: NDArray[np.float64] | None = None
+    keypoints: NDArray[np.float64] | None = None
+    reprojection_error: float = 0.0
+
+    @property
+    def inliers(self) -> int:
+        """Return how many landmarks agree with the pose, 0 where it is that of the place."""
+        return 0 if self.landmarks is None else len(self.landmarks)
 
     @property
     def refined(self) -> bool:

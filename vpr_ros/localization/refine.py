@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.poses import heading
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vpr_ros.core.camera import Camera
     from vpr_ros.encoding.features import Extractor
     from vpr_ros.localization.estimate import Estimate
-    from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.maps.landmarks import Landmarked
 
     Floats = NDArray[np.float64]
 
@@ -85,8 +86,6 @@ _POINT_ERROR = 0.05
 FLAT = np.array([np.inf, np.inf, 0.05, math.radians(0.6), math.radians(0.6), np.inf])
 """Standard deviations (6,) of z, roll and pitch about those of the place; the rest is open."""
 
-FLAT_VARIANCES = np.array([0, 0, *FLAT[2:5] ** 2, 0])
-
 FREE = np.array([np.inf, np.inf, 0.5, math.radians(3.0), math.radians(3.0), np.inf])
 """The same where the ground is not flat, and the robot's suspension soft."""
 
@@ -128,12 +127,13 @@ class View(NamedTuple):
     """
     What an image shows: rays (K,3) in the robot's axes, and descriptors float32 (K,D).
 
-    `noise` is the expected error of the rays in rad.
+    `noise` is the expected error of the rays in rad, `pixels` (K,2) are where they are.
     """
 
     rays: Floats
     descriptors: NDArray[np.float32]
     noise: float
+    pixels: Floats
 
 
 class Refiner:
@@ -147,31 +147,34 @@ class Refiner:
     ValueError for a camera that is not calibrated.
     """
 
-    def __init__(self, place_map: PlaceMap, features: Extractor, camera: Camera, mount: Floats, *,
-                 flat: bool = True) -> None:
+    def __init__(self, place_map: Landmarked, features: Extractor, camera: Camera, mount: Floats,
+                 *, flat: bool = True) -> None:
         if place_map.landmarks is None:
             raise MapError('the map has no landmarks: build it again from bags with CameraInfo '
                            'and the camera pose on /tf_static (or --camera-pose)')
-        found = place_map.landmarks.identity.features
-        if found != features.digest:
-            raise MapError(f"the landmarks of the map are of the features '{found[:12]}', not "
-                           f"'{features.digest[:12]}': name these with "
-                           '--features, use --no-refine, or build the map again')
+        place_map.landmarks.identity.check(features.digest)
         if camera.problem:
             raise ValueError(f'poses are not refined: {camera.problem}')
         self.place_map, self.landmarks = place_map, place_map.landmarks
         self.features, self.camera, self.mount = features, camera, mount
         self.flat = flat
+        self._tree = cKDTree(place_map.poses[:, :2])
 
-    def look(self, rgb: NDArray[np.uint8]) -> View:
-        """Return what a uint8 (H,W,3) RGB image shows: the slow part, which needs no estimate."""
+    def look(self, rgb: NDArray[np.uint8], camera: Camera | None = None) -> View:
+        """
+        Return what a uint8 (H,W,3) RGB image shows: the slow part, which needs no estimate.
+
+        `camera` is that of this image, by default the refiner's own. Raises ValueError where it is
+        not calibrated.
+        """
+        told = camera or self.camera
+        camera = told.scaled(*rgb.shape[:2])
         found = self.features.extract(rgb)
-        camera = self.camera.scaled(*rgb.shape[:2])
         rays = camera.rays(found.keypoints)
-        known = np.isfinite(rays).all(axis=1) & self.camera.fits(*rgb.shape[:2])
+        known = np.isfinite(rays).all(axis=1) & told.fits(*rgb.shape[:2])
         turn = Rotation.from_quat(self.mount[3:]).as_matrix()
         noise = _PIXELS * found.pixel / abs(camera.k[0])
-        return View(rays[known] @ turn.T, found.descriptors[known], noise)
+        return View(rays[known] @ turn.T, found.descriptors[known], noise, found.keypoints[known])
 
     def refine(self, estimate: Estimate, view: View) -> Estimate:
         """
@@ -193,19 +196,21 @@ class Refiner:
         best = solutions[0]
         pose, covariance = best.pose, best.covariance
         if self.flat:
-            pose, covariance = _on_ground(pose, covariance, prior)
-        moved = float(np.linalg.norm(pose[:3] - prior[:3]))
-        return replace(estimate, pose=pose, covariance=covariance, inliers=len(best.inliers),
-                       place_pose=prior, protection_level=estimate.protection_level + moved)
+            pose, covariance = on_ground(pose, covariance, prior)
+        moved = math.dist(pose[:3], prior[:3])
+        return replace(estimate, pose=pose, covariance=covariance, place_pose=prior,
+                       protection_level=estimate.protection_level + moved,
+                       landmarks=matches.points[best.inliers], reprojection_error=best.noise,
+                       keypoints=view.pixels[matches.features[best.inliers]])
 
     def _matches(self, view: View, prior: Floats) -> Matches:
         """Return the features of a view that look like landmarks of the places round a pose."""
         poses = self.place_map.poses
-        off = poses[:, :2] - prior[:2]
-        near = np.flatnonzero(np.einsum('ni,ni->n', off, off) < _AROUND ** 2)
+        near = np.array(sorted(self._tree.query_ball_point(prior[:2], _AROUND)), np.int64)
         turns = np.abs(poses[near, 3:] @ prior[3:])
         near = near[turns > math.cos(_SAME_WAY / 2)]
-        near = near[np.argsort(np.einsum('ni,ni->n', off[near], off[near]), kind='stable')]
+        off = poses[near, :2] - prior[:2]
+        near = near[np.argsort(np.einsum('ni,ni->n', off, off), kind='stable')]
         found = [_NO_MATCHES, *(_alike(view, *self.landmarks.of_place(int(place)))
                                 for place in near[:_PLACES])]
         features, rays, points, weights = (np.concatenate(parts)
@@ -231,7 +236,8 @@ def _alike(view: View, points: Floats, descriptors: NDArray[np.float32]) -> Matc
                    (1 - ratio[good] ** 4).astype(np.float64))
 
 
-def _on_ground(pose: Floats, covariance: Floats, prior: Floats) -> tuple[Floats, Floats]:
+def on_ground(pose: Floats, covariance: Floats, prior: Floats, *, flat: bool = True
+              ) -> tuple[Floats, Floats]:
     """
     Return a pose and its covariance with the height, roll and pitch of the ground at a prior.
 
@@ -239,7 +245,8 @@ def _on_ground(pose: Floats, covariance: Floats, prior: Floats) -> tuple[Floats,
     """
     turn = Rotation.from_euler('z', float(heading(pose) - heading(prior)))
     ground = np.array([*pose[:2], prior[2], *(turn * Rotation.from_quat(prior[3:])).as_quat()])
-    kept, plane = np.diag(FLAT_VARIANCES), np.ix_((0, 1, 5), (0, 1, 5))
+    deviations = (FLAT if flat else FREE)[2:5]
+    kept, plane = np.diag([0, 0, *deviations ** 2, 0]), np.ix_((0, 1, 5), (0, 1, 5))
     kept[plane] = covariance[plane]
     return ground, kept
 

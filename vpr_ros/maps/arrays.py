@@ -144,9 +144,13 @@ class RowFile:
             self._begin = file.tell()
             if file.seek(0, os.SEEK_END) != self._begin + _size(*layout):
                 raise ValueError(f'{path.name} is not of the size in its header')
-        self._path = path
+        self._path, self._layout = path, layout
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
+
+    def __reduce__(self) -> tuple[type[RowFile], tuple[Path, Rows]]:
+        """Open the file again in another process."""
+        return RowFile, (self._path, self._layout)
 
     def __len__(self) -> int:
         return self.shape[0]

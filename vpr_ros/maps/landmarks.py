@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
+from typing import Protocol
 from typing import TYPE_CHECKING
 
 import numpy as np
 from vpr_ros.core import fields
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.poses import FARTHEST
 from vpr_ros.maps.arrays import row_file_bytes
 from vpr_ros.maps.arrays import RowFile
@@ -65,6 +68,13 @@ class LandmarkIdentity:
         """Return it as plain values."""
         return {**asdict(self), 'origin': list(self.origin)}
 
+    def check(self, features: str) -> None:
+        """Raise MapError unless the landmarks are of the features with this digest."""
+        if self.features != features:
+            raise MapError(f"the landmarks of the map are of the features '{self.features[:12]}', "
+                           f"not '{features[:12]}': name their network (features), do not refine "
+                           'poses, or build the map again')
+
     @property
     def layouts(self) -> dict[str, Rows]:
         """Return the layout of each file."""
@@ -114,6 +124,12 @@ class Landmarks:
         descriptors = self.descriptors[own][usable].astype(np.float32) / np.float32(_UNIT)
         return points[usable] + self.identity.origin, descriptors
 
+    def some(self, most: int) -> Floats:
+        """Return at most so many points float64 (L,3) in the map's frame, evenly chosen."""
+        count = self.identity.count
+        points = self.points[np.arange(0, count, max(1, -(-count // most)))].astype(np.float64)
+        return points[(np.abs(points) < FARTHEST).all(axis=1)] + self.identity.origin
+
     def save(self, directory: Path) -> None:
         """Write the files of points and descriptors; `starts` is the map's to keep."""
         layouts = self.identity.layouts
@@ -131,6 +147,25 @@ class Landmarks:
         points, descriptors = (RowFile(directory / name, layout)
                                for name, layout in identity.layouts.items())
         return cls(identity, starts, points, descriptors)
+
+
+class Landmarked(Protocol):
+    """Places with poses float64 (N,7), and perhaps with landmarks: a PlaceMap, or less."""
+
+    @property
+    def poses(self) -> Floats:
+        """Return the poses."""
+
+    @property
+    def landmarks(self) -> Landmarks | None:
+        """Return the landmarks; None without."""
+
+
+class LandmarkedPlaces(NamedTuple):
+    """What refinement needs of a map: it can be sent to another process."""
+
+    poses: Floats
+    landmarks: Landmarks | None
 
 
 def quantised(descriptors: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -86,38 +86,43 @@ class Seen(NamedTuple):
     view: View | None
 
 
-def encoded(frames: Iterable[tuple[int, Any]], encoder: Encoder,
+def encoded(frames: Iterable[tuple[Any, ...]], encoder: Encoder,
             camera_check: CameraCheck | None = None, refiner: Refiner | None = None
             ) -> Iterator[tuple[int, Future[Seen]]]:
     """
     Yield the stamp of each frame and the Future of its descriptor and its view, in order.
 
-    `frames` are stamps in ns, each with an Image or a CompressedImage. They are read in the
+    `frames` are stamps in ns, each with an Image or a CompressedImage, and perhaps with the Camera
+    that took it, by which it is seen, or None for the refiner's own. They are read in the
     caller's thread, decoded in a second and encoded in others; one by one, as the node does, so
     that the descriptors are the same. `result()` raises ImageError for a bad frame, with a
     `camera_check` also for one of another camera than the map's.
     """
-    def decode(frame: tuple[int, Any]) -> NDArray[np.uint8]:
+    told: set[str] = set()
+
+    def decode(frame: tuple[Any, ...]) -> NDArray[np.uint8]:
         rgb = messages.rgb(frame[1], encoder.size)
         if camera_check is not None:
             camera_check.check(*rgb.shape[:2])
         return images.resize(rgb, *encoder.size)
 
-    def encode(decoded: tuple[tuple[int, Any], Future[NDArray[np.uint8]]]) -> Seen:
-        (_, message), resized = decoded
+    def encode(decoded: tuple[tuple[Any, ...], Future[NDArray[np.uint8]]]) -> Seen:
+        (_, message, *camera), resized = decoded
         descriptor = encoder.encode(resized.result())
         if refiner is None:
             return Seen(descriptor, None)
         try:
-            return Seen(descriptor, refiner.look(messages.rgb(message)))
-        except ImageError as error:  # of the features: the place is still right
-            log.debug('not refined: %s', error)
+            return Seen(descriptor, refiner.look(messages.rgb(message), *camera))
+        except (ImageError, ValueError) as error:  # of features or lens: the place is still right
+            if str(error) not in told:
+                told.add(str(error))
+                log.warning('some poses are not refined: %s', error)
             return Seen(descriptor, None)
 
     # The frames behind the Futures may be raw images: only a few are held in memory.
-    for ((stamp, _), _), future in prefetch(encode, prefetch(decode, frames, depth=4),
-                                            depth=encoder.concurrency + 2,
-                                            threads=encoder.concurrency):
+    for ((stamp, *_), _), future in prefetch(encode, prefetch(decode, frames, depth=4),
+                                             depth=encoder.concurrency + 2,
+                                             threads=encoder.concurrency):
         yield stamp, future
 
 

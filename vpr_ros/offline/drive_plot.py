@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 def draw_drive(path: str | Path, place_map: PlaceMap, stamps: NDArray[np.int64],
                estimated: NDArray[np.float64], trusted: NDArray[np.bool_], score: DriveScore,
-               correct_radius: float, queries: Mapping[int, NDArray[np.uint8]]) -> None:
+               correct_radius: float, queries: Mapping[int, tuple[NDArray[np.uint8], int]]
+               ) -> None:
     """
     Plot the map, the true and the estimated positions, and some queries beside their matches.
 
     stamps (N,) in ns, estimated (N,7) and trusted (N,) are those of the drive; `queries` are the
-    images, uint8 (H,W,3) RGB, of some of its frames by their stamps. Needs matplotlib.
+    images, uint8 (H,W,3) RGB, of some of its frames by their stamps, and the inliers of their
+    refined poses: from 1 on the image has its match in it (refined_image.py). Needs matplotlib.
     """
     from matplotlib.figure import Figure
     figure = Figure(figsize=(12, 6.2), layout='compressed')
     grid = figure.add_gridspec(len(queries), 3, width_ratios=[2.2, 1, 1])
     axes = figure.add_subplot(grid[:, 0])
     _draw_route(axes, place_map, estimated, trusted, score, correct_radius)
-    for row, (stamp, query) in enumerate(queries.items()):
+    for row, (stamp, (query, inliers)) in enumerate(queries.items()):
         frame = int(np.flatnonzero(stamps == stamp)[0])
         place = int(np.linalg.norm(place_map.poses[:, :3] - estimated[frame, :3], axis=1).argmin())
         match = place_map.thumbnail(place)
@@ -39,11 +41,13 @@ def draw_drive(path: str | Path, place_map: PlaceMap, stamps: NDArray[np.int64],
         axes.annotate(str(row + 1), tuple(estimated[frame, :2]), fontsize=11, weight='bold',
                       ha='center', va='center',
                       bbox={'boxstyle': 'circle', 'fc': 'white', 'ec': 'black'})
-        for column, (rgb, title) in enumerate((
-                (query, f'{row + 1}: query'),
-                (match, f'place {place}, {error:.1f} m error'
-                        + ('' if trusted[frame] else ', not published')))):
-            panel = figure.add_subplot(grid[row, column + 1])
+        told = f'place {place}, {error:.2f} m error' + ('' if trusted[frame]
+                                                        else ', not published')
+        panels = [(slice(1, 2), query, f'{row + 1}: query'), (slice(2, 3), match, told)]
+        if inliers:
+            panels = [(slice(1, 3), query, f'{row + 1}: {inliers} landmarks agree, {told}')]
+        for columns, rgb, title in panels:
+            panel = figure.add_subplot(grid[row, columns])
             panel.set_title(title, fontsize=9,
                             color='black' if error <= correct_radius else 'crimson')
             panel.axis('off')

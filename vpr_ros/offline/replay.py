@@ -101,7 +101,8 @@ def replay(bag_path: str | Path, localizer: Localizer, *, image_topic: str | Non
         topic = bag.image_topic(image_topic)
         track = read_odometry(bag, odometry_topic) if odometry else None
         check = CameraCheck(localizer.place_map.manifest.cameras, bag.camera(topic))
-        for stamp, future in tqdm(encoded(bag.images(topic), localizer.encoder, check, refiner),
+        frames = bag.images(topic) if refiner is None else bag.images_and_cameras(topic)
+        for stamp, future in tqdm(encoded(frames, localizer.encoder, check, refiner),
                                   total=bag.count(topic), desc=Path(bag_path).name,
                                   unit='frame', disable=None):
             try:
@@ -138,14 +139,15 @@ def _refined(estimate: Estimate, view: View | None, refiner: Refiner | None) -> 
 
 
 def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str | None = None,
-                features: str | Path | None = None, mount: Floats | None = None
-                ) -> Refiner | None:
+                features: str | Path | None = None, mount: Floats | None = None,
+                uneven_ground: bool = False) -> Refiner | None:
     """
     Return what refines the poses of a bag on a map; None, with one line in the log, without it.
 
     `features` is the network of the map's landmarks, if one found them; `mount` the camera's pose
-    on the robot (7,) in optical axes, by default that of /tf_static. Raises MapError when the
-    map's landmarks are of other features.
+    on the robot (7,) in optical axes, by default that of /tf_static. On `uneven_ground` height,
+    roll and pitch are refined, too. Raises MapError when the map's landmarks are of other
+    features.
     """
     if place_map.landmarks is None:
         return None
@@ -162,7 +164,7 @@ def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str |
         log.info('%s: poses are those of places, not refined by the landmarks of the map: %s',
                  bag_path, problem)
         return None
-    return Refiner(place_map, open_features(features), camera, mount)
+    return Refiner(place_map, open_features(features), camera, mount, flat=not uneven_ground)
 
 
 def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, overwrite: bool = False

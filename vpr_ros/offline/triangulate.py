@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from vpr_ros.core.errors import SourceError
 from vpr_ros.core.poses import composed
 from vpr_ros.maps.landmarks import per_place
 from vpr_ros.maps.landmarks import quantised
@@ -150,14 +151,16 @@ class Triangulator:
 
 def triangulator_of(source: Source, features: Extractor) -> Triangulator | None:
     """Return the triangulator of a source; None, with one line in the log, where it has none."""
-    problem = 'it has no CameraInfo' if source.camera is None else source.camera.problem
-    if not problem and source.mount is None:
-        problem = source.mount_problem
-    if source.camera is None or source.mount is None or problem:
+    try:
+        if source.camera is None:
+            raise SourceError('it has no CameraInfo')
+        if source.camera.problem:
+            raise SourceError(source.camera.problem)
+        return Triangulator(features, source.camera, source.mount())
+    except SourceError as error:
         log.info('%s: no landmarks, which would make poses exact to decimetres: %s', source.name,
-                 problem)
+                 error)
         return None
-    return Triangulator(features, source.camera, source.mount)
 
 
 def triangulated(centres: Floats, rays: Floats, seen: NDArray[np.bool_], most: float

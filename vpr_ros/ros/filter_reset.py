@@ -73,7 +73,7 @@ class FilterReset(PoseOutput):
         """Compare a trusted pose with the filter's, and reset the filter if it is time to."""
         stamp, filtered = messages.stamp_ns(message.header), self._filtered
         apart = self._apart(message, filtered)
-        steady = 0 < stamp - self._last <= _GAP * 1e9
+        steady = 0 <= stamp - self._last <= _GAP * 1e9  # a refined pose may follow its place's
         self._last = stamp
         if apart <= self._distance or not steady:
             self._since = stamp

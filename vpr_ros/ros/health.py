@@ -53,6 +53,8 @@ class Health:
         self._odometry_age = ''
         self._times: dict[str, deque[float]] = {}
         self._processed: deque[float] = deque(maxlen=_WINDOW)
+        self._refined: deque[bool] = deque(maxlen=_WINDOW)
+        self._last_refined: Estimate | None = None
         self._active_since = time.monotonic()
 
     def activated(self) -> None:
@@ -77,8 +79,20 @@ class Health:
         self.counts['processed'] += 1
         self.last_estimate = estimate
         self._processed.append(time.monotonic())
+        self.timed(stages)
+
+    def timed(self, stages: Mapping[str, float]) -> None:
+        """Record the seconds that stages took; each is always recorded by the same thread."""
         for stage, seconds in stages.items():
             self._times.setdefault(stage, deque(maxlen=_WINDOW)).append(seconds)
+
+    def refined(self, estimate: Estimate, seconds: float) -> None:
+        """Count a frame whose pose was refined, or could not be, in that many seconds."""
+        self.counts['refined' if estimate.refined else 'not refined'] += 1
+        self._refined.append(estimate.refined)
+        if estimate.refined:
+            self._last_refined = estimate
+        self.timed({'refine': seconds})
 
     def failed(self, why: str) -> None:
         """Count a frame that could not be used."""
@@ -108,6 +122,8 @@ class Health:
         values = {name: str(self.counts[name]) for name in (
             'received', 'processed', 'dropped', 'failed', 'poses', 'with odometry',
             'without odometry')}
+        if self._refined or self.counts['refinement failed']:
+            values |= self._refinement_values()
         if self._odometry_age:
             values['odometry age (ms)'] = self._odometry_age
         if self.last_estimate is not None:
@@ -119,6 +135,16 @@ class Health:
             values[f'{stage} p99 (ms)'] = f'{p99:.2f}'
         if self.last_failure:
             values['last failure'] = self.last_failure
+        return values
+
+    def _refinement_values(self) -> dict[str, str]:
+        """Return what the diagnostics show of refined poses, once there was a frame to refine."""
+        values = {name: str(self.counts[name]) for name in (
+            'refined', 'not refined', 'carried', 'overtaken', 'refinement failed')}
+        values['refined share'] = f'{np.mean(list(self._refined) or [False]):.2f}'
+        if (last := self._last_refined) is not None:
+            values |= {'inliers': str(last.inliers), 'reprojection error (degrees)':
+                       f'{np.degrees(last.reprojection_error):.3f}'}
         return values
 
 

@@ -21,6 +21,7 @@ from rclpy.qos import ReliabilityPolicy
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.features import open_features
 from vpr_ros.io import messages
 from vpr_ros.ros import health
 from vpr_ros.ros import parameters
@@ -34,6 +35,7 @@ from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.operations import load_localizer
 from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.publishers import Publishers
+from vpr_ros.ros.robot_camera import RobotCamera
 from vpr_ros.ros.transform import HeldTransform
 from vpr_ros.ros.transform import transform_broadcaster
 from vpr_ros.ros.usage import unknown_parameters
@@ -98,6 +100,8 @@ class LocalizerNode(LifecycleNode):
                               self._value('threads'), engine_cache=self._value('engine_cache'),
                               report=self._report_progress)
             localizer = load_localizer(self, encoder)
+            features = open_features(self._value('features'), self._value('threads')
+                                     ) if self._value('refine') else None
             publishers = Publishers(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),
                                     outputs=self._pose_outputs())
@@ -109,7 +113,8 @@ class LocalizerNode(LifecycleNode):
             return self._unexpected(error)
         finally:
             self._progress = ''
-        self.operations = Operations(self, localizer, publishers, self._health)
+        self.operations = Operations(self, localizer, publishers, self._health,
+                                     RobotCamera(self._value('camera_pose')), features)
         place_map = localizer.place_map
         self.get_logger().info(
             f'{encoder.path.name} on {encoder.provider}, {encoder.width}x{encoder.height}; '
@@ -217,6 +222,8 @@ class LocalizerNode(LifecycleNode):
                     rectified=messages.is_rectified(image.topic_name)),
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
         self._inputs = [image, odometry, initial_pose, camera]
+        if self._value('refine'):
+            self._inputs += operations.camera.listen(self)
         self._watch = InputWatch(self, self._health, transport, image, odometry)
         self.get_logger().info(f'listening to {image.topic_name}')
 

@@ -87,6 +87,7 @@ class Recorder:
         self.poses: list[Any] = []
         self.confidences: list[float] = []
         self.candidates: list[Any] = []
+        self.inliers: list[Any] = []
         self.maps: list[Any] = []
         self.diagnostics: list[dict[str, str]] = []
         self._context = rclpy.Context()
@@ -101,6 +102,7 @@ class Recorder:
                 ('std_msgs/msg/Float32', f'{NODE}/confidence',
                  lambda message: self.confidences.append(message.data), 100),
                 (messages.CLOUD, f'{NODE}/candidates', self.candidates.append, 100),
+                (messages.CLOUD, f'{NODE}/inliers', self.inliers.append, 100),
                 (messages.CLOUD, f'{NODE}/map', self.maps.append, latched),
                 ('diagnostic_msgs/msg/DiagnosticArray', '/diagnostics', self._on_diagnostics, 10)):
             self.node.create_subscription(rclpy_types(kind), topic, take, qos)
@@ -136,15 +138,30 @@ class Recorder:
         """
         published = {messages.stamp_ns(message.header): messages.pose_of(message)
                      for message in self.poses}
-        stamps, values = [], []
-        for message in self.candidates:
+        stamps = np.array([messages.stamp_ns(message.header) for message in self.candidates],
+                          np.int64)
+        values = [published.get(stamp, place) for stamp, place in zip(stamps.tolist(),
+                                                                      self.places(), strict=True)]
+        return stamps, np.array(values).reshape(-1, 7), np.isin(stamps, list(published))
+
+    def places(self) -> NDArray[np.float64]:
+        """Return the poses (N,7) of the best candidates of all frames, without their headings."""
+        values = np.tile(poses.IDENTITY, (len(self.candidates), 1))
+        for value, message in zip(values, self.candidates, strict=True):
             cloud = messages.read_cloud(message)
-            stamps.append(messages.stamp_ns(message.header))
-            best = poses.IDENTITY.copy()
-            best[:3] = [cloud[axis][0] for axis in 'xyz']
-            values.append(published.get(stamps[-1], best))
-        return (np.array(stamps, np.int64), np.array(values).reshape(-1, 7),
-                np.isin(stamps, list(published)))
+            value[:3] = [cloud[axis][0] for axis in 'xyz']
+        return values
+
+    def refined(self) -> dict[int, NDArray[np.float64]]:
+        """
+        Return the landmarks that agree in refined images, by the stamps of these.
+
+        (I,5): x, y, z in the map's frame, and u, v in the image, in pixels.
+        """
+        clouds = [(messages.stamp_ns(message.header), messages.read_cloud(message))
+                  for message in self.inliers]
+        return {stamp: np.stack([cloud[axis] for axis in 'xyzuv'], axis=1).astype(np.float64)
+                for stamp, cloud in clouds}
 
     def _on_diagnostics(self, message: Any) -> None:
         for status in message.status:

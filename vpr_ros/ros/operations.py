@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from rclpy.task import Future
 from vpr_ros.core.errors import first_line
+from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import VprError
 from vpr_ros.io import messages
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.refiner_process import RefinerProcess
 from vpr_ros.localization.running_mean import read_state
 from vpr_ros.localization.running_mean import write_state
 from vpr_ros.maps.camera_check import CameraCheck
@@ -26,6 +28,8 @@ from vpr_ros.ros import parameters
 from vpr_ros.ros.health import Stopwatch
 from vpr_ros.ros.inputs import FrameSlot
 from vpr_ros.ros.inputs import OdometryBuffer
+from vpr_ros.ros.refinement import Refinement
+from vpr_ros.ros.refinement import TrustedFrame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.encoding.features import Extractor
+    from vpr_ros.localization.estimate import Estimate
     from vpr_ros.ros.health import Health
     from vpr_ros.ros.publishers import Publishers
+    from vpr_ros.ros.robot_camera import RobotCamera
 
 _SAVE_PERIOD = 2.0
 """Seconds between two writes of the state file: what a crash may lose."""
@@ -59,13 +66,14 @@ class Operations:
     """
     The localizer of a configured node, the worker that feeds it, and the operator's requests.
 
+    Poses are refined with `features` from images of the robot's `camera`; None to refine none.
     `localizer` is replaced when a new map is loaded. `crash` says why the model failed in the
     worker, '' while it has not. Callbacks and transitions run in the executor's thread, which also
     replaces the localizer; the lock keeps them and the worker from using it at the same time.
     """
 
     def __init__(self, node: LifecycleNode, localizer: Localizer, publishers: Publishers,
-                 health: Health) -> None:
+                 health: Health, camera: RobotCamera, features: Extractor | None) -> None:
         self.localizer = localizer
         self.crash = ''
         self._node = node
@@ -79,12 +87,16 @@ class Operations:
         self._saved_stamp: int | None = None
         self._closed = False
         self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
+        self.camera, self._features = camera, features
+        self._refinement: Refinement | None = None
+        self._unrefined = 'the node was not active yet'
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
         self._resume()
         self._publishers.start()
         self._health.activated()
+        self._refinement = self._new_refinement(self.localizer)
         self._worker = threading.Thread(target=self._work, daemon=True, name='localize')
         self._worker.start()
         self._save_timer = self._node.create_timer(_SAVE_PERIOD, self._save_state)
@@ -98,6 +110,9 @@ class Operations:
             self._health.counts['dropped'] += 1
         self._worker.join()
         self._worker = None
+        if self._refinement is not None:
+            self._refinement.stop()
+            self._refinement = None
         self._publishers.stop()
         self._slot, self._odometry = FrameSlot(), OdometryBuffer()
         self._save_state()
@@ -121,7 +136,8 @@ class Operations:
 
     def on_camera_info(self, message: Any, *, rectified: bool = False) -> None:
         """Note which camera takes the images, `rectified` ones or not, from a CameraInfo."""
-        self._camera_check.camera = messages.camera_of(message, rectified=rectified)
+        self.camera.lens = messages.camera_of(message, rectified=rectified)
+        self._camera_check.camera = self.camera.lens
 
     def camera_problem(self) -> str:
         """Return why frames of this camera are not localised, '' if they are."""
@@ -158,14 +174,18 @@ class Operations:
             localizer = self.localizer
             if localizer.encoder.space != space:
                 raise VprError('the map was exchanged while the frame was encoded')
+            refinement = self._refinement
             estimate = localizer.locate(descriptor, stamp, odometry)
             if localizer.odometry_problem:
                 unused = f'not credible: {localizer.odometry_problem}'
         with watch.stage('publish'):
             if estimate.trusted:
-                self._health.counts['poses'] += 1
-                self._publishers.publish_pose(estimate, localizer, None if odometry is None else (
-                    self._odometry.frame_id, odometry))
+                frame = TrustedFrame(message, estimate, localizer, None if odometry is None else (
+                    self._odometry.frame_id, odometry), received)
+                if refinement is None:
+                    self._send(frame, estimate)
+                else:
+                    refinement.offer(frame)
         watch.answered()
         with watch.stage('rest'):
             with self._lock:
@@ -173,6 +193,37 @@ class Operations:
             self._publishers.publish_details(estimate, modes, localizer, rgb)
         self._health.odometry(unused, self._odometry.age(stamp))
         self._health.processed(estimate, watch.seconds)
+
+    def _send(self, frame: TrustedFrame, estimate: Estimate) -> None:
+        """Publish the pose of a frame: that of its place, or a refined one."""
+        self._health.counts['poses'] += 1
+        self._publishers.publish_pose(estimate, frame.localizer, frame.odometry)
+
+    def _show(self, frame: TrustedFrame, estimate: Estimate, rgb: NDArray[np.uint8],
+              mount: NDArray[np.float64]) -> None:
+        """Publish what there is to see of a refined pose."""
+        self._publishers.publish_refined(estimate, frame.localizer, rgb, mount)
+
+    def _new_refinement(self, localizer: Localizer) -> Refinement | None:
+        """Return what refines poses on the map of a localizer, at work; None if nothing does."""
+        self._unrefined = ''
+        if self._features is None:
+            self._unrefined = 'refine is false'
+        elif localizer.place_map.landmarks is None:
+            self._unrefined = 'the map has no landmarks'
+        if self._features is None or self._unrefined:
+            return None
+        uneven_ground = parameters.value_of(self._node, 'uneven_ground')
+        try:
+            worker = RefinerProcess(localizer.place_map, self._features, flat=not uneven_ground)
+        except MapError as error:
+            self._unrefined = str(error)
+            self._node.get_logger().warning(f'poses are those of places, not refined: {error}')
+            return None
+        refinement = Refinement(self._node, self._health, self.camera, worker, send=self._send,
+                                show=self._show, uneven_ground=uneven_ground)
+        refinement.start()
+        return refinement
 
     def _check_camera(self, height: int, width: int) -> None:
         """Raise ImageError when the camera of images of this size is another one; warn once."""
@@ -225,6 +276,8 @@ class Operations:
         """Forget the drive so far; return the answer to the operator."""
         with self._lock:
             self.localizer.forget()
+            if self._refinement is not None:
+                self._refinement.start_over()
         self._publishers.start_over()
         return 'localisation starts over: belief, odometry and running mean are reset'
 
@@ -246,8 +299,13 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+            before = self._refinement
+            if self._worker is not None:
+                self._refinement = self._new_refinement(new)
             self._camera_check = CameraCheck(new.place_map.manifest.cameras,
                                              self._camera_check.camera)
+        if before is not None:
+            before.stop()
         self._publishers.start_over()
         self.publish_map()
         return True, f'{len(new.place_map)} places'
@@ -280,9 +338,11 @@ class Operations:
                 setattr(self.localizer, attribute, value)
 
     def publish_map(self) -> None:
-        """Publish the places of the map in use, if the node is active."""
+        """Publish the places and landmarks of the map in use, if the node is active."""
         if self._worker is not None:
             self._publishers.publish_map(self.localizer.place_map)
+        if self._refinement is not None:
+            self._publishers.publish_landmarks(self.localizer.place_map)
 
     def description(self) -> dict[str, str]:
         """Return which model and map are in use, as values for the diagnostics."""
@@ -292,7 +352,13 @@ class Operations:
                 'places': str(len(self.localizer.place_map)),
                 'calibration': self.localizer.calibration.origin,
                 'camera': self._camera_check.warning or 'like that of the map',
+                **self._refinement_values(),
                 **self._publishers.values()}
+
+    def _refinement_values(self) -> dict[str, str]:
+        if self._refinement is not None:
+            return self._refinement.values()
+        return {'refinement': f'off: {self._unrefined}'}
 
     # The state file
 

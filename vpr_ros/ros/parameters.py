@@ -16,6 +16,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from vpr_ros.core import defaults
 from vpr_ros.core.files import expanded
 from vpr_ros.encoding.engines import provider_names
+from vpr_ros.ros.robot_camera import mount_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,14 @@ PARAMETERS = (
               attribute='max_speed'),
     Parameter('odometry_error', defaults.ODOMETRY_ERROR, 'Error of odometry in metres per metre '
               'driven (1 sigma).', (0.001, 1), attribute='odometry_error'),
+    Parameter('refine', True, 'Refine poses by the landmarks of the map, if it has any; false '
+              'publishes the poses of places alone.'),
+    Parameter('features', '', 'ONNX network that found the landmarks of the map; empty for SIFT.',
+              is_path=True),
+    Parameter('camera_pose', '', 'Pose of the camera on the robot, as the six numbers x y z roll '
+              'pitch yaw of a URDF; empty for that of /tf_static.', check=mount_of),
+    Parameter('uneven_ground', False, 'Refine height, roll and pitch, too; false for ground as '
+              'even as that of the map.'),
     Parameter('flat', False, 'For ground robots: publish zero z, roll and pitch, with a small '
               'variance.'),
     Parameter('non_negative_covariance', False, 'Publish covariances without negative entries, '

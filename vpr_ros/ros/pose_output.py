@@ -16,7 +16,7 @@ class PoseOutput(ABC):
     """
     Something that is done with each trusted pose while the node is active.
 
-    `pose` is called by the worker, all else by the executor's thread.
+    `pose` is called by one of the workers at a time, all else by the executor's thread.
     """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from vpr_ros.core import images
 from vpr_ros.core import uncertainty
 from vpr_ros.core.errors import MapError
 from vpr_ros.io import messages
+from vpr_ros.localization.refined_image import refined_image
 from vpr_ros.ros.interfaces import rclpy_types
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _POSE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
 _DEBUG_HEIGHT = 240
+_MOST_LANDMARKS = 100_000
 
 
 class Publishers:
@@ -56,6 +58,9 @@ class Publishers:
         self._belief = self._publisher(messages.CLOUD, '~/belief', 1)
         self._map = self._publisher(messages.CLOUD, '~/map', _LATCHED)
         self._debug = self._publisher(messages.COMPRESSED_IMAGE, '~/debug_image/compressed', 1)
+        self._inliers = self._publisher(messages.CLOUD, '~/inliers', 10)
+        self._landmarks = self._publisher(messages.CLOUD, '~/landmarks', _LATCHED)
+        self._refined = self._publisher(messages.COMPRESSED_IMAGE, '~/refined_image/compressed', 1)
 
     def close(self) -> None:
         """Remove the publishers from the node."""
@@ -126,6 +131,36 @@ class Publishers:
                 'x': x, 'y': y, 'z': z, 'probability': localizer.belief}))
         if self._debug.get_subscription_count():
             self._publish_debug(estimate, localizer, rgb)
+
+    def publish_refined(self, estimate: Estimate, localizer: Localizer, rgb: NDArray[np.uint8],
+                        mount: NDArray[np.float64]) -> None:
+        """
+        Publish the landmarks that a refined pose agrees with, also as an image if that is wanted.
+
+        `rgb` (H,W,3) is the frame's image, taken by a camera at `mount` (7,) on the robot.
+        """
+        assert estimate.landmarks is not None
+        assert estimate.keypoints is not None
+        frame_id = localizer.place_map.manifest.frame_id
+        columns = (*estimate.landmarks.T, *estimate.keypoints.T)
+        self._inliers.publish(messages.cloud(rclpy_types, estimate.stamp, frame_id,
+                                             dict(zip('xyzuv', columns, strict=True))))
+        if self._refined.get_subscription_count():
+            canvas = refined_image(rgb, estimate.keypoints, estimate.landmarks, estimate.pose,
+                                   place_map=localizer.place_map, mount=mount,
+                                   height=_DEBUG_HEIGHT)
+            deviation = np.sqrt(np.diag(estimate.covariance)[:2].max())
+            self._refined.publish(messages.compressed_image(
+                rclpy_types, estimate.stamp, frame_id, images.captioned(
+                    canvas, f'{estimate.inliers} landmarks, {deviation:.2f} m', (0, 255, 0))))
+
+    def publish_landmarks(self, place_map: PlaceMap) -> None:
+        """Publish the landmarks of a map, latched: of a large one an even selection."""
+        if place_map.landmarks is None:
+            return
+        self._landmarks.publish(messages.cloud(
+            rclpy_types, self._node.get_clock().now().nanoseconds, place_map.manifest.frame_id,
+            dict(zip('xyz', place_map.landmarks.some(_MOST_LANDMARKS).T, strict=True))))
 
     def publish_map(self, place_map: PlaceMap) -> None:
         """Publish the places of a map, latched."""

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 CAMERA_FRAME = 'camera_optical_frame'
 
-MOUNT = camera_pose(0, 0, CAMERA_HEIGHT, 0, 0, 0)
-"""The pose (7,) of the camera, in optical axes, in base_link."""
+CAMERA_POSE = (0.0, 0.0, CAMERA_HEIGHT, 0.0, 0.0, 0.0)
+"""Where the camera is on the robot: x, y, z in m, roll, pitch, yaw in rad, as in a URDF."""
+
+MOUNT = camera_pose(*CAMERA_POSE)
+"""The same as a pose (7,) of optical axes in base_link."""
 
 # Standard deviations of the odometry, as the datasheet of a robot would state them.
 _POSITION_DRIFT = 0.02

@@ -1,0 +1,85 @@
+"""Refinement in another process: the same poses, and an end that is told."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from landmark_world import DRIVE
+from landmark_world import estimate_at
+from landmark_world import landmark_map
+from landmark_world import World
+import numpy as np
+import psutil
+import pytest
+from vpr_ros.core import poses
+from vpr_ros.core.camera import Camera
+from vpr_ros.core.errors import ImageError
+from vpr_ros.core.errors import MapError
+from vpr_ros.core.errors import VprError
+from vpr_ros.encoding.features import Features
+from vpr_ros.localization.refiner_process import RefinerProcess
+from vpr_ros.maps.place_map import PlaceMap
+
+BESIDE = np.array([poses.moved(DRIVE[n], np.array([0.3, 1.1, 0.05])) for n in range(20)])
+
+
+class Moody(World):
+    """A world whose images of some numbers are bad, or end the process, or hold it up."""
+
+    def extract(self, rgb: np.ndarray) -> Features:
+        number = int(rgb[0, 0, 0])
+        if number == 17:
+            raise ImageError('a bad image')
+        if number == 18:
+            psutil.Process().send_signal(signal.SIGKILL)
+        if number == 19:
+            threading.Event().wait()
+        return super().extract(rgb)
+
+
+@pytest.fixture(scope='module')
+def place_map(tmp_path_factory: pytest.TempPathFactory) -> PlaceMap:
+    folder = tmp_path_factory.mktemp('site') / 'map'
+    landmark_map(World()).save(folder)
+    return PlaceMap.load(folder)
+
+
+def workers() -> list[psutil.Process]:
+    """Return the processes that this one has spawned, without multiprocessing's own."""
+    return [child for child in psutil.Process().children()
+            if any('spawn_main' in part for part in child.cmdline())]
+
+
+def test_poses_are_refined_by_another_process_until_its_end(place_map: PlaceMap) -> None:
+    world = Moody(BESIDE)
+    worker = RefinerProcess(place_map, world)
+
+    def refined(number: int, camera: Camera = world.camera) -> float:
+        found = worker.refine(world.image(number), estimate_at(DRIVE[number]), camera,
+                              world.mount)
+        assert found.refined
+        return float(poses.distance(found.pose, BESIDE[number]))
+    assert refined(8) < 0.1
+    child, = workers()
+    assert child.nice() > psutil.Process().nice()
+    with pytest.raises(ImageError, match='a bad image'):
+        refined(17)
+    with pytest.raises(RuntimeError, match='not calibrated'):
+        refined(8, Camera(640, 480))
+    assert refined(9) < 0.1
+    with pytest.raises(VprError, match='that refines poses ended with code -9'):
+        refined(18)
+    assert refined(10) < 0.1
+    threading.Timer(0.1, worker.close).start()
+    with pytest.raises(VprError, match='no longer refined'):
+        refined(19)
+    worker.end()
+    assert not workers()
+
+
+def test_landmarks_of_other_features_are_refused(place_map: PlaceMap) -> None:
+    world = World()
+    world.digest = 'ef' * 32  # type: ignore[misc]
+    with pytest.raises(MapError, match="'world', not 'efefefefefef'"):
+        RefinerProcess(place_map, world)

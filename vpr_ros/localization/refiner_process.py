@@ -1,0 +1,163 @@
+"""A Refiner in a process of its own, of low priority: it takes only the time that is left over."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextlib import suppress
+import multiprocessing
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from vpr_ros.core.errors import VprError
+from vpr_ros.localization.refine import Refiner
+from vpr_ros.maps.landmarks import LandmarkedPlaces
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from vpr_ros.core.camera import Camera
+    from vpr_ros.encoding.features import Extractor
+    from vpr_ros.localization.estimate import Estimate
+    from vpr_ros.maps.landmarks import Landmarked
+
+    Floats = NDArray[np.float64]
+
+_NICE = 5
+_STEP = 0.1
+"""Seconds after which a wait for the process looks whether it is to end."""
+
+_END = 5.0
+"""Seconds that the process has to end by itself."""
+
+_MOST_STARTS = 5
+_THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+class RefinerProcess:
+    """
+    Refines poses on places with landmarks by `features`, in another process.
+
+    That process shares no lock with this one and yields to it. It is started with the first image,
+    and again when it was killed, but not for ever. One thread uses it; another may close it.
+    Raises MapError for landmarks of other features.
+    """
+
+    def __init__(self, places: Landmarked, features: Extractor, *, flat: bool = True) -> None:
+        if places.landmarks is not None:
+            places.landmarks.identity.check(features.digest)
+        self._content = LandmarkedPlaces(places.poses, places.landmarks), features, flat
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+        self._starts = 0
+        self._closed = threading.Event()
+
+    def refine(self, rgb: NDArray[np.uint8], estimate: Estimate, camera: Camera, mount: Floats
+               ) -> Estimate:
+        """
+        Return what `Refiner.refine` makes of an estimate, from its image uint8 (H,W,3).
+
+        Raises what the Refiner does, and VprError where the process ended.
+        """
+        try:
+            connection = self._started()
+            connection.send((rgb, estimate, camera, mount))
+            while not connection.poll(_STEP):
+                if self._closed.is_set():
+                    raise VprError('poses are no longer refined')
+            answer = connection.recv()
+        except (EOFError, OSError) as error:
+            code = self._end()
+            raise VprError(f'the process that refines poses ended with code {code}') from error
+        if isinstance(answer, Exception):
+            raise answer
+        refined: Estimate = answer
+        return refined
+
+    def close(self) -> None:
+        """End a call that waits, and let no other begin."""
+        self._closed.set()
+
+    def end(self) -> None:
+        """End the process, by the thread that used it."""
+        self.close()
+        self._end()
+
+    def _started(self) -> Connection:
+        if self._connection is not None:
+            return self._connection
+        if self._starts == _MOST_STARTS:
+            raise VprError(f'the process that refines poses has ended {_MOST_STARTS} times')
+        self._starts += 1
+        context = multiprocessing.get_context('spawn')  # a fork would copy locks of other threads
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, *self._content), daemon=True,
+                                        name='refine')
+        # Starting a process may unblock signals that this thread leaves to another one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            with _one_thread():
+                self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            other.close()  # the only other end is in the process now
+        return self._connection
+
+    def _end(self) -> int | None:
+        """End the process and return its exit code."""
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is None or process.pid is None:
+            return None
+        process.join(_END)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        return process.exitcode
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """
+    Let a process that is started have one thread for matrices, as it reads when it loads numpy.
+
+    For such small ones several threads would mostly wait for each other, at the cost of the cores.
+    """
+    added = [name for name in _THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(added, '1'))
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _serve(connection: Connection, places: Landmarked, features: Extractor, flat: bool) -> None:
+    """Refine what comes through a connection, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the node ends, and with it this
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the node's threads block it
+    with suppress(OSError):
+        os.nice(_NICE)
+    refiner: Refiner | None = None
+    with suppress(EOFError, OSError):
+        while True:
+            rgb, estimate, camera, mount = connection.recv()
+            try:
+                if refiner is None:
+                    refiner = Refiner(places, features, camera, mount, flat=flat)
+                refiner.camera, refiner.mount = camera, mount
+                connection.send(refiner.refine(estimate, refiner.look(rgb)))
+            except (EOFError, BrokenPipeError):
+                return
+            except VprError as error:
+                connection.send(error)
+            except Exception as error:  # of one image; perhaps none that can be sent
+                connection.send(RuntimeError(repr(error)))
