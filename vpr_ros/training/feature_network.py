@@ -20,6 +20,8 @@ CELL = 8
 _DEEPEST = 32           # the size of an image is padded to a multiple of this
 _NOISE = 4.0 / 255      # contrast below which there is only noise
 _APART = 5              # pixels: the window in which one keypoint is the best
+_REACH = 2              # pixels around it whose heat says where between them it is
+_WINDOW = 2 * _REACH + 1
 
 
 class FeatureNetwork(nn.Module):
@@ -104,11 +106,11 @@ def heat_map(logits: Tensor, reliability: Tensor) -> Tensor:
 
 def _offsets(heat: Tensor, whole: Tensor) -> Tensor:
     """Return by how much (K,2) the mean of the heat (H,W) around each pixel (K,2) is beside it."""
-    padded = functional.pad(heat[None, None], (1, 1, 1, 1))[0, 0]
-    right = torch.arange(3).repeat(3)
-    below = torch.arange(3).repeat_interleave(3)
-    around = padded[whole[:, 1:] + below, whole[:, :1] + right]         # (K,9)
-    beside = torch.stack([right - 1, below - 1], dim=1).float()
+    padded = functional.pad(heat[None, None], (_REACH, _REACH, _REACH, _REACH))[0, 0]
+    right = torch.arange(_WINDOW).repeat(_WINDOW)
+    below = torch.arange(_WINDOW).repeat_interleave(_WINDOW)
+    around = padded[whole[:, 1:] + below, whole[:, :1] + right]         # (K,25)
+    beside = torch.stack([right - _REACH, below - _REACH], dim=1).float()
     return around @ beside / around.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
 
