@@ -24,7 +24,7 @@ from vpr_ros.core import poses
 from vpr_ros.core.camera import Camera
 from vpr_ros.core.camera import camera_pose
 from vpr_ros.encoding.encoder import Encoder
-from vpr_ros.encoding.features import Sift
+from vpr_ros.encoding.features import open_features
 from vpr_ros.io.frames import Frame
 from vpr_ros.io.frames import Source
 from vpr_ros.io.sources import open_source
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.encoding.features import Extractor
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.maps.place_map import PlaceMap
 
@@ -55,7 +56,7 @@ SIZES = ((640, 480), (320, 240))
 CONDITIONS = (('spring', 2, 1.0), ('rain', 4, 0.8), ('night', 3, 1.0))
 LENGTH = 300.0
 HEADER = ['frames', 'refined', 'before', 'median', 'p90', 'ahead', 'aside', 'yaw', 'within',
-          '> 1 m', 'NEES', 'ms']
+          '> 1 m', 'NEES', 'ms', 'features ms']
 
 
 class Asked(NamedTuple):
@@ -67,35 +68,45 @@ class Asked(NamedTuple):
     odometry: Floats | None
 
 
+class Setup(NamedTuple):
+    """What sees an image: as a whole, and its local features."""
+
+    encoder: Encoder
+    features: Extractor
+
+
 class Result(NamedTuple):
-    """One answer: the estimate, the truth, the milliseconds that refining it took."""
+    """One answer: the estimate, the truth, the milliseconds of refining and of the features."""
 
     estimate: Estimate
     truth: Floats
     milliseconds: float
+    features: float
 
 
 def refined_poses(model: str | None = None, metric: str | None = None,
                   towns: Sequence[int] = TOWNS, sizes: Sequence[tuple[int, int]] = SIZES,
-                  length: float = LENGTH) -> dict[str, Any]:
+                  length: float = LENGTH, features: str | None = None) -> dict[str, Any]:
     """Refine the poses of drives of `length` metres; return the figures."""
-    encoder = Encoder(model, throughput=True)
+    found_by = open_features(features, threads=1)
+    setup = Setup(Encoder(model, throughput=True), found_by)
     rows: list[list[Any]] = []
     for size in sizes:
-        found = _town_results(encoder, towns, size, length)
+        found = _town_results(setup, towns, size, length)
         rows += [[f'{size[0]}x{size[1]}', *name, *_row(results)]
                  for name, results in found.items()]
     if metric:
         for every in (2, 3):
             rows.append(['real drive', f'1 of {every} mapped', 'single',
-                         *_row(_real_results(encoder, metric, every))])
-    tables.show('Refined poses: metres, degrees, milliseconds of one thread besides the features',
+                         *_row(_real_results(setup, metric, every))])
+    tables.show('Refined poses: metres, degrees, milliseconds of one thread',
                 ['images', 'asked', 'mode', *HEADER], rows)
-    return {'model': encoder.digest, 'header': HEADER, 'towns': list(towns),
+    return {'model': setup.encoder.digest, 'features': found_by.digest, 'header': HEADER,
+            'towns': list(towns),
             'rows': {', '.join(row[:3]): row[3:] for row in rows}}
 
 
-def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int], length: float
+def _town_results(setup: Setup, towns: Sequence[int], size: tuple[int, int], length: float
                   ) -> dict[tuple[str, str], list[Result]]:
     matrix = camera_matrix(*size)
     camera = Camera(*size, (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]))
@@ -106,48 +117,54 @@ def _town_results(encoder: Encoder, towns: Sequence[int], size: tuple[int, int],
         frames = [Frame(each.stamp, each.pose, partial(_loaded, each.image), '')
                   for each in drive(town, condition='winter', seed=1, speed=8.0, rate=8.0,
                                     length=length, options=options)]
-        place_map = _map(encoder, Source(f'town {seed}', frames, len(frames), camera=camera,
+        place_map = _map(setup, Source(f'town {seed}', frames, len(frames), camera=camera,
                                          mount=MOUNT))
         for condition, number, offset in CONDITIONS:
             asked = [Asked(each.stamp, each.image, each.pose, each.odometry) for each in drive(
                 town, condition=condition, seed=number, speed=6.0, rate=4.0,
                 lateral_offset=offset, length=length - 10, options=options)]
-            for mode, results in _asked(encoder, place_map, asked, camera, MOUNT).items():
+            for mode, results in _asked(setup, place_map, asked, camera, MOUNT).items():
                 found.setdefault((condition, mode), []).extend(results)
     return found
 
 
-def _real_results(encoder: Encoder, folder: str, every: int) -> list[Result]:
+def _real_results(setup: Setup, folder: str, every: int) -> list[Result]:
     """Map one of `every` images of a folder, whose poses are the camera's; ask the others."""
     mount = camera_pose(0, 0, 0, 0, 0, 0)
     with open_source(folder, mount=mount) as source:
         frames = list(source.frames)
-        place_map = _map(encoder, replace(source, frames=frames[::every]))
+        place_map = _map(setup, replace(source, frames=frames[::every]))
         asked = [Asked(frame.stamp, frame.load(), frame.pose, None)
                  for number, frame in enumerate(frames) if number % every]
         assert source.camera is not None
-        return _asked(encoder, place_map, asked, source.camera, mount)['single']
+        return _asked(setup, place_map, asked, source.camera, mount)['single']
 
 
-def _map(encoder: Encoder, source: Source) -> PlaceMap:
-    return build_map([nullcontext(source)], encoder, thumbnails=False, features=Sift())
+def _map(setup: Setup, source: Source) -> PlaceMap:
+    return build_map([nullcontext(source)], setup.encoder, thumbnails=False,
+                     features=setup.features)
 
 
-def _asked(encoder: Encoder, place_map: PlaceMap, asked: Iterable[Asked], camera: Camera,
+def _asked(setup: Setup, place_map: PlaceMap, asked: Iterable[Asked], camera: Camera,
            mount: Floats) -> dict[str, list[Result]]:
     """Return the results of single frames ('single'), and of published ones ('odometry')."""
-    refiner = Refiner(place_map, Sift(), camera, mount)
+    encoder = setup.encoder.projected(place_map.projection)
+    refiner = Refiner(place_map, setup.features, camera, mount)
     single = Localizer(encoder, place_map, use_filter=False)
     filtered = Localizer(encoder, place_map)
     found: dict[str, list[Result]] = {'single': [], 'odometry': []}
     for stamp, rgb, truth, odometry in asked:
-        view, descriptor = refiner.look(rgb), encoder.encode(rgb)
+        begin = time.thread_time()
+        view = refiner.look(rgb)
+        looked = 1e3 * (time.thread_time() - begin)
+        descriptor = encoder.encode(rgb)
         for mode, localizer in (('single', single), ('odometry', filtered)):
             estimate = localizer.locate(descriptor, stamp, odometry)
             if mode == 'single' or estimate.trusted:
                 begin = time.thread_time()
                 refined = refiner.refine(estimate, view)
-                found[mode].append(Result(refined, truth, 1e3 * (time.thread_time() - begin)))
+                spent = 1e3 * (time.thread_time() - begin)
+                found[mode].append(Result(refined, truth, spent, looked))
     return found
 
 
@@ -171,7 +188,8 @@ def _row(results: Sequence[Result]) -> list[float]:
             float(np.median(off)), float(np.percentile(off, 90)), float(np.median(ahead)),
             float(np.median(aside)), float(np.median(turn)),
             float(((off <= 0.25) & (turn <= 2)).sum() / len(results)), float((off > 1).mean()),
-            float(np.mean(nees)), float(np.median([each.milliseconds for each in results]))]
+            float(np.mean(nees)), float(np.median([each.milliseconds for each in results])),
+            float(np.median([each.features for each in results]))]
 
 
 def _loaded(image: NDArray[np.uint8], min_size: tuple[int, int] | None = None
@@ -189,6 +207,8 @@ def main() -> int:
     parser = tables.parser(__doc__)
     parser.add_argument('--metric', metavar='DIR',
                         help='a real drive: a folder of images, exact poses and a camera.yaml')
+    parser.add_argument('--features', metavar='ONNX',
+                        help="network that finds the features, or 'sift'")
     parser.add_argument('--sizes', nargs='+', type=_size, default=SIZES, metavar='WxH',
                         help='of the images')
     parser.add_argument('--length', type=float, default=LENGTH, metavar='M', help='of the drives')
@@ -196,7 +216,8 @@ def main() -> int:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     return tables.answer(options, lambda: refined_poses(
-        options.model, options.metric, options.towns, options.sizes, options.length))
+        options.model, options.metric, options.towns, options.sizes, options.length,
+        options.features))
 
 
 if __name__ == '__main__':

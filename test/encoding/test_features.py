@@ -117,3 +117,42 @@ def test_features_say_how_far_the_image_was_shrunk() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (96, 2560, 3), dtype=np.uint8)
     assert Sift().extract(noise[:, :1280]).pixel == 1
     assert Sift().extract(noise).pixel == pytest.approx(2)
+
+
+def test_the_bundled_network_finds_the_same_points_in_shifted_and_dark_images() -> None:
+    network = open_features()
+    assert network.dimension == 64
+    assert features.bundled_features().stat().st_size < 6 << 20
+    image = _corners(160, 224)
+    one = network.extract(image)
+    assert 100 < len(one.keypoints) <= features.MOST
+    np.testing.assert_allclose(np.linalg.norm(one.descriptors, axis=1), 1, atol=1e-3)
+    # Shifted by a cell and a quarter, and at a tenth of the light, with noise.
+    noise = np.random.default_rng(1).normal(0, 1.5, image[10:, 10:].shape)
+    dark = np.clip(0.1 * image[10:, 10:] + noise, 0, 255).astype(np.uint8)
+    two = network.extract(dark)
+    alike = one.descriptors @ two.descriptors.T
+    best = alike.argmax(axis=1)
+    mutual = alike.argmax(axis=0)[best] == np.arange(len(best))
+    off = np.linalg.norm(one.keypoints - two.keypoints[best] - 10, axis=1)[mutual]
+    assert (off < 2).sum() > 60
+    assert np.median(off) < 2
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (7, 400), (24, 32), (33, 65), (16, 30000)])
+def test_the_bundled_network_takes_images_of_any_size(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    found = open_features().extract(noise)
+    assert found.descriptors.shape == (len(found.keypoints), 64)
+    assert (found.scores > 0).all()
+    assert (found.keypoints > -1).all()
+    assert (found.keypoints < shape[::-1]).all()
+
+
+def test_sift_is_named_or_known_from_the_map(tmp_path: Path) -> None:
+    assert open_features('sift').digest == 'sift'
+    assert open_features(known='sift').digest == 'sift'
+    bundled = open_features(known='ab' * 32)
+    assert bundled.digest == open_features(features.bundled_features(), known='sift').digest
+    other = _network(tmp_path / 'f.onnx')
+    assert open_features(other, known='sift').dimension == DIMENSION

@@ -150,6 +150,13 @@ def test_two_spots_that_agree_as_well_are_no_answer(place_map: PlaceMap) -> None
     assert not refine._is_certain([best, other], DRIVE[8])
 
 
+def test_few_of_many_matches_are_chance(place_map: PlaceMap, monkeypatch: pytest.MonkeyPatch
+                                        ) -> None:
+    for share, refined in ((refine.MIN_SHARE, True), (0.5, False)):
+        monkeypatch.setattr(refine, 'MIN_SHARE', share)
+        assert _refined(place_map, World(BESIDE, wrong=0.7), 8).refined == refined
+
+
 def test_a_map_must_have_landmarks_of_the_same_features(place_map: PlaceMap) -> None:
     world = World()
     with pytest.raises(MapError, match='the map has no landmarks: build it again'):

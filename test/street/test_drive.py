@@ -161,3 +161,26 @@ def test_the_field_of_view_is_85_degrees() -> None:
     assert matrix.shape == (3, 3)
     assert 2 * np.degrees(np.arctan(320 / matrix[0, 0])) == pytest.approx(85.0)
     assert np.allclose(matrix[:2, 2], (319.5, 239.5))
+
+
+def test_the_street_knows_how_near_everything_is(town: Town) -> None:
+    options = replace(SMALL, start=60.0, width=160, height=120)
+    one, two = list(drive(town, length=4.0, rate=4, seed=1,
+                          options=replace(options, nearness=True)))[:2]
+    plain = next(drive(town, length=1.0, rate=4, seed=1, options=options))
+    assert plain.nearness is None
+    np.testing.assert_array_equal(plain.image, one.image)
+    assert one.nearness is not None
+    assert two.nearness is not None
+    matrix = camera_matrix(160, 120)
+    rows, columns = np.mgrid[2:118, 2:158].reshape(2, -1)
+    near = one.nearness[rows, columns]
+    rows, columns, near = (each[near > 1 / 60] for each in (rows, columns, near))
+    rays = np.column_stack([columns, rows, np.ones(len(rows))]) @ np.linalg.inv(matrix).T
+    points = (rays / near[:, None]) @ one.view.rotation() + one.view.position
+    seen = (points - two.view.position) @ two.view.rotation().T
+    image = seen @ matrix.T
+    x, y = np.rint(image[:, :2] / image[:, 2:]).astype(int).T
+    inside = (seen[:, 2] > 0.5) & (x >= 0) & (x < 160) & (y >= 0) & (y < 120)
+    ratio = two.nearness[y[inside], x[inside]] * seen[inside, 2]
+    assert (np.abs(ratio - 1) < 0.04).mean() > 0.8

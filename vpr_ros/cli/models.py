@@ -42,11 +42,16 @@ def add_train(commands: Commands) -> None:
 def _run_train(options: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from vpr_ros.training.experiment import Experiment
     from vpr_ros.training.experiment import read_experiment
     experiment = read_experiment(options.experiment, options.changes)
+    output = options.output or Path('runs', Path(options.experiment).stem)
+    if not isinstance(experiment, Experiment):
+        from vpr_ros.training.features import train_features
+        print(train_features(experiment, output, resume=options.resume))
+        return
     from vpr_ros.training.train import train
-    print(train(experiment, options.output or Path('runs', Path(options.experiment).stem),
-                resume=options.resume,
+    print(train(experiment, output, resume=options.resume,
                 trainer_options={'accelerator': options.accelerator, 'devices': options.devices,
                                  'num_nodes': options.nodes, 'strategy': options.strategy}))
 
@@ -79,6 +84,12 @@ def add_export(commands: Commands) -> None:
 def _run_export(options: argparse.Namespace) -> None:
     from vpr_ros.core.files import check_file
     check_file(options.output)  # before the long work
+    from vpr_ros.training.feature_export import export_features
+    from vpr_ros.training.feature_export import is_features
+    if is_features(options.checkpoint):
+        print(f'{options.output}: ' + export_features(options.checkpoint, options.output,
+                                                      license_name=options.license))
+        return
     from vpr_ros.training.checkpoint import load_network
     from vpr_ros.training.export import CALIBRATED_ON
     from vpr_ros.training.export import export

@@ -120,7 +120,8 @@ def add_camera_pose(parser: argparse._ActionsContainer) -> None:
                         help='pose of the camera on the robot, in m and rad as in a URDF: of its '
                              'body, x out of the lens, y left, z up (default: from /tf_static)')
     parser.add_argument('--features', metavar='ONNX',
-                        help='network that finds landmarks (default: SIFT)')
+                        help="network that finds landmarks, or 'sift' (default: the bundled "
+                             'network; on a map, that or SIFT, whichever found its own)')
 
 
 def camera_mount(options: argparse.Namespace) -> Any:

@@ -3,7 +3,7 @@ Local features: keypoints of an image and their descriptors, by OpenCV's SIFT or
 
 A network is an ONNX file: `image`, uint8 (1,H,W,1) or (1,H,W,3) RGB, becomes `keypoints` (K,2) in
 pixels, `scores` (K,) and `descriptors` (K,D) of unit norm, float32, perhaps with a leading axis
-of 1. K and the size of the image may be fixed or not.
+of 1. K and the size of the image may be fixed or not. A feature with a score of 0 is none.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ import onnxruntime
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import ModelError
+from vpr_ros.core.files import packaged
 from vpr_ros.encoding.model_file import check_model_file
 from vpr_ros.encoding.model_file import unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+SIFT = 'sift'
+"""The name of OpenCV's SIFT, in the place of a network's file."""
 
 MOST = 1500
 """Keypoints of an image: those with the best scores."""
@@ -36,11 +40,10 @@ _CONTRAST = 0.01
 """SIFT's threshold: a quarter of the usual one, for night and haze."""
 
 _LARGEST = 1280
-"""Pixels of the longer side to which SIFT shrinks larger images."""
-
+"""Pixels of the longer side to which larger images are shrunk, unless a network has its size."""
 
 _SMALLEST = 8
-"""Pixels of the shorter side, below which SIFT finds nothing."""
+"""Pixels of the shorter side, below which nothing is found."""
 
 _OUTPUTS = ('keypoints', 'scores', 'descriptors')
 
@@ -75,7 +78,7 @@ class Sift:
     They are upright: a robot's camera does not roll, and its images are then told apart better.
     """
 
-    digest = 'sift'
+    digest = SIFT
     dimension = 128
 
     def extract(self, rgb: NDArray[np.uint8]) -> Features:
@@ -83,7 +86,7 @@ class Sift:
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         shrink = min(1.0, _LARGEST / max(grey.shape))
         if min(grey.shape) * shrink < _SMALLEST:
-            return self._none
+            return _none(self.dimension)
         if shrink < 1:
             grey = cv2.resize(grey, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         create: Any = cv2.SIFT_create  # type: ignore[attr-defined]
@@ -94,17 +97,12 @@ class Sift:
             point.angle = 0.0
         upright, raw = sift.compute(grey, upright)
         if raw is None:
-            return self._none
+            return _none(self.dimension)
         share = raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-6)
         pixels = np.array([point.pt for point in upright])
         return Features((pixels + 0.5) / shrink - 0.5,
                         np.array([point.response for point in upright], np.float32),
                         np.sqrt(share, dtype=np.float32), 1 / shrink)
-
-    @property
-    def _none(self) -> Features:
-        return Features(np.empty((0, 2)), np.empty(0, np.float32),
-                        np.empty((0, self.dimension), np.float32))
 
 
 class FeatureNetwork:
@@ -150,10 +148,14 @@ class FeatureNetwork:
         """
         Return the features of a uint8 (H,W,3) RGB image, in its own pixels.
 
-        A network of fixed size sees it resized. Raises ImageError when the network does not run
-        on it, or gives what is no features.
+        A network of fixed size sees it resized, one of any size only if it is large. Raises
+        ImageError when the network does not run on it, or gives what is no features.
         """
-        height, width = (own or side for own, side in zip(self.size, rgb.shape[:2], strict=True))
+        shrink = min(1.0, _LARGEST / max(rgb.shape))
+        height, width = (own or max(1, round(shrink * side))
+                         for own, side in zip(self.size, rgb.shape[:2], strict=True))
+        if None in self.size and min(height, width) < _SMALLEST:
+            return _none(self.dimension)
         image = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None] if self._grey else rgb
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
@@ -172,13 +174,31 @@ class FeatureNetwork:
         if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()
                 and np.abs(np.linalg.norm(descriptors, axis=1) - 1).max(initial=0) < 1e-2):
             raise ImageError(f'{self.path} gives descriptors that are not of unit length')
-        best = np.argsort(-scores, kind='stable')[:MOST]
+        best = np.argsort(-scores, kind='stable')
+        best = best[scores[best] != 0][:MOST]
         shrunk = np.array([width / rgb.shape[1], height / rgb.shape[0]])
         pixels = (keypoints[best].astype(np.float64) + 0.5) / shrunk - 0.5
         return Features(pixels, scores[best].astype(np.float32),
                         descriptors[best].astype(np.float32), max(1.0, 1 / shrunk.min()))
 
 
-def open_features(path: str | Path | None = None, threads: int = 0) -> Extractor:
-    """Return what finds features: the network in a file, or SIFT without one."""
-    return FeatureNetwork(path, threads) if path else Sift()
+def bundled_features() -> Path:
+    """Return the path of the network that comes with the package; else FileNotFoundError."""
+    return packaged('models/local_features.onnx')
+
+
+def open_features(name: str | Path | None = None, threads: int = 0, *, known: str = ''
+                  ) -> Extractor:
+    """
+    Return what finds features: SIFT by its name, a network in a file, or the bundled one.
+
+    `known` is the digest of what found a map's features: without a name it is SIFT where those
+    are SIFT's.
+    """
+    name = name or (SIFT if known == SIFT else bundled_features())
+    return Sift() if name == SIFT else FeatureNetwork(name, threads)
+
+
+def _none(dimension: int) -> Features:
+    return Features(np.empty((0, 2)), np.empty(0, np.float32),
+                    np.empty((0, dimension), np.float32))

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 MIN_INLIERS = 20
 """Features of an image that must agree with landmarks for its pose to be refined."""
 
+MIN_SHARE = 0.2
+"""Share that those must be of the features that look like landmarks: chance grows with them."""
+
 RADIUS = 4.0
 """Metres round the place's pose in which the pose is looked for."""
 
@@ -194,6 +197,8 @@ class Refiner:
         if not solutions or not _is_certain(solutions, prior):
             return estimate
         best = solutions[0]
+        if len(best.inliers) < MIN_SHARE * len(np.unique(matches.features)):
+            return estimate
         pose, covariance = best.pose, best.covariance
         if self.flat:
             pose, covariance = on_ground(pose, covariance, prior)

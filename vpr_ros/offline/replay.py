@@ -144,10 +144,10 @@ def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str |
     """
     Return what refines the poses of a bag on a map; None, with one line in the log, without it.
 
-    `features` is the network of the map's landmarks, if one found them; `mount` the camera's pose
-    on the robot (7,) in optical axes, by default that of /tf_static. On `uneven_ground` height,
-    roll and pitch are refined, too. Raises MapError when the map's landmarks are of other
-    features.
+    `features` is the network of the map's landmarks, by default the bundled one, or SIFT for a
+    map of SIFT's; `mount` the camera's pose on the robot (7,) in optical axes, by default that of
+    /tf_static. On `uneven_ground` height, roll and pitch are refined, too. Raises MapError when
+    the map's landmarks are of other features.
     """
     if place_map.landmarks is None:
         return None
@@ -164,7 +164,8 @@ def bag_refiner(bag_path: str | Path, place_map: PlaceMap, *, image_topic: str |
         log.info('%s: poses are those of places, not refined by the landmarks of the map: %s',
                  bag_path, problem)
         return None
-    return Refiner(place_map, open_features(features), camera, mount, flat=not uneven_ground)
+    found_by = open_features(features, known=place_map.landmarks.identity.features)
+    return Refiner(place_map, found_by, camera, mount, flat=not uneven_ground)
 
 
 def write_drive(drive: ReplayedDrive, output: str | Path, frame_id: str, *, overwrite: bool = False

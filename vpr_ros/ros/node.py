@@ -100,7 +100,9 @@ class LocalizerNode(LifecycleNode):
                               self._value('threads'), engine_cache=self._value('engine_cache'),
                               report=self._report_progress)
             localizer = load_localizer(self, encoder)
-            features = open_features(self._value('features'), self._value('threads')
+            landmarks = localizer.place_map.landmarks
+            features = open_features(self._value('features'), self._value('threads'),
+                                     known=landmarks.identity.features if landmarks else ''
                                      ) if self._value('refine') else None
             publishers = Publishers(self, flat=self._value('flat'),
                                     non_negative=self._value('non_negative_covariance'),

@@ -95,8 +95,8 @@ PARAMETERS = (
               'driven (1 sigma).', (0.001, 1), attribute='odometry_error'),
     Parameter('refine', True, 'Refine poses by the landmarks of the map, if it has any; false '
               'publishes the poses of places alone.'),
-    Parameter('features', '', 'ONNX network that found the landmarks of the map; empty for SIFT.',
-              is_path=True),
+    Parameter('features', '', 'What found the landmarks of the map: an ONNX network or "sift"; '
+              'empty for the bundled network, or SIFT where it found them.', is_path=True),
     Parameter('camera_pose', '', 'Pose of the camera on the robot, as the six numbers x y z roll '
               'pitch yaw of a URDF; empty for that of /tf_static.', check=mount_of),
     Parameter('uneven_ground', False, 'Refine height, roll and pitch, too; false for ground as '

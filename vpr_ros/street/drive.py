@@ -44,7 +44,8 @@ class DriveFrame:
 
     `pose` is base_link in 'map' (exact), `odometry` base_link in 'odom' (drifting, starts at the
     identity), both float64 (7,) x y z qx qy qz qw; `velocity` (2,) is forward m/s and yaw rate
-    rad/s as the odometry measures them. `image` is uint8 (H,W,3) RGB, `stamp` is in ns.
+    rad/s as the odometry measures them. `image` is uint8 (H,W,3) RGB, `stamp` is in ns. `view` is
+    where the camera is, `nearness` float32 (H,W) 1/m along its optical axis (0: the sky), or None.
     """
 
     stamp: int
@@ -52,6 +53,8 @@ class DriveFrame:
     pose: NDArray[np.float64]
     odometry: NDArray[np.float64]
     velocity: NDArray[np.float64]
+    view: View
+    nearness: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class DriveOptions:
     What is seldom changed about a drive.
 
     `route` and `start` (m) say where along the town it begins, `width` and `height` are those of
-    the frames in pixels, `traffic` adds cars that move, `start_stamp` (ns) is the first stamp.
+    the frames in pixels, `traffic` adds cars that move, `start_stamp` (ns) is the first stamp,
+    `nearness` asks for that of the frames.
     """
 
     route: str = 'main'
@@ -69,6 +73,7 @@ class DriveOptions:
     height: int = 240
     traffic: bool = True
     start_stamp: int = 1_700_000_000_000_000_000
+    nearness: bool = False
 
 
 def drive(town: Town, *, condition: str = 'spring', seed: int = 0, speed: float = 8.0,
@@ -104,7 +109,7 @@ def _frames(town: Town, condition: Condition, motion: _Motion, rng: np.random.Ge
     size = (options.width, options.height)
     scene = Scene(town, condition, seed)
     renderer = Renderer(scene.bodies, scene.sprites, *_surroundings(town.seed, condition.name),
-                        size)
+                        size, exact=options.nearness)
     sensor = Sensor(condition, seed, size)
     odometry = _Odometry(rng)
     traffic = _Traffic(motion.path, options.start, condition, np.random.default_rng((16, seed))) \
@@ -123,7 +128,8 @@ def _frames(town: Town, condition: Condition, motion: _Motion, rng: np.random.Ge
         on_ground = (renderer.depth == renderer.ground_depth) & (renderer.depth < 200.0)
         yield DriveFrame(options.start_stamp + round(count * 1e9 / rate),
                          sensor.expose(image, renderer.depth, on_ground, horizon),
-                         _pose(*pose), _pose(*odometry.pose), measured)
+                         _pose(*pose), _pose(*odometry.pose), measured, view,
+                         None if renderer.nearness is None else renderer.nearness.copy())
         count += 1
         motion.step(1.0 / rate)
 

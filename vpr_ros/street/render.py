@@ -43,10 +43,15 @@ _SHIFT = 3                  # sub-pixel bits of the polygons' corners
 
 
 class Renderer:
-    """Renders frames of one scene; `image` and `depth` are valid until the next frame."""
+    """
+    Renders frames of one scene; `image` and `depth` are valid until the next frame.
+
+    `depth` (H,W) is that of a face's middle, for the haze. `nearness` (H,W) is exact: 1/m along
+    the optical axis, 0 for the sky; None unless it is asked for.
+    """
 
     def __init__(self, bodies: Sequence[Body], sprites: Sequence[Sprite], ground: Ground,
-                 sky: NDArray[np.uint8], size: tuple[int, int]) -> None:
+                 sky: NDArray[np.uint8], size: tuple[int, int], *, exact: bool = False) -> None:
         self.width, self.height = size
         self._matrix = camera_matrix(*size)
         self._bodies = FaceTable(bodies)
@@ -58,11 +63,14 @@ class Renderer:
         self.image = np.zeros((self.height, self.width, 3), np.uint8)
         self.depth = np.zeros((self.height, self.width), np.float32)
         self.ground_depth = np.zeros((self.height, self.width), np.float32)
+        self.nearness = np.zeros_like(self.depth) if exact else None
 
     def render(self, view: View, moving: Sequence[Body] = ()) -> NDArray[np.uint8]:
         """Return the frame uint8 (H,W,3) RGB; `depth` (H,W) float32 holds metres forward."""
         projection = self._matrix @ view.rotation()
         self._paint_sky(view)
+        if self.nearness is not None:
+            self.nearness[:] = 0
         self._paint_ground(view, projection)
         np.copyto(self.ground_depth, self.depth)
         parts = [self._bodies.candidates(view, projection),
@@ -119,10 +127,13 @@ class Renderer:
         depth = self.depth[top:bottom, left:right]
         material, distance = faces.materials[i], float(faces.distance[i])
         if not isinstance(material, Texture):
+            self._place(faces.matrices[i], corners, box)
             self._fill(target, depth, corners, material, distance)
             return
         texture = material.at(*extent.tolist())
         opaque = texture.shape[2] == 3
+        if opaque:
+            self._place(faces.matrices[i], corners, box)
         if opaque and (right - left) * (bottom - top) <= _SMALL:
             red, green, blue = texture[texture.shape[0] // 2, texture.shape[1] // 2].tolist()
             self._fill(target, depth, corners, (red, green, blue), distance)
@@ -139,6 +150,26 @@ class Renderer:
         colour = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
         target[:] = cv2.blendLinear(colour, np.ascontiguousarray(target), weight, 1 - weight)
         np.copyto(depth, distance, where=alpha > 127)
+        self._place(faces.matrices[i], corners, box, alpha > 127)
+
+    def _place(self, matrix: NDArray[np.float64], corners: NDArray[np.int32], box: Box,
+               where: NDArray[np.bool_] | None = None) -> None:
+        """Note how near the plane is that is mapped into the image by `matrix`."""
+        if self.nearness is None:
+            return
+        left, top, right, bottom = box
+        if where is None:
+            mask = np.zeros((bottom - top, right - left), np.uint8)
+            cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, _SHIFT)
+            where = mask > 0
+        # The third row of the inverse: it takes a pixel to 1 / depth.
+        row = np.cross(matrix[:, 0], matrix[:, 1])
+        volume = row @ matrix[:, 2]
+        if abs(volume) < 1e-12:     # seen edge-on
+            return
+        u, v, one = row / volume
+        plane = (u * np.arange(left, right))[None] + (v * np.arange(top, bottom) + one)[:, None]
+        np.copyto(self.nearness[top:bottom, left:right], plane.astype(np.float32), where=where)
 
     @staticmethod
     def _fill(target: NDArray[np.uint8], depth: NDArray[np.float32], corners: NDArray[np.int32],
@@ -211,6 +242,8 @@ class Renderer:
         mask = np.zeros((bottom - top, self.width), np.uint8)
         cv2.fillConvexPoly(mask, _fixed_point(outline - (0, top)), 255, cv2.LINE_8, _SHIFT)
         cv2.copyTo(warped, mask, self.image[top:bottom])
+        box = (0, top, self.width, bottom)
+        self._place(matrix, _fixed_point(outline - (0, top)), box)
         rows = np.arange(top, bottom) - self._matrix[1, 2]
         below = rows / self._matrix[0, 0] + math.tan(view.pitch)
         depth = (CAMERA_HEIGHT / np.maximum(below, 1e-3)).astype(np.float32)

@@ -181,7 +181,7 @@ class Dusk(v2.Transform):
         levels = torch.arange(256, dtype=torch.float32) / 255.0
         table = _levels(255.0 * params['gain'] * levels ** params['gamma'])
         # torch would index with int64, eight times the image: cv2.LUT takes a tenth of the time.
-        darker = cv2.LUT(inpt.reshape(3, -1).numpy(), table.numpy())
+        darker = cv2.LUT(inpt.reshape(len(inpt), -1).numpy(), table.numpy())
         if darker.mean() < self.darkest:
             return inpt
         return torch.from_numpy(darker).reshape(inpt.shape)

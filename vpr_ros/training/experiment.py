@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+FEATURES = 'features'
+"""The kind of the experiments that train a feature network; others have none."""
+
 CHOICES = {('network', 'take'): ('backbone', 'all'),
            ('batch', 'mining'): ('batch', 'partial', 'full'),
            ('training', 'schedule'): ('cosine', 'step')}
@@ -146,7 +149,46 @@ class Experiment:
         return asdict(self)
 
 
-def read_experiment(path: str | Path, changes: Sequence[str] = ()) -> Experiment:
+@dataclass(frozen=True)
+class FeatureTraining:
+    """
+    The optimisation of a feature network: `steps` batches of `batch` pairs.
+
+    They are of `width` x `height` pixels, which 32 divides. At most `points` of a pair are
+    compared. The learning rate rises over `warmup` of the steps, and falls as a cosine.
+    """
+
+    steps: int = 4000
+    batch: int = 8
+    width: int = 224
+    height: int = 160
+    points: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.03
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureExperiment:
+    """
+    A whole experiment of the kind 'features': a network that finds local features.
+
+    `views` are the fields of ViewOptions (feature_views.py), `dimension` that of a descriptor.
+    """
+
+    kind: str = FEATURES
+    views: dict[str, Any] = field(default_factory=dict)
+    dimension: int = 64
+    training: FeatureTraining = field(default_factory=FeatureTraining)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the experiment as plain values, as a checkpoint stores it."""
+        return asdict(self)
+
+
+def read_experiment(path: str | Path, changes: Sequence[str] = ()
+                    ) -> Experiment | FeatureExperiment:
     """
     Read an experiment; `changes` are 'part.name=value', as from the command line.
 
@@ -160,23 +202,15 @@ def read_experiment(path: str | Path, changes: Sequence[str] = ()) -> Experiment
         values = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainingError(f'{path} is not YAML: {first_line(error)}') from error
+    if isinstance(values, dict) and 'kind' in values:
+        return make_feature_experiment(values, changes, str(path))
     return make_experiment(values, changes, str(path))
 
 
 def make_experiment(values: dict[str, Any], changes: Sequence[str] = (), source: str = 'experiment'
                     ) -> Experiment:
     """Return the experiment of plain values, checked as by `read_experiment`."""
-    try:
-        config = OmegaConf.create(values)
-        for change in changes:
-            name, equals, value = change.partition('=')
-            if not equals:
-                raise TrainingError(f"'{change}' is not of the form part.name=value")
-            OmegaConf.update(config, name, yaml.safe_load(value), merge=False)
-        experiment = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Experiment), config))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise TrainingError(f'{source}: {first_line(error)}') from error
+    experiment = _structured(Experiment, values, changes, source)
     assert isinstance(experiment, Experiment)
     for (part, name), choices in CHOICES.items():
         value = getattr(getattr(experiment, part), name)
@@ -184,3 +218,34 @@ def make_experiment(values: dict[str, Any], changes: Sequence[str] = (), source:
             raise TrainingError(f"{source}: {part}.{name} '{value}' is not known; use one of "
                                 f'{", ".join(choices)}')
     return experiment
+
+
+def make_feature_experiment(values: dict[str, Any], changes: Sequence[str] = (),
+                            source: str = 'experiment') -> FeatureExperiment:
+    """Return the experiment of the kind 'features' of plain values, checked."""
+    experiment = _structured(FeatureExperiment, values, changes, source)
+    assert isinstance(experiment, FeatureExperiment)
+    if experiment.kind != FEATURES:
+        raise TrainingError(f"{source}: kind '{experiment.kind}' is not known; use {FEATURES}, or "
+                            'leave it out for a network of places')
+    options = experiment.training
+    if (min(options.steps, options.batch, options.points, experiment.dimension) < 1
+            or min(options.width, options.height) < 1
+            or options.width % 32 or options.height % 32):
+        raise TrainingError(f'{source}: steps, batch, points and dimension must be above zero, '
+                            'and 32 must divide training.width and training.height')
+    return experiment
+
+
+def _structured(kind: type, values: dict[str, Any], changes: Sequence[str], source: str) -> Any:
+    """Return the dataclass `kind` of plain values; raise TrainingError for others."""
+    try:
+        config = OmegaConf.create(values)
+        for change in changes:
+            name, equals, value = change.partition('=')
+            if not equals:
+                raise TrainingError(f"'{change}' is not of the form part.name=value")
+            OmegaConf.update(config, name, yaml.safe_load(value), merge=False)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config))
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise TrainingError(f'{source}: {first_line(error)}') from error

@@ -11,7 +11,9 @@ import copy
 from dataclasses import dataclass
 import logging
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
+from typing import TypeVar
 import warnings
 
 import numpy as np
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from vpr_ros.training.model import PlaceNetwork
     from vpr_ros.training.parity import ExportReport
     from vpr_ros.training.recall import ValidationSet
+
+AnyModule = TypeVar('AnyModule', bound=nn.Module)
 
 OPSET = 18
 PROJECTED_FROM = 2000
@@ -166,7 +170,7 @@ def metadata_of(experiment: Experiment, checkpoint: str | Path, license_name: st
             'license': license_name or 'not stated'}
 
 
-def fold_batch_norm(network: PlaceNetwork) -> PlaceNetwork:
+def fold_batch_norm(network: AnyModule) -> AnyModule:
     """Return a copy in eval mode whose BatchNorm layers are part of the convolutions."""
     folded = copy.deepcopy(network).eval()
     _fold(folded)
@@ -181,6 +185,44 @@ def _check_images(options: ExportOptions, images: NDArray[np.uint8] | None,
     check_int8(options.precision, images, validation)
 
 
+def traced(network: nn.Module, example: torch.Tensor, outputs: Sequence[str],
+           dynamic: Mapping[int, Any]) -> onnx.ModelProto:
+    """
+    Return the graph of a network that takes one input, `image`, as the exporter writes it.
+
+    `dynamic` names the axes of the input that may have any size. Raises ModelError.
+    """
+    # The exporter warns about its own internals, which users cannot change.
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            program = torch.onnx.export(
+                network, (example,), input_names=['image'], output_names=list(outputs),
+                opset_version=OPSET, dynamo=True, verbose=False,
+                dynamic_shapes=(dict(dynamic),))
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise ModelError('the network cannot be exported with an input of '
+                         f'{example.shape[2]}x{example.shape[1]}'
+                         f'{" or any other size" if 1 in dynamic else ""}: '
+                         f'{first_line(cause)}') from error
+    assert program is not None
+    return program.model_proto
+
+
+def without_traces(model: onnx.ModelProto) -> None:
+    """
+    Take the exporter's stack traces from a graph.
+
+    They hold paths of this machine, and make files differ between machines.
+    """
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
+                 *model.graph.output, *model.graph.initializer):
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
+
+
 def _to_onnx(network: PlaceNetwork, options: ExportOptions
              ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """Return the graph, and for each of its nodes, by name, the part of the network it is of."""
@@ -189,23 +231,7 @@ def _to_onnx(network: PlaceNetwork, options: ExportOptions
     if options.dynamic_size:
         dynamic |= {1: torch.export.Dim('height', min=MIN_INPUT_SIDE),
                     2: torch.export.Dim('width', min=MIN_INPUT_SIDE)}
-    # The exporter warns about its own internals, which users cannot change.
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            program = torch.onnx.export(
-                network, (example,), input_names=['image'],
-                output_names=['descriptor'], opset_version=OPSET, dynamo=True, verbose=False,
-                dynamic_shapes=(dynamic,))
-    except torch.onnx.OnnxExporterError as error:
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise ModelError('the network cannot be exported with an input of '
-                         f'{options.width}x{options.height}'
-                         f'{" or any other size" if options.dynamic_size else ""}: '
-                         f'{first_line(cause)}') from error
-    assert program is not None
-    model = program.model_proto
+    model = traced(network, example, ['descriptor'], dynamic)
     parts = {}
     for node in model.graph.node:
         facts = {entry.key: entry.value for entry in node.metadata_props}
@@ -213,12 +239,7 @@ def _to_onnx(network: PlaceNetwork, options: ExportOptions
         path = facts.get('namespace', '').split('/')
         parts[node.name] = path[1].split(':')[0] if len(path) > 1 else ''
     _give_aggregate(model, parts)
-    # The exporter's stack traces hold paths of this machine, and make files differ between
-    # machines.
-    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input,
-                 *model.graph.output, *model.graph.initializer):
-        part.ClearField('metadata_props')
-        part.ClearField('doc_string')
+    without_traces(model)
     return model, parts
 
 

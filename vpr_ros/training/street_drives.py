@@ -183,7 +183,7 @@ def _draw_group(plans: Sequence[DrivePlan], cache: Path | None) -> list[DrawnDri
 
 def _cache_file(planned: DrivePlan, cache: Path) -> Path:
     """Return the path of this drive in the cache, whether or not it exists."""
-    key = json.dumps([asdict(planned), SPEED, JPEG_QUALITY, _street_code()], sort_keys=True)
+    key = json.dumps([asdict(planned), SPEED, JPEG_QUALITY, street_code()], sort_keys=True)
     return cache / f'{planned.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz'
 
 
@@ -226,7 +226,7 @@ def _draw_drive(planned: DrivePlan) -> DrawnDrive:
 
 
 @lru_cache(maxsize=1)
-def _street_code() -> str:
+def street_code() -> str:
     """Return the SHA-256 of the street's modules: changed code renders another street."""
     digest = hashlib.sha256()
     for path in sorted(Path(street.__file__).parent.glob('*.py')):
