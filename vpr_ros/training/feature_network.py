@@ -139,8 +139,9 @@ def _sampled(features: Tensor, points: Tensor) -> Tensor:
     right = (left + 1).clamp(max=features.shape[3] - 1)
     below = (top + 1).clamp(max=features.shape[2] - 1)
     across, down = (x - left)[..., None], (y - top)[..., None]
-    return ((1 - down) * ((1 - across) * rows[batch, top, left] + across * rows[batch, top, right])
-            + down * ((1 - across) * rows[batch, below, left] + across * rows[batch, below, right]))
+    above = (1 - across) * rows[batch, top, left] + across * rows[batch, top, right]
+    under = (1 - across) * rows[batch, below, left] + across * rows[batch, below, right]
+    return (1 - down) * above + down * under
 
 
 def _doubled(features: Tensor) -> Tensor:
