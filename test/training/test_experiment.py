@@ -9,6 +9,7 @@ from vpr_ros.core.errors import TrainingError
 
 omegaconf = pytest.importorskip('omegaconf')
 
+from vpr_ros.training.experiment import FeatureExperiment  # noqa: E402
 from vpr_ros.training.experiment import make_experiment  # noqa: E402
 from vpr_ros.training.experiment import read_experiment  # noqa: E402
 
@@ -34,7 +35,8 @@ def test_an_experiment_survives_being_written_as_plain_values():
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
 def test_the_experiments_of_the_project_are_read(path: Path):
-    assert read_experiment(path).data
+    experiment = read_experiment(path)
+    assert experiment.views if isinstance(experiment, FeatureExperiment) else experiment.data
 
 
 @pytest.mark.parametrize('text, message', [
