@@ -130,7 +130,7 @@ def test_a_pose_becomes_that_of_the_camera(driver, beside):
     cloud = messages.read_cloud(landmarks[0])
     known = np.stack([cloud[axis] for axis in 'xyz'], axis=1)
     assert len(known) > 300
-    for stamp, columns in refined.items():
+    for columns in refined.values():
         agreeing = columns[:, :3]
         assert ((columns[:, 3:] >= -0.5) & (columns[:, 3:] < (WIDTH, HEIGHT))).all()
         assert len(agreeing) >= 20
