@@ -204,7 +204,7 @@ def test_places_within_a_radius_are_found_in_their_order() -> None:
     belief = Belief(place_poses)
     for place in range(0, 400, 37):
         expected = np.flatnonzero(poses.distance(place_poses, place_poses[place]) <= 5.0)
-        np.testing.assert_array_equal(belief.within(place, 5.0), expected)
+        np.testing.assert_array_equal(belief.within(place_poses[place, :3], 5.0), expected)
 
 
 def test_turns_are_the_same_whichever_way_headings_are_counted() -> None:

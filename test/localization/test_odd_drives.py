@@ -87,9 +87,13 @@ def drive(encoder: Encoder, speed: float = 6.0, rate: float = 10.0, length: floa
 
 @pytest.fixture(scope='module')
 def street(encoder: Encoder) -> PlaceMap:
+    return _map_of(encoder, views)
+
+
+def _map_of(encoder: Encoder, seen: Callable[[np.ndarray, int, int], np.ndarray]) -> PlaceMap:
     along = np.arange(0.0, LENGTH)
     manifest = Manifest(ModelIdentity.of(encoder), (Session('street', 'winter'),), spacing=1.0)
-    return PlaceMap.build(views(along, encoder.dimension, 1), NOW + np.arange(len(along)) * 10**8,
+    return PlaceMap.build(seen(along, encoder.dimension, 1), NOW + np.arange(len(along)) * 10**8,
                           where(along), np.zeros(len(along), np.int32), manifest)
 
 
@@ -214,6 +218,20 @@ def test_traffic_does_not_hide_that_a_robot_stands(encoder: Encoder, street: Pla
     assert any('wheels spin' in problem for problem in answers.problems) == odometry
     assert answers.trusted[-10:].all() or not odometry
     assert not answers.wrong[TO:].any()
+
+
+@pytest.mark.parametrize('period', [6.0, 12.0])
+def test_a_stretch_that_repeats_does_not_hold_the_robot_back(encoder: Encoder, period: float
+                                                             ) -> None:
+    def seen(along: np.ndarray, dimension: int, seed: int) -> np.ndarray:
+        again = np.where((along > 60) & (along < 100), 60 + (along - 60) % period, along)
+        mixed = 0.9 * views(again, dimension, seed) + 0.1 * views(along, dimension, seed)
+        return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+    driven = drive(encoder, speed=1.5, rate=5.0)
+    driven.descriptors = seen(driven.along, encoder.dimension, 2)
+    answers = localized(encoder, _map_of(encoder, seen), driven, odometry=True)
+    assert answers.trusted[SETTLED:].mean() > 0.97
+    assert not answers.wrong.any()
 
 
 def test_a_robot_that_turns_round_may_see_a_view_again(encoder: Encoder, street: PlaceMap) -> None:

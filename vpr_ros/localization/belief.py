@@ -141,9 +141,9 @@ class Belief:
         held = self._states.totals[1:]
         return float(held @ SPEEDS / max(held.sum(), 1e-300))
 
-    def within(self, place: int, radius: float) -> Places:
-        """Return the places (m,) that are within some metres of one of them, in their order."""
-        near = self._tree.query_ball_point(self._tree.data[place], radius, return_sorted=True)
+    def within(self, position: Floats, radius: float) -> Places:
+        """Return the places (m,) that are within some metres of a position (3,), in order."""
+        near = self._tree.query_ball_point(position, radius, return_sorted=True)
         return np.asarray(near, np.int64)
 
     def forget(self) -> None:

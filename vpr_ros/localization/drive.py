@@ -182,6 +182,10 @@ class Drive:
         if agreement > 0:
             self.confirm()
 
+    def forget_views(self) -> None:
+        """Forget which views may come back: where they were seen is no longer known."""
+        self.returns, self.seconds_since_return = Returns(), math.inf
+
     def confirm(self) -> None:
         """Say that the belief is right, if the view has changed since that was last said."""
         if self.changed:

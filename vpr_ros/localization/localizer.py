@@ -20,6 +20,7 @@ from vpr_ros.localization.drive import View
 from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.estimate import NoPose
+from vpr_ros.localization.likelihood import Likelihood
 from vpr_ros.localization.mean_pose import mean_pose
 from vpr_ros.localization.modes import strongest_modes
 from vpr_ros.localization.odometry import Odometry
@@ -43,9 +44,6 @@ if TYPE_CHECKING:
 
 CLOCK_JUMP_NS = 1_000_000_000
 """A stamp that goes back by more is a clock that was set (a bag that loops)."""
-
-_SAMPLE = 512
-"""Places that tell what similarity is usual for a frame."""
 
 _SEARCHED = 256
 """Places whose similarity is weighed one by one; the others count as not similar."""
@@ -90,8 +88,7 @@ class Localizer:
         self.max_speed = max_speed
         self.odometry_error = odometry_error
         self.calibration = place_map.manifest.calibration
-        sample = np.random.default_rng(0).permutation(len(place_map))[:_SAMPLE]
-        self._sample = place_map.vectors(np.sort(sample))
+        self._likelihood = Likelihood(place_map)
         self._map_mean = place_map.mean
         self._belief = Belief(place_map.poses, place_map.manifest.spacing)
         self._drive = Drive(RunningMean(self._map_mean))
@@ -146,13 +143,14 @@ class Localizer:
             self._belief.forget()
             drive.odometry = Odometry()
             drive.changed = view is View.NEW
+            drive.forget_views()
             drive.pass_time(seconds, view, 0.0)
         model = self.calibration.confidence[mode]
 
         # Likelihood: how much more likely this view is at a similar place than elsewhere.
         similarity, places = self._search(query)
         found = similarity > -1  # an approximate index fills up with place 0
-        ratios = np.where(found, self._likelihood_ratios(query, similarity),
+        ratios = np.where(found, self._likelihood.ratios(query, similarity),
                           self.calibration.outliers)
 
         # Update: the belief takes in what is new in this frame.
@@ -240,6 +238,7 @@ class Localizer:
         self._drive.pending_motion = np.zeros(3)
         self._drive.changed = True
         self._drive.confirm()
+        self._drive.forget_views()
 
     @property
     def state(self) -> DriveState | None:
@@ -334,10 +333,20 @@ class Localizer:
         return Mode.SEQUENCE
 
     def _return(self, query: Descriptor) -> None:
-        """Put the belief back where a view (D,) was seen that has come back."""
-        pose = self._drive.returns.back_at(query, self._pace, self.correct_radius)
-        if pose is not None:
-            self._belief.expect(pose, 0.0)
+        """Put the belief back where a view (D,) was seen that has come back, if the map agrees."""
+        returns, belief = self._drive.returns, self._belief
+        seen = returns.back_at(query, self._pace, self.correct_radius)
+        if seen is None:
+            return
+        # Places that look alike on the map show nothing.
+        near, probability = self._mode(self.belief)
+        here = probability @ self.place_map.poses[near, :3] / probability.sum()
+        ahead, behind = (self.place_map.vectors(belief.within(at, belief.spacing))
+                         for at in (here, seen.pose[:3]))
+        alike = float((ahead @ behind.T).max(initial=-1.0))
+        if self._pace.doubts(float(query @ seen.query), returns.metres(seen), alike):
+            returns.go_back(seen)
+            belief.expect(seen.pose, 0.0)
             self._drive.pending_motion = np.zeros(3)
             self._drive.seconds_since_return = 0.0
 
@@ -346,17 +355,6 @@ class Localizer:
         self._query = query
         similarity, places = self.place_map.search(query[None], max(self.top_k, _SEARCHED))
         return similarity[0], places[0]
-
-    def _likelihood_ratios(self, query: Descriptor, similarity: Descriptor) -> Floats:
-        """
-        Return p(view | this place) / p(view | another place) for similarities (k,).
-
-        They are standardised by how similar the query is to a sample of all places.
-        """
-        # Not BLAS: it would wait for cores that the network keeps busy.
-        usual = np.einsum('nd,d->n', self._sample, query)
-        scores = (similarity - usual.mean()) / max(float(usual.std()), 1e-3)
-        return self.calibration.ratios(scores)
 
     def _reason(self, confidence: float, nowhere: float, sight: float) -> NoPose | None:
         """Return why an estimate is not trusted, by what is left of its sight (drive.py)."""
@@ -372,12 +370,12 @@ class Localizer:
 
         `belief` (N,) is that of all places.
         """
-        near = self._belief.within(int(belief.argmax()), self.correct_radius)
+        near = self._belief.within(self.place_map.poses[belief.argmax(), :3], self.correct_radius)
         probability, positions = belief[near], self.place_map.poses[near, :3]
         # The likeliest place may be at an end of its mode: the place at the mean of all is not.
         off = positions - probability @ positions / probability.sum()
         middle = int(near[np.einsum('ij,ij->i', off, off).argmin()])
-        near = self._belief.within(middle, self.correct_radius)
+        near = self._belief.within(self.place_map.poses[middle, :3], self.correct_radius)
         return near, belief[near]
 
     def _agreement(self, places: NDArray[np.int64], ratios: Floats, near: NDArray[np.int64]

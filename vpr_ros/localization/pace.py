@@ -81,23 +81,30 @@ class Pace:
         self._metres, self._means, self._deviations = np.array(curve).T
         self.changed = max(_CHANGED, float(np.interp(CHANGES, self._metres, self._means)))
 
-    def likelihood(self, similarity: float, metres: Floats) -> Floats:
+    def likelihood(self, similarity: float, metres: Floats, alike: float = -1.0) -> Floats:
         """
         Return the density (n,) of a similarity of two views that are `metres` (n,) apart.
 
-        On a map that does not show how views change, it is the same for all.
+        Two places of the map that are themselves `alike` are expected to look so. On a map that
+        does not show how views change, it is the same for all.
         """
         if not self._known:
             return np.ones(len(metres))
         mean = np.interp(metres, self._metres, self._means)
         deviation = np.interp(metres, self._metres, self._deviations)
+        deviation = np.where(alike > mean, _NARROWEST, deviation)
+        mean = np.maximum(mean, alike)
         return np.asarray(np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
                           / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
 
-    def doubts(self, similarity: float, metres: float) -> bool:
-        """Return whether two views that similar show a robot that stands, not one that drove."""
-        standing, driven = self.likelihood(similarity, np.array([0.0, metres]))
-        return bool(driven * _DOUBTFUL < standing)
+    def doubts(self, similarity: float, metres: float, alike: float = -1.0) -> bool:
+        """
+        Return whether two views that similar show a robot that stands, not one that drove.
+
+        `alike` is the similarity of the two places on the map.
+        """
+        standing = self.likelihood(similarity, np.zeros(1))
+        return bool(self.likelihood(similarity, np.array([metres]), alike) * _DOUBTFUL < standing)
 
 
 class Anchor:

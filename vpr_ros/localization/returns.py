@@ -53,33 +53,37 @@ class Returns:
     def found(self, query: NDArray[np.float32], pose: Floats) -> None:
         """Take in a new view (D,) at which the robot was found at a pose (7,)."""
         self._latest = Seen(query, self.where, pose)
-        if not self._seen or self._metres(self._seen[-1]) >= CHANGES:
+        if not self._seen or self.metres(self._seen[-1]) >= CHANGES:
             self._keep()
 
     def lasts(self) -> None:
         """Say that the view has not changed: it may be that of a robot that stands."""
         self._keep()
 
-    def back_at(self, query: NDArray[np.float32], pace: Pace, metres: float) -> Floats | None:
+    def back_at(self, query: NDArray[np.float32], pace: Pace, metres: float) -> Seen | None:
         """
-        Return at which pose (7,) a view (D,) was seen before; None for a new one.
+        Return the view that a new one (D,) would be, if the robot had not moved; else None.
 
-        Only if it cannot be that much alike after driving so far: at least some metres by the
-        belief. From there on the robot is there again.
+        That is one that it cannot be that much like after driving so far by the belief, and at
+        least some metres. Whether it may be another place that looks the same, the map knows.
         """
         for seen in self._seen:  # the oldest first: others may be of the robot that stands
-            away = self._metres(seen)
+            away = self.metres(seen)
             if away >= metres and pace.doubts(float(query @ seen.query), away):
-                while self._seen[-1] is not seen:
-                    self._seen.pop()
-                self.where, self._latest = seen.where, None
-                return seen.pose
+                return seen
         return None
+
+    def go_back(self, seen: Seen) -> None:
+        """Take it that the robot is still where it saw that view."""
+        while self._seen[-1] is not seen:
+            self._seen.pop()
+        self.where, self._latest = seen.where, None
 
     def _keep(self) -> None:
         if self._latest is not None:
             self._seen.append(self._latest)
         self._latest = None
 
-    def _metres(self, seen: Seen) -> float:
+    def metres(self, seen: Seen) -> float:
+        """Return how far the robot has driven since it saw a view, in a straight line."""
         return math.hypot(*(self.where - seen.where)[:2])
