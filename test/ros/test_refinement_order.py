@@ -83,7 +83,7 @@ class Bench:
         self.camera = camera or RobotCamera('0.3 -0.1 1.4 0 0.05 0')
         self.camera.lens = self.world.camera if camera is None else self.camera.lens
         self.sent, self.estimates, self.shown = [], [], queue.Queue()
-        self.more = threading.Condition()
+        self.more, self.broken = threading.Condition(), False
         self.refinement = Refinement(
             node, self.health, self.camera, Worker(place_map, self.world), uneven_ground=False,
             send=self._send, show=lambda *shown: self.shown.put(shown))
@@ -91,6 +91,8 @@ class Bench:
         self.refinement.start()
 
     def _send(self, frame, estimate):
+        if self.broken:
+            raise RuntimeError('cannot be sent')
         with self.more:
             self.sent.append((estimate.stamp, estimate.refined))
             self.estimates.append(estimate)
@@ -187,6 +189,24 @@ def test_a_frame_that_cannot_be_refined_has_its_places_pose(bench, error):
     bench.until_sent(*sent)
     counts = bench.health.counts
     assert counts['not refined'] + counts['refinement failed'] == 2
+
+
+def test_a_pose_that_cannot_be_sent_ends_nothing(world, bench):
+    bench.offer(5)
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6)
+    bench.working()
+    bench.broken = True
+    bench.answer()
+    world.until(lambda: bench.health.counts['refinement failed'])
+    bench.broken = False
+    bench.offer(7)
+    bench.until_sent((5, False), (5, True), (7, False))  # at once
+    bench.working()
+    bench.answer()
+    bench.until_sent((5, False), (5, True), (7, False), (7, True))
 
 
 def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):

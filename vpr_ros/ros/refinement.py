@@ -172,12 +172,12 @@ class Refinement:
                     self._health.refined(estimate, time.perf_counter() - begin)
             except Exception as error:  # one frame must not end the thread
                 self._failed(error)
-            if self._answer(frame, estimate) and known is not None:
-                self._health.timed({'refined total': time.perf_counter() - frame.received})
-                try:
+            try:
+                if self._answer(frame, estimate) and known is not None:
+                    self._health.timed({'refined total': time.perf_counter() - frame.received})
                     self._show(frame, estimate, rgb, known[1])
-                except Exception as error:
-                    self._failed(error)
+            except Exception as error:
+                self._failed(error)
         self._worker.end()
 
     def _answer(self, frame: TrustedFrame, estimate: Estimate) -> bool:
@@ -185,13 +185,13 @@ class Refinement:
         with self._condition:
             if self._closed or self._working is not frame:  # a new drive or map meanwhile
                 return False
-            self._working = None
+            self._working, self._holds = None, False  # also if this fails
             in_time = time.monotonic() - self._since <= PATIENCE
-            self._holds = estimate.refined and in_time
             if estimate.refined:
                 self._keep(frame, estimate)
                 if estimate.stamp >= self._sent:
                     self._publish(frame, estimate)
+                self._holds = in_time
                 return True
             newest = self._waiting or frame
             if newest.estimate.stamp > self._sent:
