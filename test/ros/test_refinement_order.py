@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 import queue
 import threading
+from types import SimpleNamespace
 
 from landmark_world import DRIVE
 from landmark_world import estimate_at
@@ -24,9 +25,11 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.io import messages
 from vpr_ros.localization.refine import Refiner
 from vpr_ros.maps.confidence import Mode
+from vpr_ros.ros import operations
 from vpr_ros.ros import refinement
 from vpr_ros.ros.health import Health
 from vpr_ros.ros.interfaces import rclpy_types
+from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.refinement import Refinement
 from vpr_ros.ros.refinement import TrustedFrame
 from vpr_ros.ros.robot_camera import RobotCamera
@@ -229,10 +232,12 @@ def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):
     bench.until_sent((5, False), (5, True), (7, False), (8, False), (3, False))
 
 
+def wheels(number, frame_id='odom'):
+    return frame_id, poses.moved(poses.planar(-3.0, 7.0, 2.0), poses.relative(
+        DRIVE[0], DRIVE[number]))
+
+
 def test_with_odometry_each_frame_has_a_pose_at_once(bench):
-    def wheels(number, frame_id='odom'):
-        return frame_id, poses.moved(poses.planar(-3.0, 7.0, 2.0), poses.relative(
-            DRIVE[0], DRIVE[number]))
     bench.offer(5, odometry=wheels(5))
     bench.working()
     bench.answer()
@@ -319,3 +324,41 @@ def test_after_its_end_places_go_out_at_once(bench):
     bench.refinement.stop()
     bench.offer(2)
     bench.until_sent((1, False), (1, True), (2, False))
+
+
+@pytest.fixture
+def operated(world, bench):
+    """Return what operates a bench whose last refined pose is that of frame 5, while 6 is seen."""
+    localizer = SimpleNamespace(place_map=bench.localizer.place_map, encoder=None,
+                                expect=lambda *around: None, take_over=lambda old: None)
+    publishers = SimpleNamespace(sent=lambda message: False, start_over=lambda: None)
+    made = Operations(world.node, localizer, publishers, bench.health, bench.camera, None)
+    made._refinement = bench.refinement
+    bench.offer(5, odometry=wheels(5))
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6, odometry=wheels(6))
+    bench.working()
+    return made
+
+
+def test_nothing_is_sent_of_frames_before_an_initial_pose(bench, operated):
+    count = len(bench.sent)
+    operated.on_initial_pose(messages.pose_with_covariance(rclpy_types, 7, 'map', DRIVE[9],
+                                                           np.eye(6)))
+    bench.answer()
+    bench.offer(9, odometry=wheels(9))
+    assert bench.sent[count:] == [(9, False)]
+    assert bench.estimates[-1].covariance[0, 0] == 1.0  # that of the place
+
+
+def test_nothing_is_sent_of_frames_before_a_new_map(world, bench, operated, monkeypatch):
+    monkeypatch.setattr(operations, 'load_localizer', lambda node, encoder: operated.localizer)
+    count = len(bench.sent)
+    answer = world.node.executor.create_task(operated.reload_map())
+    world.until(answer.done)
+    assert answer.result()[0]
+    bench.offer(7, odometry=wheels(7))  # by a worker that has not seen the new map
+    assert bench.sent[count:] == [(7, False)]
+    assert bench.estimates[-1].covariance[0, 0] == 1.0

@@ -89,7 +89,7 @@ class Operations:
         self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
         self.camera, self._features = camera, features
         self._refinement: Refinement | None = None
-        self._unrefined = 'the node was not active yet'
+        self._unrefined = 'the node is not active'
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
@@ -112,7 +112,7 @@ class Operations:
         self._worker = None
         if self._refinement is not None:
             self._refinement.stop()
-            self._refinement = None
+            self._refinement, self._unrefined = None, 'the node is not active'
         self._publishers.stop()
         self._slot, self._odometry = FrameSlot(), OdometryBuffer()
         self._save_state()
@@ -267,6 +267,7 @@ class Operations:
             deviation = math.sqrt(max(variances))
             with self._lock:
                 self.localizer.expect(pose, deviation)
+                self._discard_frames()
         except (VprError, ValueError) as error:
             log.warning(f'initialpose ignored: {error}')
         else:
@@ -276,10 +277,14 @@ class Operations:
         """Forget the drive so far; return the answer to the operator."""
         with self._lock:
             self.localizer.forget()
-            if self._refinement is not None:
-                self._refinement.start_over()
+            self._discard_frames()
         self._publishers.start_over()
         return 'localisation starts over: belief, odometry and running mean are reset'
+
+    def _discard_frames(self) -> None:
+        """Let no pose be sent of the frames so far."""
+        if self._refinement is not None:
+            self._refinement.start_over()
 
     async def reload_map(self) -> tuple[bool, str]:
         """
@@ -299,6 +304,7 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+            self._discard_frames()
             before = self._refinement
             if self._worker is not None:
                 self._refinement = self._new_refinement(new)
@@ -338,11 +344,11 @@ class Operations:
                 setattr(self.localizer, attribute, value)
 
     def publish_map(self) -> None:
-        """Publish the places and landmarks of the map in use, if the node is active."""
+        """Publish the places, and landmarks in use, of the map, if the node is active."""
         if self._worker is not None:
             self._publishers.publish_map(self.localizer.place_map)
-        if self._refinement is not None:
-            self._publishers.publish_landmarks(self.localizer.place_map)
+            self._publishers.publish_landmarks(self.localizer.place_map,
+                                               used=self._refinement is not None)
 
     def description(self) -> dict[str, str]:
         """Return which model and map are in use, as values for the diagnostics."""
