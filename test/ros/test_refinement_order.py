@@ -55,6 +55,8 @@ class Stepwise(Landmarks):
 class Worker:
     """A Refiner in the process of the test, in place of that in another."""
 
+    problem = ''
+
     def __init__(self, place_map, features):
         self._places, self._features = place_map, features
 
@@ -86,9 +88,10 @@ class Bench:
         self.camera = camera or RobotCamera('0.3 -0.1 1.4 0 0.05 0')
         self.camera.lens = self.world.camera if camera is None else self.camera.lens
         self.sent, self.estimates, self.shown = [], [], queue.Queue()
+        self.worker = Worker(place_map, self.world)
         self.more, self.broken = threading.Condition(), False
         self.refinement = Refinement(
-            node, self.health, self.camera, Worker(place_map, self.world), uneven_ground=False,
+            node, self.health, self.camera, self.worker, uneven_ground=False,
             send=self._send, show=lambda *shown: self.shown.put(shown))
         self.localizer = StandIn(place_map)
         self.refinement.start()
@@ -312,6 +315,8 @@ def test_what_is_missing_is_told_and_may_come_later(world, place_map):
         assert bench.shown.get(timeout=LIMIT)[1].stamp == 6
         assert refiner.values() == {'refinement': 'on, camera pose from /tf_static'}
         assert [refined for _, refined in bench.sent] == 6 * [False] + [True]
+        bench.worker.problem = 'its process has ended'
+        assert offered(7) == 'off: its process has ended'
     finally:
         refiner.stop()
 

@@ -206,8 +206,8 @@ class Refinement:
         except VprError as error:
             self._tell(str(error))
             return None
-        self._tell('')
-        return known
+        self._tell(self._worker.problem)
+        return None if self._worker.problem else known
 
     def _tell(self, problem: str) -> None:
         """Keep why poses are not refined, '' if they are; log it, once it has lasted."""
