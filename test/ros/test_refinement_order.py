@@ -28,6 +28,7 @@ from vpr_ros.maps.confidence import Mode
 from vpr_ros.ros import operations
 from vpr_ros.ros import refinement
 from vpr_ros.ros.health import Health
+from vpr_ros.ros.inputs import OdometryPose
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.operations import Operations
 from vpr_ros.ros.refinement import Refinement
@@ -235,9 +236,11 @@ def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):
     bench.until_sent((5, False), (5, True), (7, False), (8, False), (3, False))
 
 
-def wheels(number, frame_id='odom'):
-    return frame_id, poses.moved(poses.planar(-3.0, 7.0, 2.0), poses.relative(
-        DRIVE[0], DRIVE[number]))
+def wheels(number, frame_id='odom', *, late=0.0):
+    """Return the odometry at a frame, or some seconds before, at a frame a second."""
+    here = poses.moved(poses.planar(-3.0, 7.0, 2.0), poses.relative(DRIVE[0], DRIVE[number]))
+    return OdometryPose(frame_id, poses.moved(here, np.array([-late, 0.0, 0.0])),
+                        round(late * 1e9))
 
 
 def test_with_odometry_each_frame_has_a_pose_at_once(bench):
@@ -268,6 +271,55 @@ def test_with_odometry_each_frame_has_a_pose_at_once(bench):
     bench.refinement.start_over()
     bench.offer(10, odometry=wheels(10))
     assert bench.estimates[-1].covariance[0, 0] == 1.0
+
+
+def test_late_odometry_carries_nothing_on(bench):
+    bench.offer(5, odometry=wheels(5))
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    sent = [(5, False), (5, True)]
+    bench.offer(6, odometry=wheels(6, late=0.3))
+    assert bench.sent == sent  # it waits
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.until_sent(*sent, (6, True))
+    bench.offer(8, odometry=wheels(8, late=0.005))  # from 5
+    bench.until_sent(*sent, (6, True), (8, False))
+    assert poses.distance(bench.estimates[-1].pose, DRIVE[8]) < 0.1
+
+
+def test_nothing_is_carried_on_by_odometry_across_its_loss(bench):
+    bench.offer(5, odometry=wheels(5))
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(6, odometry=wheels(6))
+    bench.working()
+    bench.refinement.lose_odometry(7)
+    bench.answer()  # of a frame before it
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(8, odometry=wheels(8))
+    sent = [(5, False), (5, True), (6, False), (6, True)]
+    assert bench.sent == sent  # 8 waits
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    bench.offer(9, odometry=wheels(9))
+    bench.until_sent(*sent, (8, True), (9, False))
+    assert bench.health.counts['carried'] == 2
+
+
+def test_a_slow_robot_learns_how_far_odometry_is_off(bench):
+    for number in range(4):
+        odometry = wheels(5 + number)
+        step = poses.moved(wheels(5).pose, np.array([0.2 * number, 0.0, 0.0]))
+        bench.offer(5 + number, odometry=odometry._replace(pose=step))  # where it drives 1 m
+        bench.working()
+        bench.answer()
+        bench.shown.get(timeout=LIMIT)
+    assert bench.refinement._drift.value > 1.0
 
 
 def test_a_clock_that_is_set_back_starts_over(bench):
@@ -346,6 +398,39 @@ def operated(world, bench):
     bench.offer(6, odometry=wheels(6))
     bench.working()
     return made
+
+
+def test_odometry_that_is_not_credible_is_lost(bench, operated):
+    odometry = operated._odometry
+    for number in (7, 8):
+        message = rclpy_types('nav_msgs/msg/Odometry')()
+        message.header.stamp.nanosec, message.header.frame_id = number, 'odom'
+        message.pose.pose = messages.pose_with_covariance(
+            rclpy_types, number, 'odom', wheels(number).pose, np.eye(6)).pose.pose
+        odometry.put(message)
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    localizer, given = operated.localizer, []
+    localizer.encoder = SimpleNamespace(size=(320, 240), space='', encode=lambda rgb: None)
+    localizer.odometry_problem, localizer.modes = 'it jumped', lambda: None
+    localizer.odometry_scale, localizer.odometry_error = 1.0, 0.1
+    localizer.locate = lambda descriptor, stamp, pose: given.append(pose) or estimate_at(
+        DRIVE[stamp], stamp, Mode.ODOMETRY)
+    operated._publishers.publish_details = lambda *details: None
+
+    def localise(number):
+        operated._localize(messages.image(rclpy_types, number, 'camera',
+                                          bench.world.image(number)), 0.0)
+    count = len(bench.sent)
+    localise(7)
+    bench.working()
+    bench.answer()
+    bench.shown.get(timeout=LIMIT)
+    localizer.odometry_problem = ''
+    localise(8)
+    np.testing.assert_allclose(given, [wheels(7).pose, wheels(8).pose])
+    assert bench.sent[count:] == [(7, True)]  # 8 waits
+    assert bench.health.counts['carried'] == 1
 
 
 def test_nothing_is_sent_of_frames_before_an_initial_pose(bench, operated):

@@ -175,13 +175,14 @@ class Operations:
             if localizer.encoder.space != space:
                 raise VprError('the map was exchanged while the frame was encoded')
             refinement = self._refinement
-            estimate = localizer.locate(descriptor, stamp, odometry)
+            estimate = localizer.locate(descriptor, stamp, odometry and odometry.pose)
             if localizer.odometry_problem:
                 unused = f'not credible: {localizer.odometry_problem}'
         with watch.stage('publish'):
+            if unused and refinement is not None:
+                refinement.lose_odometry(stamp)
             if estimate.trusted:
-                frame = TrustedFrame(message, estimate, localizer, None if odometry is None else (
-                    self._odometry.frame_id, odometry), received)
+                frame = TrustedFrame(message, estimate, localizer, odometry, received)
                 if refinement is None:
                     self._send(frame, estimate)
                 else:
@@ -197,7 +198,8 @@ class Operations:
     def _send(self, frame: TrustedFrame, estimate: Estimate) -> None:
         """Publish the pose of a frame: that of its place, or a refined one."""
         self._health.counts['poses'] += 1
-        self._publishers.publish_pose(estimate, frame.localizer, frame.odometry)
+        self._publishers.publish_pose(estimate, frame.localizer,
+                                      frame.odometry and frame.odometry[:2])
 
     def _show(self, frame: TrustedFrame, estimate: Estimate, rgb: NDArray[np.uint8],
               mount: NDArray[np.float64]) -> None:
