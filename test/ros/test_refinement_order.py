@@ -368,7 +368,10 @@ def test_what_is_missing_is_told_and_may_come_later(world, place_map):
         assert refiner.values() == {'refinement': 'on, camera pose from /tf_static'}
         assert [refined for _, refined in bench.sent] == 6 * [False] + [True]
         bench.worker.problem = 'its process has ended'
-        assert offered(7) == 'off: its process has ended'
+        bench.offer(7)
+        bench.until_sent(*[(stamp, False) for stamp in range(1, 7)], (6, True), (7, False))
+        assert bench.world.asked.empty()
+        assert refiner.values() == {'refinement': 'off: its process has ended'}
     finally:
         refiner.stop()
 
