@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 import signal
 import threading
+import time
 
 from landmark_world import DRIVE
 from landmark_world import estimate_at
@@ -104,8 +105,10 @@ def test_a_process_that_hangs_is_ended(place_map: PlaceMap, monkeypatch: pytest.
     if hangs == 'before it':
         threading.Timer(0.1, worker.close).start()
         monkeypatch.setattr(refiner_process, '_serve', _idle)
+        begin = time.monotonic()
         with pytest.raises(VprError, match='no longer refined'):
             worker.refine(image, *known)
+        assert time.monotonic() - begin < refiner_process.LONGEST
     worker.end()
     assert not workers()
 
