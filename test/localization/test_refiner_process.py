@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 import signal
 import threading
+import time
 
 from landmark_world import DRIVE
 from landmark_world import estimate_at
@@ -18,6 +20,7 @@ from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import MapError
 from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.features import Features
+from vpr_ros.localization import refiner_process
 from vpr_ros.localization.refiner_process import RefinerProcess
 from vpr_ros.maps.place_map import PlaceMap
 
@@ -76,6 +79,57 @@ def test_poses_are_refined_by_another_process_until_its_end(place_map: PlaceMap)
         refined(19)
     worker.end()
     assert not workers()
+    with pytest.raises(VprError, match='no longer refined'):
+        refined(9)
+
+
+@pytest.mark.parametrize('hangs', ['with an image', 'before it'])
+def test_a_process_that_hangs_is_ended(place_map: PlaceMap, monkeypatch: pytest.MonkeyPatch,
+                                       hangs: str) -> None:
+    world = Moody(BESIDE)
+    worker = RefinerProcess(place_map, world)
+    known = estimate_at(DRIVE[9]), world.camera, world.mount
+    image = world.image(9)
+    assert worker.refine(image, *known).refined
+    if hangs == 'before it':
+        child, = workers()
+        child.suspend()
+        image = np.zeros((2000, 2000, 3), np.uint8)  # more than a pipe holds
+    else:
+        image = world.image(19)
+    monkeypatch.setattr(refiner_process, 'LONGEST', 0.1)
+    with pytest.raises(VprError, match='hung for 0 s'):
+        worker.refine(image, *known)
+    assert not workers()
+    monkeypatch.undo()
+    if hangs == 'before it':
+        threading.Timer(0.1, worker.close).start()
+        monkeypatch.setattr(refiner_process, '_serve', _idle)
+        begin = time.monotonic()
+        with pytest.raises(VprError, match='no longer refined'):
+            worker.refine(image, *known)
+        assert time.monotonic() - begin < refiner_process.LONGEST
+    worker.end()
+    assert not workers()
+
+
+def _idle(*_: object) -> None:
+    threading.Event().wait()
+
+
+def test_a_process_that_ends_is_started_again_until_it_does_nothing_else(
+        place_map: PlaceMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refiner_process, '_MOST_STARTS', 2)
+    world = Moody(BESIDE)
+    worker = RefinerProcess(place_map, world)
+    known = estimate_at(DRIVE[8]), world.camera, world.mount
+    for number in (18, 8, 18, 18):
+        assert worker.problem == ''
+        with nullcontext() if number == 8 else pytest.raises(VprError, match='code -9'):
+            worker.refine(world.image(number), *known)
+    assert worker.problem == 'the process that refines poses has ended 2 times'
+    with pytest.raises(VprError, match='ended 2 times'):
+        worker.refine(world.image(8), *known)
 
 
 def test_landmarks_of_other_features_are_refused(place_map: PlaceMap) -> None:

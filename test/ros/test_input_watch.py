@@ -124,8 +124,10 @@ def test_why_odometry_is_not_used(monkeypatch, begin, end, x, why):
     assert buffer.age(stamp(0)) is None
     for seconds in np.linspace(begin, end, 21):
         buffer.put(odometry(seconds, pose(x)))
-    used = buffer.at(stamp(0)) is not None
+    found = buffer.at(stamp(0))
+    used = found is not None
     assert used == (why == '')
+    assert not used or found.age == pytest.approx(max(-end * 1e9, 0), abs=1e3)
     assert used or buffer.why_not(stamp(0)) == why
     assert buffer.age(stamp(0)) == pytest.approx(-end * 1e9, abs=1e3)
 

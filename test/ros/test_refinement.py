@@ -11,6 +11,8 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy')
 
+from node_operator import ACTIVATE
+from node_operator import DEACTIVATE
 from node_operator import node_process_on
 from node_operator import Operator
 from rclpy.qos import DurabilityPolicy
@@ -174,9 +176,17 @@ def test_a_camera_that_is_not_calibrated_has_the_poses_of_places(driver, beside)
 
 
 def test_a_map_without_landmarks_has_the_poses_of_places(street_site, driver, beside):
+    clouds = []
+    driver.node.create_subscription(rclpy_types(messages.CLOUD),
+                                    f'{node_process.NODE}/landmarks', clouds.append, LATCHED)
+    driver.until(lambda: clouds and clouds[-1].width)
+    assert driver.change(DEACTIVATE)
+    assert driver.status()['refinement'] == 'off: the node is not active'
+    assert driver.change(ACTIVATE)
     assert driver.set_parameters(map=str(street_site / 'plain')) == ''
     assert driver.call(Trigger, 'reload_map').success
     assert driver.status()['refinement'] == 'off: the map has no landmarks'
+    driver.until(lambda: not clouds[-1].width)
     count = len(driver.inliers)
     sent = driver.send_round(beside)
     driver.until(lambda: set(sent) <= {messages.stamp_ns(message.header)

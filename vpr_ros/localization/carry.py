@@ -41,12 +41,18 @@ class Drift:
     def __init__(self, expected: float) -> None:
         self._squares = deque([expected ** 2], _RECENT)
 
-    def compare(self, before: Estimate, after: Estimate, motion: Floats) -> None:
-        """Take in two refined estimates, and the planar motion (3,) between them by odometry."""
+    def compare(self, before: Estimate, after: Estimate, motion: Floats) -> bool:
+        """
+        Take in two refined estimates, and the planar motion (3,) between them by odometry.
+
+        Returns whether they are far enough apart to tell anything.
+        """
         driven = math.hypot(*motion[:2])
-        if driven >= _SHORTEST:
-            off = poses.moved(before.pose, motion)[:2] - after.pose[:2]
-            self._squares.append(float(off @ off) / 2 / driven ** 2)
+        if driven < _SHORTEST:
+            return False
+        off = poses.moved(before.pose, motion)[:2] - after.pose[:2]
+        self._squares.append(float(off @ off) / 2 / driven ** 2)
+        return True
 
     @property
     def value(self) -> float:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from vpr_ros.core.errors import VprError
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_NICE = 5
-_STEP = 0.1
-"""Seconds after which a wait for the process looks whether it is to end."""
+LONGEST = 30.0
+"""Seconds after which the process is taken to hang; the first image includes its start."""
 
+_NICE = 5
 _END = 5.0
 """Seconds that the process has to end by itself."""
 
@@ -44,8 +45,9 @@ class RefinerProcess:
     Refines poses on places with landmarks by `features`, in another process.
 
     That process shares no lock with this one and yields to it. It is started with the first image,
-    and again when it was killed, but not for ever. One thread uses it; another may close it.
-    Raises MapError for landmarks of other features.
+    and again when it was killed, perhaps because it hung, until it ends several times without a
+    refined image between. One thread uses it; another may close it. Raises MapError for landmarks
+    of other features.
     """
 
     def __init__(self, places: Landmarked, features: Extractor, *, flat: bool = True) -> None:
@@ -55,33 +57,51 @@ class RefinerProcess:
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
         self._starts = 0
-        self._closed = threading.Event()
+        self._closed = False
+        self._lock = threading.Lock()  # for which process there is: two threads end it
+
+    @property
+    def problem(self) -> str:
+        """Return why no pose will be refined any more, '' if one may."""
+        if self._closed:
+            return 'poses are no longer refined'
+        if self._starts == _MOST_STARTS and self._connection is None:
+            return f'the process that refines poses has ended {_MOST_STARTS} times'
+        return ''
 
     def refine(self, rgb: NDArray[np.uint8], estimate: Estimate, camera: Camera, mount: Floats
                ) -> Estimate:
         """
         Return what `Refiner.refine` makes of an estimate, from its image uint8 (H,W,3).
 
-        Raises what the Refiner does, and VprError where the process ended.
+        Raises what the Refiner does, and VprError where the process ended or took LONGEST.
         """
+        overdue = threading.Timer(LONGEST, self._kill)  # ends a `send` that blocks, too
+        overdue.daemon = True
+        begin = time.monotonic()
         try:
             connection = self._started()
+            overdue.start()
             connection.send((rgb, estimate, camera, mount))
-            while not connection.poll(_STEP):
-                if self._closed.is_set():
-                    raise VprError('poses are no longer refined')
             answer = connection.recv()
         except (EOFError, OSError) as error:
+            took = time.monotonic() - begin
             code = self._end()
-            raise VprError(f'the process that refines poses ended with code {code}') from error
+            why = f'ended with code {code}' if took < LONGEST else f'hung for {took:.0f} s'
+            raise VprError(f'the process that refines poses {why}' if not self._closed else
+                           self.problem) from error
+        finally:
+            overdue.cancel()
         if isinstance(answer, Exception):
             raise answer
+        self._starts = 1  # that of this process
         refined: Estimate = answer
         return refined
 
     def close(self) -> None:
         """End a call that waits, and let no other begin."""
-        self._closed.set()
+        self._closed = True
+        self._kill()
 
     def end(self) -> None:
         """End the process, by the thread that used it."""
@@ -91,27 +111,35 @@ class RefinerProcess:
     def _started(self) -> Connection:
         if self._connection is not None:
             return self._connection
-        if self._starts == _MOST_STARTS:
-            raise VprError(f'the process that refines poses has ended {_MOST_STARTS} times')
-        self._starts += 1
-        context = multiprocessing.get_context('spawn')  # a fork would copy locks of other threads
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, *self._content), daemon=True,
-                                        name='refine')
-        # Starting a process may unblock signals that this thread leaves to another one.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        try:
-            with _one_thread():
-                self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            other.close()  # the only other end is in the process now
-        return self._connection
+        with self._lock:
+            if self.problem:
+                raise VprError(self.problem)
+            self._starts += 1
+            # A fork would copy locks of other threads.
+            context = multiprocessing.get_context('spawn')
+            self._connection, other = context.Pipe()
+            self._process = context.Process(target=_serve, args=(other, *self._content),
+                                            daemon=True, name='refine')
+            # Starting a process may unblock signals that this thread leaves to another one.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+            try:
+                with _one_thread():
+                    self._process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                other.close()  # the only other end is in the process now
+            return self._connection
+
+    def _kill(self) -> None:
+        with self._lock:
+            if self._process is not None and self._process.pid is not None:
+                self._process.kill()
 
     def _end(self) -> int | None:
         """End the process and return its exit code."""
-        process, connection = self._process, self._connection
-        self._process = self._connection = None
+        with self._lock:
+            process, connection = self._process, self._connection
+            self._process = self._connection = None
         if connection is not None:
             connection.close()
         if process is None or process.pid is None:

@@ -7,6 +7,7 @@ from collections import deque
 import threading
 import time
 from typing import Any
+from typing import NamedTuple
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +70,14 @@ class FrameSlot:
             return self._frame is not None
 
 
+class OdometryPose(NamedTuple):
+    """A pose (7,) by odometry, in its frame, and the ns by which it is older than was asked."""
+
+    frame_id: str
+    pose: NDArray[np.float64]
+    age: int = 0
+
+
 class OdometryBuffer:
     """The poses of the last nav_msgs/Odometry messages; one thread writes, another reads."""
 
@@ -93,26 +102,27 @@ class OdometryBuffer:
             self.frame_id = message.header.frame_id
             self._condition.notify()
 
-    def at(self, stamp: int) -> NDArray[np.float64] | None:
+    def at(self, stamp: int) -> OdometryPose | None:
         """
-        Return the pose (7,) at a stamp in ns, or None when odometry does not reach it.
+        Return the pose at a stamp in ns, or None when odometry does not reach it.
 
         On a robot with odometry, waits up to ODOMETRY_WAIT for a pose as new as the stamp. Without
-        one, the latest is returned, up to MAX_ODOMETRY_AGE_NS old: the motion since then will be
-        part of the next frame's. Poses that are not finite are left out.
+        one, the latest is returned, up to MAX_ODOMETRY_AGE_NS old, with its age: the motion since
+        then will be part of the next frame's. Poses that are not finite are left out.
         """
         with self._condition:
             if not self._stamps:
                 return None
             self._condition.wait_for(lambda: self._stamps[-1] >= stamp, ODOMETRY_WAIT)
-            stamps, recent = list(self._stamps), list(self._poses)
+            stamps, recent, frame_id = list(self._stamps), list(self._poses), self.frame_id
         # The two messages around the stamp are enough to interpolate.
         after = bisect_left(stamps, stamp)
         around = slice(max(0, min(after, len(stamps) - 1) - 1), after + 1)
         track = pose_track.track(stamps[around], np.array(recent[around]))
         if len(track.stamps) and 0 < stamp - track.stamps[-1] < MAX_ODOMETRY_AGE_NS:
-            return track.poses[-1]
-        return pose_track.at(track, stamp)
+            return OdometryPose(frame_id, track.poses[-1], stamp - int(track.stamps[-1]))
+        pose = pose_track.at(track, stamp)
+        return None if pose is None else OdometryPose(frame_id, pose)
 
     def age(self, stamp: int) -> int | None:
         """Return the ns from the newest odometry to a stamp, negative after it; None without."""

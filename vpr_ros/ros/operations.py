@@ -89,7 +89,7 @@ class Operations:
         self._camera_check = CameraCheck(localizer.place_map.manifest.cameras)
         self.camera, self._features = camera, features
         self._refinement: Refinement | None = None
-        self._unrefined = 'the node was not active yet'
+        self._unrefined = 'the node is not active'
 
     def start(self) -> None:
         """Begin to localise frames, with the drive of the state file if it is recent."""
@@ -112,7 +112,7 @@ class Operations:
         self._worker = None
         if self._refinement is not None:
             self._refinement.stop()
-            self._refinement = None
+            self._refinement, self._unrefined = None, 'the node is not active'
         self._publishers.stop()
         self._slot, self._odometry = FrameSlot(), OdometryBuffer()
         self._save_state()
@@ -175,13 +175,14 @@ class Operations:
             if localizer.encoder.space != space:
                 raise VprError('the map was exchanged while the frame was encoded')
             refinement = self._refinement
-            estimate = localizer.locate(descriptor, stamp, odometry)
+            estimate = localizer.locate(descriptor, stamp, odometry and odometry.pose)
             if localizer.odometry_problem:
                 unused = f'not credible: {localizer.odometry_problem}'
         with watch.stage('publish'):
+            if unused and refinement is not None:
+                refinement.lose_odometry(stamp)
             if estimate.trusted:
-                frame = TrustedFrame(message, estimate, localizer, None if odometry is None else (
-                    self._odometry.frame_id, odometry), received)
+                frame = TrustedFrame(message, estimate, localizer, odometry, received)
                 if refinement is None:
                     self._send(frame, estimate)
                 else:
@@ -197,7 +198,8 @@ class Operations:
     def _send(self, frame: TrustedFrame, estimate: Estimate) -> None:
         """Publish the pose of a frame: that of its place, or a refined one."""
         self._health.counts['poses'] += 1
-        self._publishers.publish_pose(estimate, frame.localizer, frame.odometry)
+        self._publishers.publish_pose(estimate, frame.localizer,
+                                      frame.odometry and frame.odometry[:2])
 
     def _show(self, frame: TrustedFrame, estimate: Estimate, rgb: NDArray[np.uint8],
               mount: NDArray[np.float64]) -> None:
@@ -267,6 +269,7 @@ class Operations:
             deviation = math.sqrt(max(variances))
             with self._lock:
                 self.localizer.expect(pose, deviation)
+                self._discard_frames()
         except (VprError, ValueError) as error:
             log.warning(f'initialpose ignored: {error}')
         else:
@@ -276,10 +279,14 @@ class Operations:
         """Forget the drive so far; return the answer to the operator."""
         with self._lock:
             self.localizer.forget()
-            if self._refinement is not None:
-                self._refinement.start_over()
+            self._discard_frames()
         self._publishers.start_over()
         return 'localisation starts over: belief, odometry and running mean are reset'
+
+    def _discard_frames(self) -> None:
+        """Let no pose be sent of the frames so far."""
+        if self._refinement is not None:
+            self._refinement.start_over()
 
     async def reload_map(self) -> tuple[bool, str]:
         """
@@ -299,6 +306,7 @@ class Operations:
                 return False, 'the node was cleaned up, or another map was loaded, meanwhile'
             new.take_over(old)
             self.localizer = new
+            self._discard_frames()
             before = self._refinement
             if self._worker is not None:
                 self._refinement = self._new_refinement(new)
@@ -338,11 +346,11 @@ class Operations:
                 setattr(self.localizer, attribute, value)
 
     def publish_map(self) -> None:
-        """Publish the places and landmarks of the map in use, if the node is active."""
+        """Publish the places, and landmarks in use, of the map, if the node is active."""
         if self._worker is not None:
             self._publishers.publish_map(self.localizer.place_map)
-        if self._refinement is not None:
-            self._publishers.publish_landmarks(self.localizer.place_map)
+            self._publishers.publish_landmarks(self.localizer.place_map,
+                                               used=self._refinement is not None)
 
     def description(self) -> dict[str, str]:
         """Return which model and map are in use, as values for the diagnostics."""

@@ -154,13 +154,14 @@ class Publishers:
                 rclpy_types, estimate.stamp, frame_id, images.captioned(
                     canvas, f'{estimate.inliers} landmarks, {deviation:.2f} m', (0, 255, 0))))
 
-    def publish_landmarks(self, place_map: PlaceMap) -> None:
-        """Publish the landmarks of a map, latched: of a large one an even selection."""
-        if place_map.landmarks is None:
-            return
+    def publish_landmarks(self, place_map: PlaceMap, *, used: bool) -> None:
+        """Publish the landmarks of a map, latched: of many an even selection, none if not used."""
+        points = np.empty((0, 3))
+        if used and place_map.landmarks is not None:
+            points = place_map.landmarks.some(_MOST_LANDMARKS)
         self._landmarks.publish(messages.cloud(
             rclpy_types, self._node.get_clock().now().nanoseconds, place_map.manifest.frame_id,
-            dict(zip('xyz', place_map.landmarks.some(_MOST_LANDMARKS).T, strict=True))))
+            dict(zip('xyz', points.T, strict=True))))
 
     def publish_map(self, place_map: PlaceMap) -> None:
         """Publish the places of a map, latched."""

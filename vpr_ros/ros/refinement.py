@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.localization.refiner_process import RefinerProcess
     from vpr_ros.ros.health import Health
+    from vpr_ros.ros.inputs import OdometryPose
     from vpr_ros.ros.robot_camera import RobotCamera
 
 PATIENCE = 0.5
 """Seconds for which the poses of places wait for a refined one."""
+
+_LATE_NS = 10_000_000
+"""Age up to which a pose by odometry is taken for that of the frame: 8 cm at 8 m/s."""
 
 _SETTLE = 2.0
 """Seconds that a reason not to refine has to last to be logged: CameraInfo may come later."""
@@ -43,15 +47,22 @@ class TrustedFrame(NamedTuple):
     """
     A frame with a trusted pose: its Image or CompressedImage, its estimate, and who made that.
 
-    `odometry` is the frame of odometry and its pose (7,) at the stamp, if any; the image was
+    `odometry` is the pose by odometry at the stamp, or the latest before, if any; the image was
     received at the time.perf_counter `received`.
     """
 
     message: Any
     estimate: Estimate
     localizer: Localizer
-    odometry: tuple[str, NDArray[np.float64]] | None
+    odometry: OdometryPose | None
     received: float
+
+
+class _Start(NamedTuple):
+    """A refined estimate from which odometry goes on, and the pose by odometry there."""
+
+    refined: Estimate
+    odometry: OdometryPose
 
 
 class Refinement:
@@ -60,9 +71,10 @@ class Refinement:
 
     With odometry each frame's pose goes out at once: the last refined one as odometry carries it
     on (carry.py), or that of the place while there is none. The refined pose of a frame follows,
-    unless a newer frame's was sent before it: stamps never go back.
+    unless a newer frame's was sent before it: stamps never go back. Odometry that comes later than
+    the frame, or was lost or not credible since the last refined pose, carries nothing on.
 
-    Without odometry a frame waits for its refined pose while poses are being refined, and the
+    Without such odometry a frame waits for its refined pose while poses are being refined, and the
     frames that come meanwhile get none: the next refined pose says more. When an image cannot be
     refined, the newest frame's place is sent, and those of others at once, until one can. So what
     stops refinement delays poses once, and by PATIENCE seconds at most.
@@ -84,7 +96,9 @@ class Refinement:
         self._since = 0.0
         self._holds = False
         self._sent = -1
-        self._last: tuple[Estimate, str, NDArray[np.float64]] | None = None
+        self._last: _Start | None = None  # what poses are carried on from
+        self._mark: _Start | None = None  # what drift is learnt from: further back on a slow robot
+        self._lost = -1
         self._drift: Drift | None = None
         self._closed = False
         self.problem = self._logged = 'no frame with a pose yet'
@@ -110,8 +124,14 @@ class Refinement:
             self._start_over()
 
     def _start_over(self) -> None:
-        self._waiting = self._working = self._last = self._drift = None
-        self._holds, self._sent = False, -1
+        self._waiting = self._working = self._last = self._mark = self._drift = None
+        self._holds, self._sent, self._lost = False, -1, -1
+
+    def lose_odometry(self, stamp: int) -> None:
+        """Carry nothing across a frame at this stamp: its odometry is missing or not credible."""
+        with self._condition:
+            self._last = self._mark = None
+            self._lost = stamp
 
     def offer(self, frame: TrustedFrame) -> None:
         """Take a frame, instead of one that still waits; send its place's pose if it is time."""
@@ -131,25 +151,27 @@ class Refinement:
 
     def _carried(self, frame: TrustedFrame) -> Estimate | None:
         """Return the estimate of a frame by the last refined pose and odometry, or None."""
-        if self._last is None or self._drift is None or (motion := self._motion(frame)) is None:
+        odometry = _in_time(frame)
+        if self._last is None or self._drift is None or odometry is None:
             return None
-        return carried(self._last[0], frame.estimate, motion, self._drift.value,
-                       flat=not self._uneven_ground)
-
-    def _motion(self, frame: TrustedFrame) -> NDArray[np.float64] | None:
-        """Return how odometry has moved (3,) since the last refined pose, if that is known."""
-        if self._last is None or frame.odometry is None or frame.odometry[0] != self._last[1]:
+        if odometry.frame_id != self._last.odometry.frame_id:
+            self._last = self._mark = None
             return None
-        scale = frame.localizer.odometry_scale
-        return poses.relative(self._last[2], frame.odometry[1]) * (scale, scale, 1.0)
+        return carried(self._last.refined, frame.estimate, _motion(self._last, frame, odometry),
+                       self._drift.value, flat=not self._uneven_ground)
 
     def _keep(self, frame: TrustedFrame, refined: Estimate) -> None:
         """Keep a refined pose to be carried on, and learn from it how far odometry is off."""
         if self._drift is None:
             self._drift = Drift(frame.localizer.odometry_error)
-        if self._last is not None and (motion := self._motion(frame)) is not None:
-            self._drift.compare(self._last[0], refined, motion)
-        self._last = frame.odometry and (refined, *frame.odometry)
+        odometry = _in_time(frame)
+        if odometry is None or refined.stamp <= self._lost:
+            return
+        self._last = _Start(refined, odometry)
+        if self._mark is None or self._mark.odometry.frame_id != odometry.frame_id \
+                or self._drift.compare(self._mark.refined, refined,
+                                       _motion(self._mark, frame, odometry)):
+            self._mark = self._last
 
     def _publish(self, frame: TrustedFrame, estimate: Estimate) -> None:
         self._sent = estimate.stamp
@@ -172,12 +194,12 @@ class Refinement:
                     self._health.refined(estimate, time.perf_counter() - begin)
             except Exception as error:  # one frame must not end the thread
                 self._failed(error)
-            if self._answer(frame, estimate) and known is not None:
-                self._health.timed({'refined total': time.perf_counter() - frame.received})
-                try:
+            try:
+                if self._answer(frame, estimate) and known is not None:
+                    self._health.timed({'refined total': time.perf_counter() - frame.received})
                     self._show(frame, estimate, rgb, known[1])
-                except Exception as error:
-                    self._failed(error)
+            except Exception as error:
+                self._failed(error)
         self._worker.end()
 
     def _answer(self, frame: TrustedFrame, estimate: Estimate) -> bool:
@@ -185,13 +207,13 @@ class Refinement:
         with self._condition:
             if self._closed or self._working is not frame:  # a new drive or map meanwhile
                 return False
-            self._working = None
+            self._working, self._holds = None, False  # also if this fails
             in_time = time.monotonic() - self._since <= PATIENCE
-            self._holds = estimate.refined and in_time
             if estimate.refined:
                 self._keep(frame, estimate)
                 if estimate.stamp >= self._sent:
                     self._publish(frame, estimate)
+                self._holds = in_time
                 return True
             newest = self._waiting or frame
             if newest.estimate.stamp > self._sent:
@@ -206,8 +228,8 @@ class Refinement:
         except VprError as error:
             self._tell(str(error))
             return None
-        self._tell('')
-        return known
+        self._tell(self._worker.problem)
+        return None if self._worker.problem else known
 
     def _tell(self, problem: str) -> None:
         """Keep why poses are not refined, '' if they are; log it, once it has lasted."""
@@ -233,3 +255,15 @@ class Refinement:
         """Return what the diagnostics show of it."""
         return {'refinement': f'off: {self.problem}' if self.problem else
                 f'on, camera pose from {self._camera.source}'}
+
+
+def _in_time(frame: TrustedFrame) -> OdometryPose | None:
+    """Return the pose by odometry when a frame was taken, None if there is only an older one."""
+    late = frame.odometry is None or frame.odometry.age > _LATE_NS
+    return None if late else frame.odometry
+
+
+def _motion(start: _Start, frame: TrustedFrame, odometry: OdometryPose) -> NDArray[np.float64]:
+    """Return how odometry has moved (3,) since a start, in true metres."""
+    scale = frame.localizer.odometry_scale
+    return poses.relative(start.odometry.pose, odometry.pose) * (scale, scale, 1.0)
