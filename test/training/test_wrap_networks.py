@@ -89,7 +89,8 @@ def test_a_network_for_several_images_is_refused_for_that(tmp_path):
 
 
 def test_dynamic_int8_runs_one_image_at_a_time(tmp_path, transformer):
-    quantize_dynamic(transformer, tmp_path / 'int8.onnx')
+    # In the full range, sums of two products overflow on processors without VNNI.
+    quantize_dynamic(transformer, tmp_path / 'int8.onnx', reduce_range=True)
     kinds = {node.op_type for node in onnx.load(tmp_path / 'int8.onnx').graph.node}
     assert 'MatMulInteger' in kinds
     report = wrap_model(tmp_path / 'int8.onnx', tmp_path / 'wrapped.onnx', InputFormat())
