@@ -46,7 +46,8 @@ demo: $(BASE)  ## Map a street in winter, localise on it in spring; plots in dem
 	echo '  vpr evaluate --map demo/map --replay demo/out --truth demo/spring.mcap \
 	    --truth-topic /ground_truth/pose --html demo/report.html'
 
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
+# One thread in each process: those of several would wait for each other's cores, twice as long.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8
 # Each file runs on one core: its tests share nodes and maps.
 BY_FILE := --dist loadfile
 
