@@ -105,6 +105,13 @@ class Bench:
             self.estimates.append(estimate)
             self.more.notify()
 
+    def refine(self, *arguments, **options):
+        """Offer a frame, and wait until it is refined."""
+        self.offer(*arguments, **options)
+        self.working()
+        self.answer()
+        self.shown.get(timeout=LIMIT)
+
     def until_sent(self, *expected):
         with self.more:
             assert self.more.wait_for(lambda: len(self.sent) >= len(expected), LIMIT)
@@ -170,10 +177,7 @@ def test_places_go_out_at_once_and_wait_only_while_poses_are_refined(bench):
 def test_a_frame_that_cannot_be_refined_has_its_places_pose(bench, error):
     def wrong():
         bench.answer(found=False, error=error)
-    bench.offer(5)
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5)
     sent = [(5, False), (5, True)]
     bench.offer(9)
     bench.working()
@@ -199,10 +203,7 @@ def test_a_frame_that_cannot_be_refined_has_its_places_pose(bench, error):
 
 
 def test_a_pose_that_cannot_be_sent_ends_nothing(world, bench):
-    bench.offer(5)
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5)
     bench.offer(6)
     bench.working()
     bench.broken = True
@@ -217,10 +218,7 @@ def test_a_pose_that_cannot_be_sent_ends_nothing(world, bench):
 
 
 def test_a_slow_refinement_does_not_silence_the_node(bench, monkeypatch):
-    bench.offer(5)
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5)
     bench.offer(6)
     bench.working()
     monkeypatch.setattr(refinement, 'PATIENCE', -1.0)
@@ -244,10 +242,7 @@ def wheels(number, frame_id='odom', *, late=0.0):
 
 
 def test_with_odometry_each_frame_has_a_pose_at_once(bench):
-    bench.offer(5, odometry=wheels(5))
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5, odometry=wheels(5))
     bench.offer(6, odometry=wheels(6))
     bench.working()
     bench.offer(7, odometry=wheels(7))
@@ -274,10 +269,7 @@ def test_with_odometry_each_frame_has_a_pose_at_once(bench):
 
 
 def test_late_odometry_carries_nothing_on(bench):
-    bench.offer(5, odometry=wheels(5))
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5, odometry=wheels(5))
     sent = [(5, False), (5, True)]
     bench.offer(6, odometry=wheels(6, late=0.3))
     assert bench.sent == sent  # it waits
@@ -291,10 +283,7 @@ def test_late_odometry_carries_nothing_on(bench):
 
 
 def test_nothing_is_carried_on_by_odometry_across_its_loss(bench):
-    bench.offer(5, odometry=wheels(5))
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5, odometry=wheels(5))
     bench.offer(6, odometry=wheels(6))
     bench.working()
     bench.refinement.lose_odometry(7)
@@ -323,10 +312,7 @@ def test_a_slow_robot_learns_how_far_odometry_is_off(bench):
 
 
 def test_a_clock_that_is_set_back_starts_over(bench):
-    bench.offer(5, 10**12)
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5, 10**12)
     bench.offer(6, 2 * 10**12)
     bench.working()
     bench.offer(7, 7)
@@ -394,10 +380,7 @@ def operated(world, bench):
     publishers = SimpleNamespace(sent=lambda message: False, start_over=lambda: None)
     made = Operations(world.node, localizer, publishers, bench.health, bench.camera, None)
     made._refinement = bench.refinement
-    bench.offer(5, odometry=wheels(5))
-    bench.working()
-    bench.answer()
-    bench.shown.get(timeout=LIMIT)
+    bench.refine(5, odometry=wheels(5))
     bench.offer(6, odometry=wheels(6))
     bench.working()
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 import math
 from typing import TYPE_CHECKING
 
@@ -83,6 +82,4 @@ def carried(refined: Estimate, estimate: Estimate, motion: Floats, drift: float,
             or np.trace(covariance[:2, :2]) >= np.trace(estimate.covariance[:2, :2]):
         return None
     pose, covariance = on_ground(pose, covariance, estimate.pose, flat=flat)
-    return replace(estimate, pose=pose, covariance=covariance, place_pose=estimate.pose,
-                   protection_level=estimate.protection_level
-                   + math.dist(pose[:3], estimate.pose[:3]))
+    return estimate.moved_to(pose, covariance)

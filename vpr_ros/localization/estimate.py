@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace
 from enum import Enum
 import math
 from typing import TYPE_CHECKING
@@ -73,6 +74,12 @@ class Estimate:
     landmarks: NDArray[np.float64] | None = None
     keypoints: NDArray[np.float64] | None = None
     reprojection_error: float = 0.0
+
+    def moved_to(self, pose: NDArray[np.float64], covariance: NDArray[np.float64]) -> Estimate:
+        """Return it with a pose (7,) other than its place's, and the covariance (6,6) of that."""
+        return replace(self, pose=pose, covariance=covariance, place_pose=self.pose,
+                       protection_level=self.protection_level
+                       + math.dist(pose[:3], self.pose[:3]))
 
     @property
     def inliers(self) -> int:

@@ -202,10 +202,8 @@ class Refiner:
         pose, covariance = best.pose, best.covariance
         if self.flat:
             pose, covariance = on_ground(pose, covariance, prior)
-        moved = math.dist(pose[:3], prior[:3])
-        return replace(estimate, pose=pose, covariance=covariance, place_pose=prior,
-                       protection_level=estimate.protection_level + moved,
-                       landmarks=matches.points[best.inliers], reprojection_error=best.noise,
+        return replace(estimate.moved_to(pose, covariance), reprojection_error=best.noise,
+                       landmarks=matches.points[best.inliers],
                        keypoints=view.pixels[matches.features[best.inliers]])
 
     def _matches(self, view: View, prior: Floats) -> Matches:
