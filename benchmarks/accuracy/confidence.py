@@ -2,8 +2,9 @@
 Accuracy and calibration of the localiser in towns that nothing was trained or fitted on.
 
 Drives in spring, rain and at night on winter maps, drives through unmapped streets, and a robot
-that is kidnapped to another street; single frames, the filter, and the filter with drifting
-odometry; with the self-calibrated map and after `vpr calibrate`, in the same run.
+that is kidnapped to another street, which is on no map ('leaving') or on it; single frames, the
+filter, and the filter with drifting odometry; with the self-calibrated map and after
+`vpr calibrate`, in the same run.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 TOWNS = (41, 42, 43, 44, 45, 46)
 """Seeds of towns that nothing was fitted to and no setting was selected on."""
 
-DRIVES = ('spring', 'rain', 'night', 'unmapped', 'kidnapped')
+DRIVES = ('spring', 'rain', 'night', 'unmapped', 'leaving', 'kidnapped')
 MODES = ('single frame', 'filter', 'filter, odometry')
 MAPS = ('self-calibrated', 'calibrated')
 THRESHOLDS = (0.9, defaults.MIN_CONFIDENCE, 0.99)
@@ -136,6 +137,7 @@ def drives(encoder: Encoder, town: Town) -> tuple[Frames, Frames, dict[str, Fram
                                      rate=5.0, lateral_offset=1.0,
                                      options=DriveOptions(route='other'))
     queries['kidnapped'] = kidnapped(queries['spring'], queries['unmapped'])
+    queries['leaving'] = queries['kidnapped']  # on a map without that street
     return winter, others, queries
 
 

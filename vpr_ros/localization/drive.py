@@ -14,6 +14,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from vpr_ros.localization.likelihood import Separation
 from vpr_ros.localization.odometry import Odometry
 from vpr_ros.localization.pace import CHANGES
 from vpr_ros.localization.returns import Returns
@@ -72,13 +73,13 @@ class Drive:
     comes; latest float32 (D,), the descriptor of the last frame, and repeated_seconds, for how
     long it has been the same; query float32 (D,), the last new view as it was looked up; anchor,
     the view that later ones are compared with; changed, whether the view has changed since the
-    belief was last confirmed; agreement, the log-likelihood ratio of the latest new view at the
-    belief's mode; pending_motion float64 (3,) and pending_seconds, not yet applied to the belief;
-    interval, the usual seconds from frame to frame, and after_gap, whether the last were many
-    more; new_metres, driven since the last new view; blind_metres and blind_seconds, driven and
-    passed since the belief was last confirmed; returns, views that may come back, and
-    seconds_since_return, since one did; pose float64 (7,) and pose_stamp int ns, of the
-    last trusted estimate.
+    belief was last confirmed; separation, how far the right place stands out; agreement, the log-
+    likelihood ratio of the latest new view at the belief's mode; pending_motion float64 (3,) and
+    pending_seconds, not yet applied to the belief; interval, the usual seconds from frame to
+    frame, and after_gap, whether the last were many more; new_metres, driven since the last new
+    view; blind_metres and blind_seconds, driven and passed since the belief was last confirmed;
+    returns, views that may come back, and seconds_since_return, since one did; pose float64 (7,)
+    and pose_stamp int ns, of the last trusted estimate.
     """
 
     mean: RunningMean
@@ -89,6 +90,7 @@ class Drive:
     query: NDArray[np.float32] | None = None
     anchor: Anchor | None = None
     changed: bool = True
+    separation: Separation = field(default_factory=Separation)
     agreement: float = 0.0
     pending_motion: Floats = field(default_factory=lambda: np.zeros(3))
     pending_seconds: float = 0.0

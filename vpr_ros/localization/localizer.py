@@ -21,6 +21,8 @@ from vpr_ros.localization.estimate import Candidates
 from vpr_ros.localization.estimate import Estimate
 from vpr_ros.localization.estimate import NoPose
 from vpr_ros.localization.likelihood import Likelihood
+from vpr_ros.localization.likelihood import Separation
+from vpr_ros.localization.likelihood import values_at
 from vpr_ros.localization.mean_pose import mean_pose
 from vpr_ros.localization.modes import strongest_modes
 from vpr_ros.localization.odometry import Odometry
@@ -141,7 +143,7 @@ class Localizer:
         else:
             mode, novelty = Mode.SINGLE, 1.0
             self._belief.forget()
-            drive.odometry = Odometry()
+            drive.odometry, drive.separation = Odometry(), Separation()
             drive.changed = view is View.NEW
             drive.forget_views()
             drive.pass_time(seconds, view, 0.0)
@@ -149,26 +151,29 @@ class Localizer:
 
         # Likelihood: how much more likely this view is at a similar place than elsewhere.
         similarity, places = self._search(query)
-        found = similarity > -1  # an approximate index fills up with place 0
-        ratios = np.where(found, self._likelihood.ratios(query, similarity),
-                          self.calibration.outliers)
+        scores = self._likelihood.scores(query, similarity)
+        ratios = self.calibration.ratios(
+            scores, drive.separation.value(self.calibration.separation))
 
         # Update: the belief takes in what is new in this frame.
         if novelty > 0:
-            self._belief.update(places[found], ratios[found], self.calibration.outliers,
+            self._belief.update(places, ratios, self.calibration.outliers,
                                 weight=novelty * model.weight, novelty=novelty)
 
         # Estimate: the pose of the belief's mode, and how sure that is.
         near, probability = self._mode(self.belief)
+        held = min(1.0, float(probability.sum()))
         if novelty > 0:
-            drive.compare(self._agreement(places, ratios, near), novelty)
+            agreement = values_at(near, places, ratios, self.calibration.outliers).max()
+            drive.compare(math.log(agreement), novelty)
+            score = probability @ values_at(near, places, scores, scores.min()) / held
+            drive.separation.learn(float(score), novelty * held)
         evidence = self._evidence(near, probability)
-        mode_probability = min(1.0, float(probability.sum()))
         sight = drive.sight(self.correct_radius, self.max_speed, mode)
 
-        def sure(held: Floats | float) -> Floats:
-            return sight * model.confidence(held, evidence)
-        confidence = float(sure(mode_probability))
+        def sure(probability: Floats | float) -> Floats:
+            return sight * model.confidence(probability, evidence)
+        confidence = float(sure(held))
         pose, covariance = mean_pose(self.place_map.poses[near], probability, self._belief.spacing,
                                      self.calibration.deviation)
         if mode is Mode.ODOMETRY:
@@ -186,7 +191,7 @@ class Localizer:
             candidates=Candidates(places=best, similarity=similarity[:self.top_k],
                                   probability=self.belief[best],
                                   poses=self.place_map.poses[best]),
-            mode_probability=mode_probability, evidence=evidence, mode=mode, reason=reason,
+            mode_probability=held, evidence=evidence, mode=mode, reason=reason,
             protection_level=protection_level(pose, self.place_map.poses[near], probability, sure,
                                               self.calibration.deviation))
 
@@ -353,8 +358,9 @@ class Localizer:
     def _search(self, query: Descriptor) -> tuple[Descriptor, NDArray[np.int64]]:
         """Return the similarities (k,) and numbers (k,) of the places most similar to a query."""
         self._query = query
-        similarity, places = self.place_map.search(query[None], max(self.top_k, _SEARCHED))
-        return similarity[0], places[0]
+        found, places = self.place_map.search(query[None], max(self.top_k, _SEARCHED))
+        count = int((found[0] > -1).sum())  # an approximate index fills up with place 0
+        return found[0, :count], places[0, :count]
 
     def _reason(self, confidence: float, nowhere: float, sight: float) -> NoPose | None:
         """Return why an estimate is not trusted, by what is left of its sight (drive.py)."""
@@ -377,13 +383,6 @@ class Localizer:
         middle = int(near[np.einsum('ij,ij->i', off, off).argmin()])
         near = self._belief.within(self.place_map.poses[middle, :3], self.correct_radius)
         return near, belief[near]
-
-    def _agreement(self, places: NDArray[np.int64], ratios: Floats, near: NDArray[np.int64]
-                   ) -> float:
-        """Return the greatest log-likelihood ratio that a frame has at one of some places."""
-        # `near` is in order: not np.isin, which takes four times as long for so few.
-        own = ratios[near[np.minimum(np.searchsorted(near, places), len(near) - 1)] == places]
-        return float(np.log(own.max(initial=self.calibration.outliers)))
 
     def _evidence(self, near: NDArray[np.int64], probability: Floats) -> float:
         """Return the evidence for the belief's mode: places (m,) and their probability (m,)."""

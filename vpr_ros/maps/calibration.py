@@ -106,16 +106,19 @@ class Calibration:
                 'confidence': {mode.value: asdict(model)
                                for mode, model in self.confidence.items()}}
 
-    def ratios(self, scores: NDArray[np.floating[Any]] | float) -> Floats:
+    def ratios(self, scores: Floats, separation: float | None = None) -> Floats:
         """
-        Return p(score | same place) / p(score | other place) for standardised scores.
+        Return p(score | same place) / p(score | other place) for standardised scores (k,).
 
-        Both are normal with unit variance, `separation` apart: their ratio is exponential in the
-        score. It is kept between `outliers` and `largest`: no one frame rules a place out or in.
+        Both are normal with unit variance, `separation` apart, or as far as a drive has shown:
+        their ratio is exponential in the score. The greatest is `largest` at most, and what all
+        others are to it remains; to each, `outliers` adds that something may be in the way: no one
+        frame rules a place out or in.
         """
-        exponent = self.separation * (np.asarray(scores, np.float64) - self.separation / 2)
-        ratio = np.exp(np.minimum(exponent, math.log(self.largest)))
-        return np.asarray(self.outliers + (1 - self.outliers) * ratio)
+        apart = self.separation if separation is None else separation
+        exponent = apart * (scores - apart / 2)
+        exponent -= max(0.0, float(exponent.max(initial=0.0)) - math.log(self.largest))
+        return np.asarray(self.outliers + (1 - self.outliers) * np.exp(exponent))
 
 
 def _confidence_model(raw: Any) -> ConfidenceModel:

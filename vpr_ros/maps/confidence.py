@@ -72,9 +72,9 @@ class ConfidenceModel:
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
-DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-5.1, 0.72, 1.93, 0.3),
-                  Mode.SEQUENCE: ConfidenceModel(-5.0, 0.59, 2.23, 0.3),
-                  Mode.SINGLE: ConfidenceModel(-0.8, 1.2, 0.0, 1.0)}
+DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-6.1, 0.93, 1.94, 0.3),
+                  Mode.SEQUENCE: ConfidenceModel(-5.8, 0.79, 2.18, 0.3),
+                  Mode.SINGLE: ConfidenceModel(-1.0, 1.21, 0.0, 1.0)}
 """Fitted to drives in spring, rain and at night in ten synthetic towns, on and off winter maps
 (`python -m benchmarks.accuracy.confidence --fit`); rounded."""
 
