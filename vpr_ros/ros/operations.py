@@ -133,6 +133,7 @@ class Operations:
     def on_odometry(self, message: Any) -> None:
         """Keep a nav_msgs/Odometry for the frames around it."""
         self._odometry.put(message)
+        self._publishers.odometry_came(self._odometry)
 
     def on_camera_info(self, message: Any, *, rectified: bool = False) -> None:
         """Note which camera takes the images, `rectified` ones or not, from a CameraInfo."""
@@ -198,8 +199,7 @@ class Operations:
     def _send(self, frame: TrustedFrame, estimate: Estimate) -> None:
         """Publish the pose of a frame: that of its place, or a refined one."""
         self._health.counts['poses'] += 1
-        self._publishers.publish_pose(estimate, frame.localizer,
-                                      frame.odometry and frame.odometry[:2])
+        self._publishers.publish_pose(estimate, frame.localizer, frame.odometry)
 
     def _show(self, frame: TrustedFrame, estimate: Estimate, rgb: NDArray[np.uint8],
               mount: NDArray[np.float64]) -> None:
