@@ -88,8 +88,9 @@ def folder_source(path: Path, folder: Path, pose_file: str | Path | None, option
                     len(missing), len(files), f': {found.why}' if found.why else '',
                     some_of(missing))
     kept = [file for file, known in zip(found.files, found.known, strict=True) if known]
-    return _source(path, kept, found.stamps[found.known],
-                   options.apply(found.poses[found.known], str(pose_file)))
+    stamps = found.stamps[found.known]
+    return _source(path, kept, stamps,
+                   options.apply(stamps, found.poses[found.known], str(pose_file)))
 
 
 class _Found(NamedTuple):
