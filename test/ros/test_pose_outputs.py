@@ -212,3 +212,25 @@ def test_a_filter_is_reset_only_when_all_poses_are_far_from_it(world, away, fram
         output.pose(trusted(seconds, here), None)
     assert output.values() == {'filter resets': str(resets)}
     output.close()
+
+
+def test_a_filter_gets_set_pose_over_dds(world):
+    output, told = FilterReset(world.node, 20.0), []
+    output._publisher.on_activate(None)
+    output.start()
+    world.peer.create_subscription(rclpy_types(POSE), 'set_pose', told.append, 1)
+    filtered = world.peer.create_publisher(rclpy_types('nav_msgs/msg/Odometry'),
+                                           'odometry/filtered', 10)
+    world.until(lambda: filtered.get_subscription_count()
+                and output._publisher.get_subscription_count())
+    for number in range(9):
+        stamp = BEGIN + number * 5 * 10**8
+        filtered.publish(messages.odometry(rclpy_types, stamp, 'map', 'base_link',
+                                           poses.planar(90 + number, 0.0, 0.0), np.zeros(2)))
+        world.until(lambda stamp=stamp: output._filtered is not None and messages.stamp_ns(
+            output._filtered.header) == stamp)
+        output.pose(trusted(number * 0.5, poses.planar(number, 0.0, 0.0)), None)
+    world.until(lambda: told)
+    assert [message.pose.pose.position.x for message in told] == [6.0]
+    output.stop()
+    output.close()

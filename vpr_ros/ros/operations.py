@@ -162,6 +162,8 @@ class Operations:
         """Localise an image, received at a time.perf_counter, and publish the result."""
         watch = Stopwatch(received)
         stamp = messages.stamp_ns(message.header)
+        if now := self._node.get_clock().now().nanoseconds:  # 0: a simulated one has not begun
+            self._health.image_age = (now - stamp) / 1e9
         with watch.stage('convert'):
             rgb = messages.rgb(message, self.localizer.encoder.size)
             self._check_camera(rgb.shape[0], rgb.shape[1])

@@ -132,8 +132,9 @@ class HeldTransform(PoseOutput):
             lag = (self._updated - messages.stamp_ns(message.header)) / 1e9
         if abs(lag) > _OTHER_CLOCK:
             self._node.get_logger().warning(
-                f'publish_tf: images are stamped {lag:.1f} s before the time of this node, at '
-                'which map -> odom is sent: set use_sim_time, or synchronise the clocks',
+                f'publish_tf: images are stamped {abs(lag):.1f} s '
+                f'{"before" if lag > 0 else "after"} the time of this node, at which map -> odom '
+                'is sent: set use_sim_time, or synchronise the clocks',
                 once=True)
         self._repeat()
 

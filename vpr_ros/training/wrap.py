@@ -168,8 +168,7 @@ def _wrapped(network: Published, part: Path, facts: dict[str, str]
             raise ModelError(f'{network.path}: not wrapped, it was exported for exactly '
                              f'{network.batch} images at a time: export it for 1, or any number')
     if network.rounds:
-        failure += ('. Its 8-bit steps magnify differences of rounding: wrap it in float32, and '
-                    'choose --precision int8')
+        failure += '; 8-bit steps magnify rounding: wrap it in float32, with --precision int8'
     raise ModelError(f'{network.path}: not wrapped: {failure}')
 
 
@@ -188,9 +187,8 @@ def _agreement(found: NDArray[np.float32], vectors: NDArray[np.float32]) -> tupl
     worst = float(1 - errors.max() ** 2 / 2)
     if worst >= MIN_WRAP_COSINE and errors.max() <= DISTINCT * nearest:
         return worst, ''
-    return worst, (f'it gives other descriptors than the network itself: off by up to '
-                   f'{errors.max():.2g} (cosine {worst:.6f}), where those of different images are '
-                   f'{nearest:.2g} apart')
+    return worst, (f"its descriptors are {errors.max():.2g} from the network's (cosine "
+                   f'{worst:.6f}), those of different images {nearest:.2g} apart')
 
 
 def _reduced(model: onnx.ModelProto, reduction: Reduction, images: NDArray[np.uint8] | None
