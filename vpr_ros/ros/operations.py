@@ -361,7 +361,7 @@ class Operations:
                 'map': parameters.value_of(self._node, 'map'),
                 'places': str(len(self.localizer.place_map)),
                 'calibration': self.localizer.calibration.origin,
-                'camera': self._camera_check.warning or 'like that of the map',
+                'camera': str(self._camera_check),
                 **self._refinement_values(),
                 **self._publishers.values()}
 
