@@ -57,6 +57,10 @@ def error_of(capsys, *arguments):
     ('--verison', "vpr: error: there is no option '--verison': did you mean '--version'?"),
     ('replay b --map m --outptu=o',
      "vpr replay: error: there is no option '--outptu': did you mean '--output'?"),
+    ('replay b -map=m -o o',
+     "vpr replay: error: there is no option '-map': did you mean '--map'?"),
+    ('build-map b -output m',
+     "vpr build-map: error: there is no option '-output': did you mean '--output'?"),
     ('replay b --map m -o o --truth_topic /t',
      "vpr replay: error: there is no option '--truth_topic': did you mean '--truth-topic'?"),
     ('inspect m --qqq', "vpr inspect: error: there is no option '--qqq': vpr inspect --help lists "

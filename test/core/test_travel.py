@@ -102,14 +102,13 @@ def test_an_honest_drive_raises_no_doubt(name):
     ([0, -120, 0], 'anywhere')])
 def test_a_body_whose_z_axis_is_not_up_is_doubted(turn, where):
     doubt = travel.tilt_doubt(turned(loop(), body=Rotation.from_euler('xyz', turn, degrees=True)))
-    assert doubt.certain
     assert f'points {where}, not up' in doubt.text
 
 
 def test_quaternions_with_w_first_are_doubted():
     track = loop()
     track[:, 3:] = track[:, [6, 3, 4, 5]]
-    assert 'the w of quaternions first' in travel.tilt_doubt(track).text
+    assert 'quaternions with w first' in travel.tilt_doubt(track).text
 
 
 def test_a_heading_that_sticks_in_mid_drive_is_doubted():

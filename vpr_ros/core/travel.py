@@ -132,10 +132,9 @@ def tilt_doubt(poses: Floats) -> Doubt | None:
     if upward > 0.5:
         return None
     where = 'down' if upward < -0.9 else 'sideways' if abs(upward) < 0.1 else 'anywhere'
-    return Doubt(Kind.TILT, f'the z axis of the poses points {where}, not up, as with other axes '
-                            '(x ahead, y left, z up) or the w of quaternions first: take the '
-                            'headings from the direction of travel with --heading from-track, or '
-                            'keep them with --axes robot', certain=True)
+    return Doubt(Kind.TILT, f'the z axis of the poses points {where}, not up (another body, or '
+                            'quaternions with w first): take the headings from the direction of '
+                            'travel with --heading from-track, or keep them with --axes robot')
 
 
 def heading_doubt(poses: Floats) -> Doubt | None:
