@@ -34,8 +34,10 @@ _STUCK = 1e-5
 _TURNED = 0.5  # rad
 
 _JUMP = 1.0  # m
-_HARDEST = 5.0
+_HARDEST = 10.0
 """Metres per second squared: no robot brakes or turns harder."""
+_SELDOM = 0.5
+"""Seconds between poses above which a jump cannot be told from a turn."""
 _ALONE = 1.5
 """How many times further off the line between its neighbours a single wrong pose is than these."""
 
@@ -181,6 +183,7 @@ def without_jumps(stamps: NDArray[np.int64], poses: Floats) -> tuple[Floats, Flo
 
     Each of these is put between its neighbours. The two others are the metres (J,) by which they
     had jumped, and (S,) by which the track does and stays there: what no robot can have driven.
+    Poses that come less often than at 2 Hz are not judged.
     """
     if len(poses) < 3:
         return poses, np.zeros(0), np.zeros(0)
@@ -188,7 +191,7 @@ def without_jumps(stamps: NDArray[np.int64], poses: Floats) -> tuple[Floats, Flo
     share = (before / (before + after))[:, None]
     between = poses[:-2, :3] + share * (poses[2:, :3] - poses[:-2, :3])
     off = np.linalg.norm(poses[1:-1, :3] - between, axis=1)
-    jumps = off > _JUMP + _HARDEST / 2 * before * after
+    jumps = (off > _JUMP + _HARDEST / 2 * before * after) & (np.maximum(before, after) <= _SELDOM)
     around = np.pad(off, 1)
     alone = jumps & (off > _ALONE * np.maximum(around[:-2], around[2:]))
     kept = poses.copy()
