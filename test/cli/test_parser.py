@@ -145,3 +145,12 @@ def test_a_missing_module_is_told_with_what_installs_it(monkeypatch, capsys, mod
     assert capsys.readouterr().err == (
         f"vpr: error: this command needs '{module.split('.')[0]}', which is not installed: pip "
         f"install -e '{extra}' in the checkout of vpr_ros\n")
+
+
+@pytest.mark.parametrize(('chosen', 'used'), [(None, '1'), ('3', '3')])
+def test_replay_leaves_the_cores_to_the_network(monkeypatch, tmp_path, chosen, used):
+    monkeypatch.setenv('OPENBLAS_NUM_THREADS', '3')
+    if chosen is None:
+        monkeypatch.delenv('OPENBLAS_NUM_THREADS')
+    assert main(['replay', 'no.bag', '--map', 'no', '-o', str(tmp_path / 'out')]) == 1
+    assert os.environ['OPENBLAS_NUM_THREADS'] == used
