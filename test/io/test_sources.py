@@ -131,6 +131,13 @@ def test_images_are_in_the_order_of_their_numbers(tmp_path, names):
     assert [frame.name for frame in frames(folder)] == names
 
 
+@pytest.mark.parametrize('prefix', ['images/', './', 'C:\\drive\\'])
+def test_names_may_have_folders(tmp_path, prefix):
+    folder = write_images(tmp_path / 'set', ['a.png', 'b.png'])
+    (folder / 'poses.csv').write_text(f'image,x,y,yaw\n{prefix}a.png,1,2,0\n{prefix}b.png,3,2,0\n')
+    assert [frame.pose[0] for frame in frames(folder)] == [1, 3]
+
+
 def test_images_named_by_stamps_are_in_the_order_of_time(tmp_path):
     folder = write_images(tmp_path / 'set', ['1.25.png', '1.5.png', '10.png', '2.125.png'])
     pose_files.write_tum(folder / 'poses.tum', np.arange(20) * 10**9,

@@ -378,7 +378,8 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, encoder, caplog):
     ('image,x,y,yaw\n000.png,0,zero,0\n', PoseError, 'zero'),
     ('image,x,y,yaw\n000.png,0,0\n', PoseError, '2 numbers where 3'),
     ('image,x,y,yaw\n000.png,nan,0,0\n', PoseError, 'not finite'),
-    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError, 'names none of the 3 images'),
+    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError,
+     'names none of the 3 images.*it has other.png, the folder '),
     ('image,x,y,yaw\n', SourceError, 'names none of the 3 images'),
 ])
 def test_an_unusable_pose_file_is_one_clear_error(tmp_path, encoder, text, error, match):

@@ -112,5 +112,7 @@ def bag_poses(bag: Bag, topic: str | None = None, options: PoseOptions = CHECKED
                  'headings of travel'.format(*track.datum))
     if track.dropped:
         log.warning('%s: %d poses left out (not finite, or back in time)', bag.path, track.dropped)
-    return track._replace(poses=options.apply(track.stamps, track.poses,
-                                              f'{bag.path}, {topic}'))
+    poses = options.apply(track.stamps, track.poses, f'{bag.path}, {topic}')
+    if bag.topics[topic] == FIX:  # again, now without jumps
+        poses = travel.with_travel_headings(poses)
+    return track._replace(poses=poses)
