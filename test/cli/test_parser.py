@@ -57,6 +57,10 @@ def error_of(capsys, *arguments):
     ('--verison', "vpr: error: there is no option '--verison': did you mean '--version'?"),
     ('replay b --map m --outptu=o',
      "vpr replay: error: there is no option '--outptu': did you mean '--output'?"),
+    ('replay b -map=m -o o',
+     "vpr replay: error: there is no option '-map': did you mean '--map'?"),
+    ('build-map b -output m',
+     "vpr build-map: error: there is no option '-output': did you mean '--output'?"),
     ('replay b --map m -o o --truth_topic /t',
      "vpr replay: error: there is no option '--truth_topic': did you mean '--truth-topic'?"),
     ('inspect m --qqq', "vpr inspect: error: there is no option '--qqq': vpr inspect --help lists "
@@ -141,3 +145,12 @@ def test_a_missing_module_is_told_with_what_installs_it(monkeypatch, capsys, mod
     assert capsys.readouterr().err == (
         f"vpr: error: this command needs '{module.split('.')[0]}', which is not installed: pip "
         f"install -e '{extra}' in the checkout of vpr_ros\n")
+
+
+@pytest.mark.parametrize(('chosen', 'used'), [(None, '1'), ('3', '3')])
+def test_replay_leaves_the_cores_to_the_network(monkeypatch, tmp_path, chosen, used):
+    monkeypatch.setenv('OPENBLAS_NUM_THREADS', '3')
+    if chosen is None:
+        monkeypatch.delenv('OPENBLAS_NUM_THREADS')
+    assert main(['replay', 'no.bag', '--map', 'no', '-o', str(tmp_path / 'out')]) == 1
+    assert os.environ['OPENBLAS_NUM_THREADS'] == used

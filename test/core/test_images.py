@@ -115,6 +115,18 @@ def test_sixteen_bits_are_scaled_to_what_the_image_holds(
     assert abs(rgb.mean() - grey.mean()) < 20
 
 
+@pytest.mark.parametrize('encoding', ['mono16', 'bayer_rggb16'])
+@pytest.mark.parametrize(('scale', 'offset'), [(4, 0), (16, 0), (256, 77), (4, 7000)])
+def test_bytes_in_the_other_order_than_the_message_says_are_exchanged(
+        encoding: str, scale: int, offset: int) -> None:
+    grey = images.resize(_noise(6, 8), 120, 160)[..., 0]
+    noise = np.random.default_rng(0).integers(0, min(scale, 16), grey.shape)
+    deep = (grey.astype('<u2') * scale + np.uint16(offset) + noise).astype('<u2')
+    right, wrong = (raw_images.from_raw(deep.tobytes(), 120, 160, encoding, 320, big_endian=said)
+                    for said in (False, True))
+    np.testing.assert_array_equal(wrong, right)
+
+
 def test_the_scale_of_sixteen_bits_changes_smoothly_with_the_light() -> None:
     grey = images.resize(_noise(6, 8), 60, 80)[..., 0]
     means = [raw_images.to_8_bits((grey * light).astype(np.uint16)[..., None]).mean()

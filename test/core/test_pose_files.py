@@ -27,6 +27,7 @@ def written(tmp_path, *lines, name='poses.csv'):
     ('image,x_mm,y_cm,heading_deg', 'a.jpg,1500,-200,90'),
     ('image,x_km,y_m,yaw_rad', 'a.jpg,0.0015,-2,1.5707963267948966'),
     ('image,X [m],Y (mm),yaw [degrees]', 'a.jpg,1.5,-2000,90'),
+    ('image,x_millimeters,y_centimetres,yaw_degrees', 'a.jpg,1500,-200,90'),
     ('image,y,x,yaw', 'a.jpg,-2,1.5,1.5707963267948966'),
     ('image;x;y;yaw_deg', 'a.jpg;1,5;-2;90'),
     ('image;x;y;yaw_deg', 'a.jpg;1.5;-2.0;90.0'),
@@ -50,6 +51,8 @@ def test_units_order_and_separators_are_those_of_the_header(tmp_path, lines):
     ('image,lon_deg,lat_deg,yaw', 'columns must be .*not image,lon_deg,lat_deg,yaw'),
     ('image,x,x,yaw', 'columns must be'),
     ('timestamp_h,x,y,yaw', "the unit 'h' of its times"),
+    ('image,x,y,yaw\nb.jpg,1,2,90', 'yaw goes to 90, more than a turn.*yaw_deg or yaw_rad'),
+    ('image,x,y,yaw\n0,1,2,0', 'more than one pose of 0'),
 ])
 def test_an_unknown_unit_or_column_is_refused_by_name(tmp_path, header, message):
     path = written(tmp_path, header, '0,1,2,0.5')
@@ -100,6 +103,29 @@ def test_tum_is_told_by_its_contents(tmp_path, content):
     track = read_pose_file(written(tmp_path, content, name='groundtruth.txt'))
     assert track.stamps.tolist() == [1_500_000_000]
     assert track.poses[0, :3].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize('content', [
+    '# timestamp tx ty tz qw qx qy qz\n1.5 1 2 3 0.6 0 0 0.8',
+    '# by hand\n#time_ms x_cm y_m z_m qx qy qz qw\n1500 100 2 3 0 0 0.8 0.6'])
+def test_a_comment_of_tum_that_names_its_columns_counts(tmp_path, content):
+    track = read_pose_file(written(tmp_path, content, name='poses.txt'))
+    assert track.stamps.tolist() == [1_500_000_000]
+    np.testing.assert_allclose(track.poses, [[1, 2, 3, 0, 0, 0.8, 0.6]])
+
+
+@pytest.mark.parametrize(('encoding', 'right'), [
+    ('utf-8', True), ('utf-8-sig', True), ('utf-16', True), ('latin-1', False)])
+def test_text_in_another_encoding_is_read_or_called_that(tmp_path, encoding, right):
+    path = tmp_path / 'poses.csv'
+    path.write_text('image,x,y,yaw [°]\na.jpg,1,2,90\n', encoding=encoding)
+    if right:
+        names, read = read_csv(path)
+        assert names == ['a.jpg']
+        np.testing.assert_allclose(read, [poses.planar(1, 2, np.pi / 2)])
+    else:
+        with pytest.raises(PoseError, match='not text in UTF-8: save it as that'):
+            read_csv(path)
 
 
 @pytest.mark.parametrize(('field', 'unit', 'stamp'), [

@@ -86,7 +86,7 @@ HONEST = {
     'wobble': with_heading(loop(), poses.heading(loop())
                            + np.random.default_rng(0).normal(0, 0.3, 200)),
     'a yaw of 10 degrees to the camera': with_heading(loop(), poses.heading(loop()) + 0.17),
-    'fast, 1 Hz': loop(count=12),
+    'fast, 1 Hz': loop(count=12), 'a corner at 1 Hz': loop(0.5, count=4, radius=7.0),
 }
 
 
@@ -94,6 +94,51 @@ HONEST = {
 def test_an_honest_drive_raises_no_doubt(name):
     assert travel.axes_doubt(HONEST[name]) is None
     assert travel.heading_doubt(HONEST[name]) is None
+    assert travel.tilt_doubt(HONEST[name]) is None
+
+
+@pytest.mark.parametrize(('turn', 'where'), [
+    ([180, 0, 0], 'down'), ([90, 0, 0], 'sideways'), ([0, 90, 0], 'sideways'),
+    ([0, -120, 0], 'anywhere')])
+def test_a_body_whose_z_axis_is_not_up_is_doubted(turn, where):
+    doubt = travel.tilt_doubt(turned(loop(), body=Rotation.from_euler('xyz', turn, degrees=True)))
+    assert f'points {where}, not up' in doubt.text
+
+
+def test_quaternions_with_w_first_are_doubted():
+    track = loop()
+    track[:, 3:] = track[:, [6, 3, 4, 5]]
+    assert 'quaternions with w first' in travel.tilt_doubt(track).text
+
+
+def test_a_heading_that_sticks_in_mid_drive_is_doubted():
+    heading = poses.heading(loop())
+    heading[120:] = heading[120]
+    assert 'constant for 39 m' in travel.heading_doubt(with_heading(loop(), heading)).text
+
+
+@pytest.mark.parametrize('name', HONEST)
+def test_an_honest_track_has_no_jumps(name):
+    stamps = np.arange(len(HONEST[name])) * (10**9 if '1 Hz' in name else 10**8)
+    kept, *jumped = travel.without_jumps(stamps, HONEST[name])
+    assert jumped[0].size == jumped[1].size == 0
+    assert kept is HONEST[name] or (kept == HONEST[name]).all()
+
+
+def test_single_poses_that_jump_are_put_back_and_lasting_steps_are_told():
+    stamps, track = np.arange(50) * 10**8, straight()
+    track[20, 1] += 3
+    track[30, 0] -= 500
+    kept, alone, steps = travel.without_jumps(stamps, track)
+    np.testing.assert_allclose(kept, straight(), atol=1e-9)
+    np.testing.assert_allclose(alone, [3, 500])
+    assert not steps.size
+    track = straight()
+    track[25:, 1] += 3
+    kept, alone, steps = travel.without_jumps(stamps, track)
+    np.testing.assert_array_equal(kept, track)
+    assert not alone.size
+    np.testing.assert_allclose(steps, [3])
 
 
 @pytest.mark.parametrize(('heading', 'kind', 'text'), [

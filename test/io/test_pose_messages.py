@@ -114,6 +114,17 @@ def test_fixes_become_metres_from_the_first_with_headings_of_travel(tmp_path, ca
     assert 'WARNING' not in caplog.text
 
 
+def test_a_fix_that_jumps_turns_no_heading(tmp_path, caplog):
+    jumping = fixes([*NORTHWARD[:10], (48.0 + 1e-4, 11.00005), *NORTHWARD[11:]])
+    stamped = [(1 + n / 10, message) for n, (_, message) in enumerate(jumping)]
+    for time, message in stamped:
+        message.header = messages.header(TYPES, round(time * SECOND), 'gps')
+    track = read(write(tmp_path / 'bag', fix=stamped))
+    np.testing.assert_allclose(track.poses[:, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(poses.heading(track.poses), np.pi / 2, atol=1e-6)
+    assert '1 poses jump off the track and back, by up to 3.7 m' in caplog.text
+
+
 def test_fixes_may_have_the_datum_of_a_map_and_no_altitude(tmp_path):
     datum = Datum(48.0, 11.001, 480.0)
     path = write(tmp_path / 'bag', fix=fixes(NORTHWARD, altitude=np.nan))

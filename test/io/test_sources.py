@@ -124,10 +124,18 @@ def test_a_bag_that_lost_its_metadata_is_still_a_bag(tmp_path):
 
 @pytest.mark.parametrize('names', [
     ['1.png', '2.png', '10.png'], ['frame9_2.png', 'frame10_1.png', 'frame10_10.png'],
-    ['a2.png', 'a10.png', 'b1.png']])
+    ['a2.png', 'a10.png', 'b1.png'],
+    ['1700000000.25.png', '1700000000.5.png', '1700000001.0.png'], ['1.5.png', '1.25.png']])
 def test_images_are_in_the_order_of_their_numbers(tmp_path, names):
     folder = write_images(tmp_path / 'set', names)
     assert [frame.name for frame in frames(folder)] == names
+
+
+@pytest.mark.parametrize('prefix', ['images/', './', 'C:\\drive\\'])
+def test_names_may_have_folders(tmp_path, prefix):
+    folder = write_images(tmp_path / 'set', ['a.png', 'b.png'])
+    (folder / 'poses.csv').write_text(f'image,x,y,yaw\n{prefix}a.png,1,2,0\n{prefix}b.png,3,2,0\n')
+    assert [frame.pose[0] for frame in frames(folder)] == [1, 3]
 
 
 def test_images_named_by_stamps_are_in_the_order_of_time(tmp_path):

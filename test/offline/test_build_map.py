@@ -195,12 +195,14 @@ def test_sessions_from_gps_share_the_datum_of_the_first(tmp_path, encoder):
 
 
 @pytest.mark.parametrize(('spacing', 'warned'), [(0.5, True), (0.9, False), (1.0, False),
-                                                 (0.0, False), (2.5, False)])
+                                                 (0.0, False), (6.0, False)])
 def test_images_sparser_than_the_spacing_are_warned_about(tmp_path, encoder, caplog, spacing,
                                                           warned):
     mapped(write_bag(tmp_path / 'drive', range(9)), encoder, spacing=spacing,
            self_calibrate=False)
     assert ('1.00 m apart (median), more than the spacing of 0.5 m' in caplog.text) == warned
+    assert ('places 6 m apart: images between them may look like none' in caplog.text) == (
+        spacing > 5)
 
 
 @pytest.mark.parametrize('count', [5, 21])
@@ -378,7 +380,8 @@ def test_damaged_files_are_left_out_and_counted(tmp_path, encoder, caplog):
     ('image,x,y,yaw\n000.png,0,zero,0\n', PoseError, 'zero'),
     ('image,x,y,yaw\n000.png,0,0\n', PoseError, '2 numbers where 3'),
     ('image,x,y,yaw\n000.png,nan,0,0\n', PoseError, 'not finite'),
-    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError, 'names none of the 3 images'),
+    ('image,x,y,yaw\nother.png,0,0,0\n', SourceError,
+     'names none of the 3 images.*it has other.png, the folder '),
     ('image,x,y,yaw\n', SourceError, 'names none of the 3 images'),
 ])
 def test_an_unusable_pose_file_is_one_clear_error(tmp_path, encoder, text, error, match):

@@ -102,6 +102,16 @@ def test_a_reason_is_logged_once_and_again_when_it_is_another(world, watch, capf
         'no images', 'no images', 'no image can be used']
 
 
+def test_a_camera_clock_that_is_ahead_is_told_once(world, watch, capfd):
+    watched = watch('raw')
+    for watched._health.image_age in (None, 0.2, 86400.0, -0.5, -3600.0, -3601.0):
+        watched.check()
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'images are stamped' in line]
+    assert len(lines) == 1
+    assert 'stamped 3600.0 s ahead of the time of this node' in lines[0]
+    assert watched._health.values()['image age (s)'] == '-3601.00'
+
+
 def odometry(seconds, where=None):
     return messages.odometry(rclpy_types, stamp(0) + round(seconds * 1e9), 'odom', 'base_link',
                              pose(0) if where is None else where, np.zeros(2))
@@ -139,12 +149,14 @@ def test_odometry_that_stopped_is_told_from_another_clock(monkeypatch):
     assert buffer.why_not(stamp(0)) == 'stopped: the last is 30.0 s older than the image'
 
 
-@pytest.mark.parametrize(('kind', 'why'), [
-    (None, 'nothing publishes /odom'), (RAW, f'/odom carries {RAW}, not {ODOMETRY}'),
-    (ODOMETRY, '/odom has 1 publisher, which sends nothing')])
-def test_diagnostics_say_whether_odometry_is_used(world, watch, capfd, kind, why):
+@pytest.mark.parametrize(('kind', 'topic', 'why'), [
+    (None, '', 'nothing publishes /odom'), (RAW, '/odom', f'/odom carries {RAW}, not {ODOMETRY}'),
+    (ODOMETRY, '/odom', '/odom has 1 publisher, which sends nothing'),
+    (ODOMETRY, '/wheels', 'nothing publishes /odom; there is odometry on /wheels: remap '
+     'odom:=/wheels, or in the launch file odom_topic')])
+def test_diagnostics_say_whether_odometry_is_used(world, watch, capfd, kind, topic, why):
     if kind:
-        publish(world, kind, '/odom')
+        publish(world, kind, topic)
     watched = watch('raw')
     state = watched._health
     assert watched.values()['odometry'] == 'no frame yet'

@@ -15,6 +15,8 @@ from vpr_ros.core import poses
 from vpr_ros.io import messages
 from vpr_ros.ros.filter_reset import FilterReset
 from vpr_ros.ros.initial_pose import InitialPose
+from vpr_ros.ros.inputs import OdometryBuffer
+from vpr_ros.ros.inputs import OdometryPose
 from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.transform import HeldTransform
 
@@ -81,7 +83,7 @@ def test_the_position_drifts_only_as_odometry_does_without_images(simulated):
             late = now - 0.1  # the latency of a pose
             at = poses.planar(100 + speed * late, 50.0, 0.0)
             wheels = poses.planar(scale * speed * late, 0.0, 0.0)
-            held.pose(trusted(late, at), ('odom', wheels))
+            held.pose(trusted(late, at), OdometryPose('odom', wheels))
             frozen.add('odom', BEGIN + round(late * 1e9), poses.frame_between(at, wheels))
         if silent < now <= end:
             errors.append(poses.distance(buffer.robot(), truth))
@@ -105,17 +107,47 @@ def test_a_clock_that_stands_or_jumps_back_sends_no_transform_twice(simulated):
     held.pose(trusted(20, poses.IDENTITY), None)
     assert not sent
     for _ in range(2):
-        held.pose(trusted(20, poses.IDENTITY), ('odom', poses.IDENTITY.copy()))
+        held.pose(trusted(20, poses.IDENTITY), OdometryPose('odom', poses.IDENTITY.copy()))
     assert len(sent) == 1
     simulated.set_time(BEGIN)
     simulated.set_time(BEGIN + 10**8)  # after a jump a timer waits for its period
     simulated.until(lambda: held.values()['transform'].startswith('stopped'))
-    held.pose(trusted(0, poses.IDENTITY), ('odom', poses.IDENTITY.copy()))
+    held.pose(trusted(0, poses.IDENTITY), OdometryPose('odom', poses.IDENTITY.copy()))
     held.start_over()
     held._repeat()
     assert len(sent) == 2
     assert held.values()['transform'].startswith('none')
     held.stop()
+
+
+def test_a_pose_waits_for_the_odometry_at_its_stamp(simulated):
+    sent, buffer = [], OdometryBuffer()
+    held = HeldTransform(simulated.node, sent.append, tolerance=0.0, timeout=10.0)
+
+    def odometry(seconds):
+        stamp = BEGIN + round(seconds * 1e9)
+        buffer.put(messages.odometry(rclpy_types, stamp, 'odom', 'base_link',
+                                     poses.planar(8 * seconds, 0, 0), (8.0, 0.0)))
+        held.odometry_came(buffer)
+
+    odometry(0.0)
+    for seconds in (0.1, 0.2, 0.3):  # 8 m/s, and 100 m east of where odometry began
+        stamp = BEGIN + round(seconds * 1e9)
+        simulated.set_time(stamp)
+        at = poses.planar(100 + 8 * seconds, 0, 0)
+        held.pose(trusted(seconds, at), buffer.at(stamp))
+    assert not sent  # the odometry of .1 s before would be off by .8 m
+    odometry(0.25)
+    assert len(sent) == 1
+    assert sent[0].transform.translation.x == pytest.approx(100)
+    simulated.set_time(BEGIN + 5 * 10**8)
+    odometry(0.5)
+    assert len(sent) == 2
+    assert sent[1].transform.translation.x == pytest.approx(100)
+    held.pose(trusted(0.6, poses.planar(104.8, 0, 0)), buffer.at(BEGIN + 6 * 10**8))
+    held.start_over()
+    odometry(0.7)
+    assert len(sent) == 2
 
 
 def test_each_reader_of_initialpose_is_told_also_a_late_one(world):
@@ -179,4 +211,26 @@ def test_a_filter_is_reset_only_when_all_poses_are_far_from_it(world, away, fram
             rclpy_types, BEGIN + round(seconds * 1e9), frame_id, 'base_link', there, np.zeros(2)))
         output.pose(trusted(seconds, here), None)
     assert output.values() == {'filter resets': str(resets)}
+    output.close()
+
+
+def test_a_filter_gets_set_pose_over_dds(world):
+    output, told = FilterReset(world.node, 20.0), []
+    output._publisher.on_activate(None)
+    output.start()
+    world.peer.create_subscription(rclpy_types(POSE), 'set_pose', told.append, 1)
+    filtered = world.peer.create_publisher(rclpy_types('nav_msgs/msg/Odometry'),
+                                           'odometry/filtered', 10)
+    world.until(lambda: filtered.get_subscription_count()
+                and output._publisher.get_subscription_count())
+    for number in range(9):
+        stamp = BEGIN + number * 5 * 10**8
+        filtered.publish(messages.odometry(rclpy_types, stamp, 'map', 'base_link',
+                                           poses.planar(90 + number, 0.0, 0.0), np.zeros(2)))
+        world.until(lambda stamp=stamp: output._filtered is not None and messages.stamp_ns(
+            output._filtered.header) == stamp)
+        output.pose(trusted(number * 0.5, poses.planar(number, 0.0, 0.0)), None)
+    world.until(lambda: told)
+    assert [message.pose.pose.position.x for message in told] == [6.0]
+    output.stop()
     output.close()

@@ -131,6 +131,24 @@ def test_a_shape_that_weights_share_is_freed_for_the_image_only(tmp_path, shape,
     assert not wrap_model(path, tmp_path / 'wrapped.onnx', InputFormat()).single
 
 
+def test_a_network_that_is_not_what_it_was_is_refused_with_the_difference(tmp_path):
+    nodes = [helper.make_node('RandomUniformLike', ['x'], ['noise'], high=0.1),
+             helper.make_node('Add', ['x', 'noise'], ['noisy']),
+             helper.make_node('QuantizeLinear', ['noisy', 'step', 'zero'], ['bytes']),
+             helper.make_node('DequantizeLinear', ['bytes', 'step', 'zero'], ['rounded']),
+             helper.make_node('Flatten', ['rounded'], ['y'])]
+    graph = helper.make_graph(
+        nodes, 'noisy', [helper.make_tensor_value_info('x', TensorProto.FLOAT, ['n', 3, 4, 4])],
+        [helper.make_tensor_value_info('y', TensorProto.FLOAT, ['n', 48])],
+        [numpy_helper.from_array(np.float32(0.03), 'step'),
+         numpy_helper.from_array(np.uint8(128), 'zero')])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8),
+              tmp_path / 'published.onnx')
+    with pytest.raises(ModelError, match=r"are 0\.\d+ from the network's \(cosine 0\.99.*images "
+                                         r'[01]\.\d+ apart; 8-bit steps .* --precision int8'):
+        wrap_model(tmp_path / 'published.onnx', tmp_path / 'wrapped.onnx', InputFormat())
+
+
 @pytest.mark.parametrize(('reduction', 'cosine'), [
     (Reduction('fp16'), 0.999), (Reduction('fp16', half_weights=True), 0.999),
     (Reduction(half_weights=True), 0.99999)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
+import os
 from typing import TYPE_CHECKING
 
 from vpr_ros.cli.options import add_camera_pose
@@ -69,6 +70,9 @@ def add_replay(commands: Commands) -> None:
 
 
 def _run_replay(options: argparse.Namespace) -> None:
+    # Before numpy is imported. Its small matrices gain nothing from threads that take the cores
+    # from the network.
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
     from vpr_ros.core.files import check_output
     from vpr_ros.io.bag import Bag
     from vpr_ros.io.map_poses import bag_poses

@@ -185,7 +185,7 @@ def _replay(options: argparse.Namespace) -> Evaluate:
     read_frames: Callable[[], dict[int, bytes]] = dict
     if options.truth.endswith(('.tum', '.txt')):
         truth = pose_files.read_tum(options.truth)
-        truth = truth._replace(poses=poses.apply(truth.poses, options.truth))
+        truth = truth._replace(poses=poses.apply(truth.stamps, truth.poses, options.truth))
     else:
         with Bag(options.truth) as bag:
             truth = bag_poses(bag, options.truth_topic, poses)

@@ -65,7 +65,7 @@ def number(kind: type[int] | type[float], low: float, high: float = math.inf
 def size(text: str) -> tuple[int, int]:
     """Return (height, width) of a size written as WxH, in pixels."""
     try:
-        width, height = (int(side) for side in text.split('x'))
+        width, height = (int(side) for side in text.lower().split('x'))
     except ValueError as error:
         raise ValueError(f"--size must be WxH, such as 320x240, not '{text}'") from error
     return height, width

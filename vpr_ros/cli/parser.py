@@ -38,6 +38,8 @@ class Parser(argparse.ArgumentParser):
             if argument == '--' or (self._subparsers and not argument.startswith('-')):
                 return  # what follows are values, or options of the command
             name = argument.partition('=')[0]
+            if f'-{name}' in known and name.startswith('-'):  # -output would be -o with a value
+                self.error(f"there is no option '{name}': did you mean '-{name}'?")
             if name.startswith('--') and ' ' not in name \
                     and not any(option.startswith(name) for option in known):
                 shown = [option for action in self._actions if action.help != argparse.SUPPRESS

@@ -20,6 +20,38 @@ _MARGIN = 0.25
 _MIN_SPAN = 32
 """Grey levels of the input from black to white, at least, in median differences of neighbours."""
 
+_ROUGHER = 2.5
+"""How many times rougher an image is with its bytes exchanged, at least (3 for one of 8 bits that
+was stretched to 10): then these are exchanged."""
+
+
+def in_true_order(deep: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """
+    Return pixels, uint16 (H,W,C), with their bytes exchanged if only so they show an image.
+
+    Drivers set `is_bigendian` wrongly, and noise comes out.
+    """
+    other = deep.byteswap()
+    return other if _roughness(deep) > _ROUGHER * _roughness(other) else deep
+
+
+def _roughness(deep: NDArray[np.uint16]) -> float:
+    """Return the median difference of neighbours as a share of all that an image spans."""
+    step = _step(deep)
+    low, high = np.percentile(deep[::step, ::step], _EXTREMES)
+    return _noise(deep, step) / max(1.0, float(high - low))
+
+
+def _step(deep: NDArray[np.uint16]) -> int:
+    return max(1, round(math.sqrt(deep.shape[0] * deep.shape[1] / _SAMPLE)))
+
+
+def _noise(deep: NDArray[np.uint16], step: int) -> float:
+    """Return the median difference of neighbours in every `step`th row."""
+    # Two pixels apart are two of one colour in a Bayer pattern.
+    row = deep[::step, ::2, :3].astype(np.int32)
+    return float(np.median(np.abs(np.diff(row, axis=1))))
+
 
 def to_8_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """
@@ -31,7 +63,7 @@ def to_8_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
     smoothly with the image, so that a video does not flicker. An image of nothing but noise is
     not stretched to full contrast.
     """
-    step = max(1, round(math.sqrt(deep.shape[0] * deep.shape[1] / _SAMPLE)))
+    step = _step(deep)
     colours = deep[..., :3]  # without alpha
     low, high = np.percentile(colours[::step, ::step], _EXTREMES)
     bits = math.log2(max(high, 1.0))
@@ -42,9 +74,6 @@ def to_8_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
     margin = _MARGIN * (high - low)
     black = offset * (low - margin)
     white += offset * (high + margin - white)
-    # Two pixels apart are two of one colour in a Bayer pattern.
-    row = colours[::step, ::2].astype(np.int32)
-    noise = max(1.0, float(np.median(np.abs(np.diff(row, axis=1)))))
-    span = max(white - black, min(_MIN_SPAN * noise, 65536.0))
+    span = max(white - black, min(_MIN_SPAN * max(1.0, _noise(deep, step)), 65536.0))
     shifted = cv2.subtract(deep.reshape(len(deep), -1), black) if black else deep
     return np.asarray(cv2.convertScaleAbs(shifted, alpha=256 / span), np.uint8)

@@ -6,6 +6,7 @@ Poses are read from them in pose_files.py.
 
 from __future__ import annotations
 
+import codecs
 import csv
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +27,8 @@ _RADIANS = {'rad': 1.0, 'deg': np.pi / 180}
 _UNITS = {'x': _METRES, 'y': _METRES, 'z': _METRES, 'yaw': _RADIANS}
 _TIMES = {'s': 10 ** 9, 'ms': 10 ** 6, 'us': 1000, 'ns': 1}
 _SPELLINGS = {
-    **dict.fromkeys(('metre', 'metres', 'meter', 'meters'), 'm'),
+    **{f'{prefix}{name}': f'{short}m' for name in ('metre', 'metres', 'meter', 'meters')
+       for prefix, short in (('', ''), ('centi', 'c'), ('milli', 'm'), ('kilo', 'k'))},
     **dict.fromkeys(('radian', 'radians'), 'rad'),
     **dict.fromkeys(('degree', 'degrees', '°'), 'deg'),
     **dict.fromkeys(('sec', 'second', 'seconds'), 's'), 'nsec': 'ns', 'usec': 'us', 'msec': 'ms'}
@@ -34,6 +36,8 @@ _SPELLINGS = {
 _NAMES = {'heading': 'yaw', 'tx': 'x', 'ty': 'y', 'tz': 'z',
           **dict.fromkeys(('time', 'stamp'), 'timestamp')}
 _EUROC = re.compile(r'([pq])_(?:\w+_)?([wxyz])')  # p_RS_R_x, q_RS_w
+
+_TURN = 2 * np.pi + 1e-3  # rad
 
 _INT64 = 2 ** 63
 _LARGEST = 1e12  # in any unit
@@ -57,8 +61,8 @@ class Table(NamedTuple):
         """
         Return the named columns (N,C) in metres and radians.
 
-        Raises PoseError for a field that is not a number, a row of another length, or a unit that
-        is not known.
+        Raises PoseError for a field that is not a number, a row of another length, a unit that is
+        not known, or a yaw without a unit that is no angle in radians.
         """
         places = [[column.name for column in self.header].index(name) for name in names]
         factors = [_factor(self.path, self.header[place]) for place in places]
@@ -67,7 +71,13 @@ class Table(NamedTuple):
             if len(row) != len(self.header):
                 floats(row[1:], len(self.header) - 1, self.path)
             rows.append(floats([row[place] for place in places], len(places), self.path))
-        return np.array(rows).reshape(-1, len(places)) * factors
+        values = np.array(rows).reshape(-1, len(places)) * factors
+        for name, place, column in zip(names, places, values.T, strict=True):
+            if name == 'yaw' and not self.header[place].unit and np.any(np.abs(column) > _TURN):
+                raise PoseError(f'{self.path}: yaw goes to {column[np.abs(column).argmax()]:g}, '
+                                'more than a turn in radians, which it is in without a unit: name '
+                                'the column yaw_deg or yaw_rad')
+        return values
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -75,10 +85,13 @@ def read_lines(path: str | Path) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'{path} does not exist')
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = path.read_text(encoding='utf-8-sig')
+        text = data.decode('utf-16' if marked else 'utf-8-sig')
     except UnicodeDecodeError as error:
-        raise PoseError(f'{path} is not a text file') from error
+        raise PoseError(f'{path} is not text in UTF-8: save it as that, a spreadsheet as CSV '
+                        f'(byte {error.start} is not of UTF-8)') from error
     return [line for line in text.splitlines() if line.strip()]
 
 
@@ -108,7 +121,7 @@ def read_table(path: str | Path) -> Table:
                         'image,x_m,y_m,yaw_deg')
     if delimiter == ';':
         rows = [[row[0], *(field.replace(',', '.') for field in row[1:])] for row in rows]
-    return Table(path, [_column(cell) for cell in header], rows)
+    return Table(path, [column_of(cell) for cell in header], rows)
 
 
 def is_numeric(line: str) -> bool:
@@ -159,7 +172,7 @@ def nanoseconds(field: str, path: str | Path, unit: str = '') -> int:
     return int(time)
 
 
-def _column(cell: str) -> Column:
+def column_of(cell: str) -> Column:
     """Return the name and unit of a header's cell, as in x_m, yaw_deg, 'z [m]', p_RS_R_x."""
     name, unit = cell.strip().lstrip('#').strip().lower(), ''
     bracketed = re.fullmatch(r'(.*?)\s*[\[(](.*)[\])]', name)

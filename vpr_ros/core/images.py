@@ -6,6 +6,7 @@ An image is uint8 (H,W,3) RGB from here on. Raw camera encodings are converted i
 
 from __future__ import annotations
 
+from decimal import Decimal
 import os
 from pathlib import Path
 import re
@@ -119,10 +120,15 @@ def read(path: str | Path, min_size: tuple[int, int] | None = None) -> NDArray[n
     return decode(np.fromfile(path, np.uint8), str(path), min_size)
 
 
-def by_number(path: Path) -> tuple[list[str | int], Path]:
-    """Return a key that sorts paths by their numbers: 2.png before 10.png."""
-    parts = re.split(r'([0-9]+)', str(path))
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path
+def by_number(path: Path) -> tuple[list[str | Decimal], Path]:
+    """
+    Return a key that sorts paths by their numbers: 2.png before 10.png.
+
+    Stamps in seconds, which have nine digits or more before the point, have decimals behind it:
+    1700000000.25.png comes before 1700000000.5.png, but 1.5.png before 1.25.png.
+    """
+    parts = re.split(r'([0-9]{9,}[.][0-9]+|[0-9]+)', str(path))
+    return [Decimal(part) if place % 2 else part for place, part in enumerate(parts)], path
 
 
 def list_folder(folder: str | Path) -> list[Path]:

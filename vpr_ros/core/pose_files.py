@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import csv
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
+from vpr_ros.core.csv_table import Column
+from vpr_ros.core.csv_table import column_of
 from vpr_ros.core.csv_table import floats
 from vpr_ros.core.csv_table import is_numeric
 from vpr_ros.core.csv_table import nanoseconds
 from vpr_ros.core.csv_table import read_lines
 from vpr_ros.core.csv_table import read_table
+from vpr_ros.core.csv_table import Table
 from vpr_ros.core.errors import PoseError
 from vpr_ros.core.files import whole_file
 from vpr_ros.core.pose_track import PoseTrack
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from vpr_ros.core.csv_table import Table
 
     Floats = NDArray[np.float64]
 
@@ -56,15 +60,18 @@ def read_tum(path: str | Path) -> PoseTrack:
     """
     Read a trajectory in the TUM format: lines of `seconds x y z qx qy qz qw`, # comments.
 
+    A comment before them that names these columns in another order, or their units, counts.
     Raises FileNotFoundError, or PoseError that names the file and the line.
     """
     rows = _rows(path)
-    poses = np.array([floats(row[1:], 7, path) for row in rows])
-    if rows and is_numeric(rows[0][0]) and float(rows[0][0]) > _LATEST:
+    table = Table(Path(path), _tum_header(path), rows)
+    poses = table.numbers(_FULL)
+    unit = table.header[0].unit
+    if unit == 's' and rows and is_numeric(rows[0][0]) and float(rows[0][0]) > _LATEST:
         raise PoseError(f'{path}: {rows[0][0]} is not a time in seconds, with which a line of TUM '
                         'begins: EuRoC has nanoseconds, and quaternions with w first; give its '
                         'data.csv, with its header')
-    return track([nanoseconds(row[0], path, 's') for row in rows], poses)
+    return track([nanoseconds(row[0], path, unit) for row in rows], poses)
 
 
 def write_tum(path: str | Path, stamps: NDArray[np.int64], poses: Floats) -> None:
@@ -102,6 +109,9 @@ def read_csv(path: str | Path) -> tuple[list[str], Floats]:
     table = read_table(path)
     poses = _poses(table)
     names = [row[0] for row in table.rows]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise PoseError(f'{path}: it has more than one pose of {twice}')
     for name, pose in zip(names, poses, strict=True):
         checked(pose, f'{path}: the pose of {name}')
     return names, checked(poses)
@@ -128,6 +138,16 @@ def _poses(table: Table) -> Floats:
         return table.numbers(_FULL)
     raise PoseError(f'{table.path}: columns must be image,x,y,z,qx,qy,qz,qw or image,x,y,yaw, '
                     f'not {",".join(column.name for column in table.header)}')
+
+
+def _tum_header(path: str | Path) -> list[Column]:
+    """Return the columns of a TUM file: the usual ones, or those that a comment names."""
+    for line in takewhile(lambda line: line.startswith('#'), read_lines(path)):
+        named = [column_of(cell) for cell in line.strip('#').replace(',', ' ').split()]
+        if len(named) == 8 and named[0].name == 'timestamp' \
+                and {column.name for column in named[1:]} == set(_FULL):
+            return [Column('timestamp', named[0].unit or 's'), *named[1:]]
+    return [Column('timestamp', 's'), *(Column(name, '') for name in _FULL)]
 
 
 def _rows(path: str | Path) -> list[list[str]]:

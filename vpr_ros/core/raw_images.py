@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from vpr_ros.core.bit_depth import in_true_order
 from vpr_ros.core.bit_depth import to_8_bits
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.images import check_size
@@ -58,7 +59,8 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
 
     `data` has `height` rows of `step` bytes; padding at their ends is skipped. It is not copied:
     the result for 'rgb8' is a view of it. 16-bit channels are scaled to what they hold, as in
-    `bit_depth.to_8_bits`. Raises ImageError for an unknown encoding, an unsupported size, or too
+    `bit_depth.to_8_bits`, and their bytes exchanged where `big_endian` cannot be true. Raises
+    ImageError for an unknown encoding, an unsupported size, or too
     few bytes.
     """
     layout = _LAYOUTS.get(encoding)
@@ -72,7 +74,7 @@ def from_raw(data: bytes | memoryview | NDArray[np.uint8], height: int, width: i
     rows = unpadded(data, height, row_bytes, step, f'{width}x{height} {encoding}')
     if layout.channel_bytes == 2:
         deep = np.ascontiguousarray(rows).view('>u2' if big_endian else '<u2').astype(np.uint16)
-        rows = to_8_bits(deep.reshape(height, width, layout.channels))
+        rows = to_8_bits(in_true_order(deep.reshape(height, width, layout.channels)))
     pixels = rows.reshape(height, width, layout.channels)
     if layout.to_rgb is None:
         return pixels

@@ -29,6 +29,17 @@ _FEWEST = 10
 
 _FLAT = 1 / 3
 _CONSTANT = 1e-3  # rad
+_STUCK = 1e-5
+"""Radians by which a measured heading changes at least in a metre."""
+_TURNED = 0.5  # rad
+
+_JUMP = 1.0  # m
+_HARDEST = 10.0
+"""Metres per second squared: no robot brakes or turns harder."""
+_SELDOM = 0.5
+"""Seconds between poses above which a jump cannot be told from a turn."""
+_ALONE = 1.5
+"""How many times further off the line between its neighbours a single wrong pose is than these."""
 
 # Whether the world and the body have the optical axes of REP-103: x right, y down, z ahead.
 _ARE_OPTICAL = {'robot': (False, False), 'camera': (True, True), 'camera-body': (False, True),
@@ -38,9 +49,10 @@ _OPTICAL = Rotation.from_matrix([[0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 
 class Kind(Enum):
-    """What a doubt is about: the axes, or headings that are missing or not those of the travel."""
+    """What a doubt is about: axes, a tilt, or headings that are missing or not of the travel."""
 
     AXES = 'axes'
+    TILT = 'tilt'
     CONSTANT = 'constant'
     HEADING = 'heading'
 
@@ -114,6 +126,19 @@ def axes_doubt(poses: Floats) -> Doubt | None:
     return None
 
 
+def tilt_doubt(poses: Floats) -> Doubt | None:
+    """Return why poses (N,7), in order of time, seem to be of a body whose z axis is not up."""
+    if not len(poses):
+        return None
+    upward = float(Rotation.from_quat(poses[:, 3:]).as_matrix()[:, 2, 2].mean())
+    if upward > 0.5:
+        return None
+    where = 'down' if upward < -0.9 else 'sideways' if abs(upward) < 0.1 else 'anywhere'
+    return Doubt(Kind.TILT, f'the z axis of the poses points {where}, not up (another body, or '
+                            'quaternions with w first): take the headings from the direction of '
+                            'travel with --heading from-track, or keep them with --axes robot')
+
+
 def heading_doubt(poses: Floats) -> Doubt | None:
     """
     Return why the headings of poses (N,7), in order of time, seem not to be those of the robot.
@@ -146,7 +171,49 @@ def heading_doubt(poses: Floats) -> Doubt | None:
     if abs(mean) < 0.8 and along < 0.6:
         return _headings('the headings of the poses have little to do with the direction of '
                          f'travel: they are within 45 degrees of it for {along:.0%} of the way')
+    if metres := _stuck(heading, course):
+        return _headings(f'the heading of the poses is constant for {metres:.0f} m on which the '
+                         'track turns')
     return None
+
+
+def without_jumps(stamps: NDArray[np.int64], poses: Floats) -> tuple[Floats, Floats, Floats]:
+    """
+    Return poses (N,7), at stamps (N,) in ns, without those that jump off the track and back.
+
+    Each of these is put between its neighbours. The two others are the metres (J,) by which they
+    had jumped, and (S,) by which the track does and stays there: what no robot can have driven.
+    Poses that come less often than at 2 Hz are not judged.
+    """
+    if len(poses) < 3:
+        return poses, np.zeros(0), np.zeros(0)
+    before, after = np.diff(stamps / 1e9)[:-1], np.diff(stamps / 1e9)[1:]
+    share = (before / (before + after))[:, None]
+    between = poses[:-2, :3] + share * (poses[2:, :3] - poses[:-2, :3])
+    off = np.linalg.norm(poses[1:-1, :3] - between, axis=1)
+    jumps = (off > _JUMP + _HARDEST / 2 * before * after) & (np.maximum(before, after) <= _SELDOM)
+    around = np.pad(off, 1)
+    alone = jumps & (off > _ALONE * np.maximum(around[:-2], around[2:]))
+    kept = poses.copy()
+    kept[1:-1, :3][alone] = between[alone]
+    beside = np.pad(alone, 1)
+    steps = jumps & ~(alone | beside[:-2] | beside[2:])
+    # Both ends of a step are off the line between their neighbours, by half of it each.
+    return kept, off[alone], 2 * off[steps & ~np.pad(steps, 1)[:-2]]
+
+
+def _stuck(heading: Floats, course: Floats) -> float:
+    """Return for how many metres the headings (S+1,) are constant while the course (S,) turns."""
+    constant = np.abs(np.diff(heading)) < _STUCK
+    ends = np.flatnonzero(np.diff(np.pad(constant.astype(int), 1)))
+    for begin, end in ends.reshape(-1, 2):
+        part = max(1, (end - begin) // 4)
+        first, last = (np.angle(np.exp(2j * course[of]).mean()) / 2  # the same in reverse
+                       for of in (slice(begin, begin + part), slice(end - part, end)))
+        if end - begin > _FEWEST and abs(np.remainder(last - first + np.pi / 2, np.pi)
+                                         - np.pi / 2) > _TURNED:
+            return float(end - begin) * STEP
+    return 0.0
 
 
 def _camera(why: str, axes: str, *, certain: bool = True) -> Doubt:

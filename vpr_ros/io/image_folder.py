@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 import logging
 from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 from typing import NamedTuple
 from typing import TYPE_CHECKING
@@ -88,8 +89,9 @@ def folder_source(path: Path, folder: Path, pose_file: str | Path | None, option
                     len(missing), len(files), f': {found.why}' if found.why else '',
                     some_of(missing))
     kept = [file for file, known in zip(found.files, found.known, strict=True) if known]
-    return _source(path, kept, found.stamps[found.known],
-                   options.apply(found.poses[found.known], str(pose_file)))
+    stamps = found.stamps[found.known]
+    return _source(path, kept, stamps,
+                   options.apply(stamps, found.poses[found.known], str(pose_file)))
 
 
 class _Found(NamedTuple):
@@ -114,9 +116,15 @@ def _found(pose_file: str | Path, folder: Path, files: Sequence[Path], max_gap: 
                       pose_track.why_unknown(read, stamps[~known], max_gap))
     if isinstance(read, tuple):
         by_name = dict(zip(*read, strict=True))
-        return _Found(files, _seconds(files),
-                      np.array([by_name.get(file.name, poses.IDENTITY) for file in files]),
-                      np.array([file.name in by_name for file in files]))
+        if not any(file.name in by_name for file in files):
+            # Names with their folders, if these are not needed to tell them apart.
+            short = {PureWindowsPath(name).name: pose for name, pose in by_name.items()}
+            by_name = short if len(short) == len(by_name) else by_name
+        known = np.array([file.name in by_name for file in files])
+        why = (f'it has {some_of(read[0], 2)}, the folder {some_of([f.name for f in files], 2)}'
+               if read[0] and not known.any() else '')
+        return _Found(files, _seconds(files), np.array(
+            [by_name.get(file.name, poses.IDENTITY) for file in files]), known, why)
     if len(read) != len(files):
         raise SourceError(f'{pose_file} has {len(read)} poses without a name or stamp, as KITTI '
                           f'has them, and {folder} has {len(files)} images: there must be one for '

@@ -48,19 +48,23 @@ class PoseOptions:
             if value not in ('', *choices):
                 raise ValueError(f"'{value}' is not one of {', '.join(choices)}")
 
-    def apply(self, poses: Floats, name: str) -> Floats:
+    def apply(self, stamps: NDArray[np.int64], poses: Floats, name: str) -> Floats:
         """
-        Return poses (N,7), in order of time, in a robot's axes and with its headings.
+        Return poses (N,7), at stamps (N,) in ns, in a robot's axes and with its headings.
 
-        What seems wrong is logged, after `name`; what cannot be right raises PoseError. A
-        constant orientation on a track that turns is replaced by the direction of travel.
+        What seems wrong is logged, after `name`; what cannot be right raises PoseError. A single
+        pose that jumps is put between its neighbours, a constant orientation on a track that turns
+        replaced by the direction of travel.
         """
+        poses = _without_jumps(stamps, poses, name)
         if self.axes:
             poses = travel.to_robot_axes(poses, self.axes)
         else:
             _judge(travel.axes_doubt(poses), name)
         if self.heading == 'from-track':
             return travel.with_travel_headings(poses)
+        if not self.axes:
+            _judge(travel.tilt_doubt(poses), name)
         doubt = None if self.heading else travel.heading_doubt(poses)
         if doubt is not None and doubt.kind is Kind.CONSTANT:
             log.warning('%s: %s: its headings are taken from the direction of travel (--heading '
@@ -68,6 +72,17 @@ class PoseOptions:
             return travel.with_travel_headings(poses)
         _judge(doubt, name)
         return poses
+
+
+def _without_jumps(stamps: NDArray[np.int64], poses: Floats, name: str) -> Floats:
+    poses, alone, lasting = travel.without_jumps(stamps, poses)
+    if len(alone):
+        log.warning('%s: %d poses jump off the track and back, by up to %.1f m: they are put '
+                    'between those before and after', name, len(alone), alone.max())
+    if len(lasting):
+        log.warning('%s: the track jumps %d times, by up to %.1f m, faster than a robot drives: '
+                    'places around there are as far off', name, len(lasting), lasting.max())
+    return poses
 
 
 def _judge(doubt: travel.Doubt | None, name: str) -> None:
@@ -97,4 +112,7 @@ def bag_poses(bag: Bag, topic: str | None = None, options: PoseOptions = CHECKED
                  'headings of travel'.format(*track.datum))
     if track.dropped:
         log.warning('%s: %d poses left out (not finite, or back in time)', bag.path, track.dropped)
-    return track._replace(poses=options.apply(track.poses, f'{bag.path}, {topic}'))
+    poses = options.apply(track.stamps, track.poses, f'{bag.path}, {topic}')
+    if bag.topics[topic] == FIX:  # again, now without jumps
+        poses = travel.with_travel_headings(poses)
+    return track._replace(poses=poses)

@@ -63,6 +63,15 @@ class CameraCheck:
         if self.refuses:
             raise ImageError(self.warning)
 
+    def __str__(self) -> str:
+        """Return the warning, or what is known of the camera."""
+        if self.warning:
+            return self.warning
+        if self.camera is None or not any(mapped.k for mapped in self.mapped):
+            which = 'the map' if self.camera is not None else 'this camera'
+            return f'not compared: there is no CameraInfo of {which}'
+        return 'like that of the map'
+
     def problem(self, camera: Camera) -> str:
         """Return how a camera differs from those of the map, '' if one of them is like it."""
         shared, nearest = max(((overlap(camera, mapped), mapped) for mapped in self.mapped),

@@ -130,6 +130,9 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     Frames whose image is bad are left out, counted and logged. Raises SourceError when no place
     is left or the sources' frames of reference differ.
     """
+    if spacing > defaults.CORRECT_RADIUS:
+        log.warning('places %g m apart: images between them may look like none of them, and poses '
+                    'are as far off: take 1 to 2 m, and at most 5 m for a long road', spacing)
     encoder = encoder.projected(None)
     projection = possible(projection, encoder)
     kept = Kept(thumbnails, projection != 'model', features)

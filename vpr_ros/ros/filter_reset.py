@@ -13,8 +13,8 @@ from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.pose_output import PoseOutput
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
+    from vpr_ros.ros.inputs import OdometryPose
 
 _SURE = 3.0
 """Seconds that every pose has to be far from the filter's."""
@@ -69,7 +69,7 @@ class FilterReset(PoseOutput):
         """Keep the filter's latest nav_msgs/Odometry."""
         self._filtered = message
 
-    def pose(self, message: Any, odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+    def pose(self, message: Any, odometry: OdometryPose | None) -> None:
         """Compare a trusted pose with the filter's, and reset the filter if it is time to."""
         stamp, filtered = messages.stamp_ns(message.header), self._filtered
         apart = self._apart(message, filtered)

@@ -42,7 +42,8 @@ class Health:
 
     `last_failure` says why the last bad frame could not be used, '' before one;
     `last_estimate` is that of the last frame since activation; `odometry_unused` says why the last
-    frame was localised without odometry, '' if it was with it, None before one.
+    frame was localised without odometry, '' if it was with it, None before one; `image_age` is in
+    seconds, from the stamp of the last image to the node's time then, None before one.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,7 @@ class Health:
         self.last_failure = ''
         self.last_estimate: Estimate | None = None
         self.odometry_unused: str | None = None
+        self.image_age: float | None = None
         self._odometry_age = ''
         self._times: dict[str, deque[float]] = {}
         self._processed: deque[float] = deque(maxlen=_WINDOW)
@@ -124,6 +126,8 @@ class Health:
             'without odometry')}
         if self._refined or self.counts['refinement failed']:
             values |= self._refinement_values()
+        if self.image_age is not None:
+            values['image age (s)'] = f'{self.image_age:.2f}'
         if self._odometry_age:
             values['odometry age (ms)'] = self._odometry_age
         if self.last_estimate is not None:

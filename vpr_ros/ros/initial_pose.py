@@ -11,9 +11,8 @@ from vpr_ros.ros.interfaces import rclpy_types
 from vpr_ros.ros.pose_output import PoseOutput
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from rclpy.lifecycle import LifecycleNode
+    from vpr_ros.ros.inputs import OdometryPose
 
 OWN_TOPIC = 'initialpose'
 """The topic that the node itself listens to."""
@@ -62,7 +61,7 @@ class InitialPose(PoseOutput):
         """Return whether the pose with a stamp (ns) is the one that was sent last."""
         return stamp == self._stamp
 
-    def pose(self, message: Any, odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+    def pose(self, message: Any, odometry: OdometryPose | None) -> None:
         """Publish a trusted pose, if it is news to a reader."""
         with self._lock:
             readers = self._readers()

@@ -21,9 +21,13 @@ TRANSPORTS = {'raw': ('image', messages.RAW_IMAGE),
               'compressed': ('image/compressed', messages.COMPRESSED_IMAGE)}
 """The topic and the type that the node subscribes to, by `image_transport`."""
 
+_ODOMETRY = 'nav_msgs/msg/Odometry'
 _UNUSABLE = 'no image can be used'
 _SUFFIX = '/compressed'
 _MOST_NAMED = 3
+_AHEAD = 1.0
+"""Seconds from the time of the node to the stamp of an image that no clock is off by chance."""
+
 _LASTING = 3
 """Checks in a row without odometry after which that is worth a warning."""
 
@@ -52,6 +56,7 @@ class InputWatch:
     def check(self) -> tuple[bytes, str]:
         """Return the level and the message of the node, and log what is new of its inputs."""
         self._check_odometry()
+        self._check_clock()
         level, message = self._health.verdict()
         if level == health.STALE:
             message = self._why_blind()
@@ -59,7 +64,7 @@ class InputWatch:
             self._log_once(_UNUSABLE if message.startswith(_UNUSABLE) else message, message)
         elif message != health.WAITING:
             self._failed = self._health.counts['failed']
-            self._logged = {key for key in self._logged if key.startswith('odometry')}
+            self._logged = {key for key in self._logged if key.startswith(('odometry', 'clock'))}
         return level, message
 
     def values(self) -> dict[str, str]:
@@ -118,9 +123,7 @@ class InputWatch:
             if found:
                 return f'; {there} has {_count(found)}: {self._switch(other, there)}'
         name, kind = TRANSPORTS[self._transport]
-        cameras = [other_topic for other_topic, kinds in self._node.get_topic_names_and_types()
-                   if kind in kinds and self._publishers(other_topic)
-                   and not other_topic.startswith(f'{self._node.get_fully_qualified_name()}/')]
+        cameras = self._topics_of(kind)
         if cameras:
             return (f'; there are images on {", ".join(cameras[:_MOST_NAMED])}: '
                     f'remap {name}:={cameras[0]}, or in the launch file image_topic')
@@ -131,6 +134,14 @@ class InputWatch:
         name = TRANSPORTS[transport][0]
         remap = '' if self._node.resolve_topic_name(name) == topic else f', remap {name}:={topic}'
         return f'set image_transport:={transport}{remap}'
+
+    def _check_clock(self) -> None:
+        """Log that the camera is of another clock: of images from the future it must be."""
+        age = self._health.image_age
+        if age is not None and age < -_AHEAD:
+            self._log_once('clock', f'images are stamped {-age:.1f} s ahead of the time of this '
+                           'node, and so are the poses: filters and transforms have nothing at '
+                           'that time. Synchronise the clocks, or set use_sim_time')
 
     # Odometry
 
@@ -144,10 +155,13 @@ class InputWatch:
         """Return why odometry is not used; if there is none, with what the graph says."""
         if reason != health.NO_ODOMETRY:
             return reason
-        topic, kind = self._odometry.topic_name, 'nav_msgs/msg/Odometry'
+        topic, kind = self._odometry.topic_name, _ODOMETRY
         publishers = self._publishers(topic)
         if not publishers:
-            return f'{reason}: nothing publishes {topic}'
+            others = self._topics_of(kind)
+            return f'{reason}: nothing publishes {topic}' + (
+                f'; there is odometry on {", ".join(others[:_MOST_NAMED])}: remap '
+                f'odom:={others[0]}, or in the launch file odom_topic' if others else '')
         if all(publisher.topic_type != kind for publisher in publishers):
             return f'{reason}: {topic} carries {publishers[0].topic_type}, not {kind}'
         return f'{reason}: {topic} has {_count(publishers)}, which sends nothing'
@@ -170,6 +184,12 @@ class InputWatch:
         if key not in self._logged:
             self._logged.add(key)
             self._node.get_logger().warning(line)
+
+    def _topics_of(self, kind: str) -> list[str]:
+        """Return the topics of a type that others than this node publish."""
+        own = f'{self._node.get_fully_qualified_name()}/'
+        return [topic for topic, kinds in self._node.get_topic_names_and_types()
+                if kind in kinds and self._publishers(topic) and not topic.startswith(own)]
 
     def _publishers(self, topic: str) -> list[Any]:
         return list(self._node.get_publishers_info_by_topic(topic))

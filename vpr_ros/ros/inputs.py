@@ -24,6 +24,9 @@ ODOMETRY_WAIT = 0.05
 MAX_ODOMETRY_AGE_NS = 500_000_000
 """Age up to which odometry older than the frame is used for it."""
 
+_LATE_NS = 10_000_000
+"""Age up to which a pose by odometry is taken for that of the frame: 8 cm at 8 m/s."""
+
 _BUFFER_SIZE = 200
 
 _OTHER_CLOCK_NS = 10_000_000_000
@@ -76,6 +79,11 @@ class OdometryPose(NamedTuple):
     frame_id: str
     pose: NDArray[np.float64]
     age: int = 0
+
+    @property
+    def late(self) -> bool:
+        """Whether it is not that of the frame: the robot has moved since."""
+        return self.age > _LATE_NS
 
 
 class OdometryBuffer:

@@ -133,6 +133,7 @@ class Operations:
     def on_odometry(self, message: Any) -> None:
         """Keep a nav_msgs/Odometry for the frames around it."""
         self._odometry.put(message)
+        self._publishers.odometry_came(self._odometry)
 
     def on_camera_info(self, message: Any, *, rectified: bool = False) -> None:
         """Note which camera takes the images, `rectified` ones or not, from a CameraInfo."""
@@ -161,6 +162,8 @@ class Operations:
         """Localise an image, received at a time.perf_counter, and publish the result."""
         watch = Stopwatch(received)
         stamp = messages.stamp_ns(message.header)
+        if now := self._node.get_clock().now().nanoseconds:  # 0: a simulated one has not begun
+            self._health.image_age = (now - stamp) / 1e9
         with watch.stage('convert'):
             rgb = messages.rgb(message, self.localizer.encoder.size)
             self._check_camera(rgb.shape[0], rgb.shape[1])
@@ -198,8 +201,7 @@ class Operations:
     def _send(self, frame: TrustedFrame, estimate: Estimate) -> None:
         """Publish the pose of a frame: that of its place, or a refined one."""
         self._health.counts['poses'] += 1
-        self._publishers.publish_pose(estimate, frame.localizer,
-                                      frame.odometry and frame.odometry[:2])
+        self._publishers.publish_pose(estimate, frame.localizer, frame.odometry)
 
     def _show(self, frame: TrustedFrame, estimate: Estimate, rgb: NDArray[np.uint8],
               mount: NDArray[np.float64]) -> None:
@@ -359,7 +361,7 @@ class Operations:
                 'map': parameters.value_of(self._node, 'map'),
                 'places': str(len(self.localizer.place_map)),
                 'calibration': self.localizer.calibration.origin,
-                'camera': self._camera_check.warning or 'like that of the map',
+                'camera': str(self._camera_check),
                 **self._refinement_values(),
                 **self._publishers.values()}
 

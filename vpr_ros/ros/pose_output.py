@@ -8,8 +8,8 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from vpr_ros.ros.inputs import OdometryBuffer
+    from vpr_ros.ros.inputs import OdometryPose
 
 
 class PoseOutput(ABC):
@@ -43,10 +43,13 @@ class PoseOutput(ABC):
         """Return whether it sent the pose with a stamp (ns) as an `initialpose`."""
         return False
 
+    def odometry_came(self, buffer: OdometryBuffer) -> None:  # noqa: B027 (nothing by default)
+        """Take note of new odometry, which may be that at the stamp of an earlier pose."""
+
     @abstractmethod
-    def pose(self, message: Any, odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+    def pose(self, message: Any, odometry: OdometryPose | None) -> None:
         """
         Take a trusted pose, as a PoseWithCovarianceStamped.
 
-        `odometry` is the frame of odometry and its pose (7,) at the message's stamp, if any.
+        `odometry` is that at the message's stamp, or the latest before it, if any.
         """

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vpr_ros.localization.estimate import Estimate
     from vpr_ros.localization.localizer import Localizer
     from vpr_ros.maps.place_map import PlaceMap
+    from vpr_ros.ros.inputs import OdometryBuffer
+    from vpr_ros.ros.inputs import OdometryPose
     from vpr_ros.ros.pose_output import PoseOutput
 
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -93,12 +95,17 @@ class Publishers:
         """Return whether an `initialpose` is the node's own, which comes back to it."""
         return any(output.sent(messages.stamp_ns(message.header)) for output in self._outputs)
 
+    def odometry_came(self, buffer: OdometryBuffer) -> None:
+        """Tell the outputs of new odometry."""
+        for output in self._outputs:
+            output.odometry_came(buffer)
+
     def publish_pose(self, estimate: Estimate, localizer: Localizer,
-                     odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+                     odometry: OdometryPose | None) -> None:
         """
         Publish a trusted pose, and hand it to the other outputs.
 
-        `odometry` is the frame of odometry and its pose (7,) at the estimate's stamp.
+        `odometry` is that at the estimate's stamp, or the latest before it, if any.
         """
         frame_id = localizer.place_map.manifest.frame_id
         pose, covariance = estimate.pose, estimate.covariance

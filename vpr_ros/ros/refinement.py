@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 PATIENCE = 0.5
 """Seconds for which the poses of places wait for a refined one."""
 
-_LATE_NS = 10_000_000
-"""Age up to which a pose by odometry is taken for that of the frame: 8 cm at 8 m/s."""
-
 _SETTLE = 2.0
 """Seconds that a reason not to refine has to last to be logged: CameraInfo may come later."""
 
@@ -259,8 +256,7 @@ class Refinement:
 
 def _in_time(frame: TrustedFrame) -> OdometryPose | None:
     """Return the pose by odometry when a frame was taken, None if there is only an older one."""
-    late = frame.odometry is None or frame.odometry.age > _LATE_NS
-    return None if late else frame.odometry
+    return None if frame.odometry is None or frame.odometry.late else frame.odometry
 
 
 def _motion(start: _Start, frame: TrustedFrame, odometry: OdometryPose) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ with a pose would hold that time, and with it the robot, at the pose: so it is r
 
 from __future__ import annotations
 
+from collections import deque
 import threading
 from typing import Any
 from typing import TYPE_CHECKING
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rclpy.node import Node
+    from vpr_ros.ros.inputs import OdometryBuffer
+    from vpr_ros.ros.inputs import OdometryPose
 
 _PERIOD = 0.05
 """Seconds between two transforms."""
 
 _OTHER_CLOCK = 5.0
 """Seconds between the stamp of a pose and the present that no latency explains."""
+
+_MOST_WAITING = 64
+"""Poses that wait for odometry, at most: those of half a second at 100 Hz."""
 
 _CLOCK_JUMP = 1.0
 """Seconds that the clock may go back before a transform counts as one of another time."""
@@ -55,7 +61,8 @@ class HeldTransform(PoseOutput):
 
     `send` takes a TransformStamped. Its stamp is the node's time plus `tolerance` seconds, so that
     consumers find it until the next. It ends `timeout` seconds after the pose: by then odometry
-    may have drifted off.
+    may have drifted off. A pose whose odometry comes later waits for it: with an older one the
+    robot would jump by what it drove since.
     """
 
     def __init__(self, node: Node, send: Callable[[Any], object], *, tolerance: float,
@@ -66,6 +73,7 @@ class HeldTransform(PoseOutput):
         self._timeout = timeout
         self._lock = threading.Lock()
         self._held: tuple[str, str, NDArray[np.float64]] | None = None
+        self._waiting: deque[Any] = deque(maxlen=_MOST_WAITING)
         self._updated = self._sent = 0
         self._state = 'none: no trusted pose with odometry yet'
         self._timer: Any = None
@@ -82,6 +90,7 @@ class HeldTransform(PoseOutput):
         """Send nothing until the next trusted pose."""
         with self._lock:
             self._held = None
+            self._waiting.clear()
             self._state = 'none: no trusted pose with odometry yet'
 
     def close(self) -> None:
@@ -92,20 +101,40 @@ class HeldTransform(PoseOutput):
         """Return whether the transform is sent."""
         return {'transform': self._state}
 
-    def pose(self, message: Any, odometry: tuple[str, NDArray[np.float64]] | None) -> None:
+    def pose(self, message: Any, odometry: OdometryPose | None) -> None:
         """Take the transform that puts odometry's pose where the trusted pose is, and send it."""
         if odometry is None:
             return
-        odom, odom_pose = odometry
+        if odometry.late:
+            with self._lock:
+                self._waiting.append(message)
+            return
         with self._lock:
-            self._held = (message.header.frame_id, odom,
-                          poses.frame_between(messages.raw_pose(message), odom_pose))
+            self._waiting.clear()
+        self._take(message, odometry)
+
+    def odometry_came(self, buffer: OdometryBuffer) -> None:
+        """Take the newest of the waiting poses that odometry has reached by now."""
+        with self._lock:
+            reached = None
+            while self._waiting and (buffer.age(messages.stamp_ns(self._waiting[0].header))
+                                     or 0) <= 0:
+                reached = self._waiting.popleft()
+        odometry = reached and buffer.at(messages.stamp_ns(reached.header))
+        if odometry is not None and not odometry.late:
+            self._take(reached, odometry)
+
+    def _take(self, message: Any, odometry: OdometryPose) -> None:
+        with self._lock:
+            self._held = (message.header.frame_id, odometry.frame_id,
+                          poses.frame_between(messages.raw_pose(message), odometry.pose))
             self._updated = self._now()
             lag = (self._updated - messages.stamp_ns(message.header)) / 1e9
         if abs(lag) > _OTHER_CLOCK:
             self._node.get_logger().warning(
-                f'publish_tf: images are stamped {lag:.1f} s before the time of this node, at '
-                'which map -> odom is sent: set use_sim_time, or synchronise the clocks',
+                f'publish_tf: images are stamped {abs(lag):.1f} s '
+                f'{"before" if lag > 0 else "after"} the time of this node, at which map -> odom '
+                'is sent: set use_sim_time, or synchronise the clocks',
                 once=True)
         self._repeat()
 

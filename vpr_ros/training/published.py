@@ -58,6 +58,11 @@ class Published:
         """Whether it takes the range of 8-bit values from the whole batch, as dynamic int8."""
         return any(node.op_type.startswith('DynamicQuantize') for node in self.model.graph.node)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether it rounds to 8 bits on the way."""
+        return any('Quantize' in node.op_type for node in self.model.graph.node)
+
     def describe(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """
         Return the unit descriptors (N,D) of images uint8 (H,W,3) of any size, each on its own.

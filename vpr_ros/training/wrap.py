@@ -160,32 +160,35 @@ def _wrapped(network: Published, part: Path, facts: dict[str, str]
             if batch is None and not network.batch:
                 reason = 'it does not run with several'
         else:
-            worst = _agreement(found, vectors)
-            if worst >= MIN_WRAP_COSINE:
+            worst, failure = _agreement(found, vectors)
+            if not failure:
                 return model, WrapReport(network.height, network.width, vectors.shape[1], worst,
                                          reason if batch else '')
-            failure = f'it gives other descriptors than the network itself (cosine {worst:.4f})'
         if network.batch not in (None, 1):
             raise ModelError(f'{network.path}: not wrapped, it was exported for exactly '
                              f'{network.batch} images at a time: export it for 1, or any number')
+    if network.rounds:
+        failure += '; 8-bit steps magnify rounding: wrap it in float32, with --precision int8'
     raise ModelError(f'{network.path}: not wrapped: {failure}')
 
 
-def _agreement(found: NDArray[np.float32], vectors: NDArray[np.float32]) -> float:
+def _agreement(found: NDArray[np.float32], vectors: NDArray[np.float32]) -> tuple[float, str]:
     """
     Return the lowest cosine between found (2N,D) and, twice, vectors (N,D), of unit norm.
 
-    It is 0 where the descriptors of different images may be confused, however alike they are, or
-    some are missing.
+    And why they are not the same, '' if they are: some are missing, or too far off, also for
+    images whose descriptors are so alike that they may be confused.
     """
     if len(found) != 2 * len(vectors):
-        return 0.0
+        return 0.0, f'of {2 * len(vectors)} images it gives {len(found)} descriptors'
     errors = np.linalg.norm(found - np.tile(vectors, (2, 1)), axis=1)
     between = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)
     nearest = (between + 9 * np.eye(len(vectors))).min()
-    if not errors.max() <= DISTINCT * nearest:
-        return 0.0
-    return float(1 - errors.max() ** 2 / 2)
+    worst = float(1 - errors.max() ** 2 / 2)
+    if worst >= MIN_WRAP_COSINE and errors.max() <= DISTINCT * nearest:
+        return worst, ''
+    return worst, (f"its descriptors are {errors.max():.2g} from the network's (cosine "
+                   f'{worst:.6f}), those of different images {nearest:.2g} apart')
 
 
 def _reduced(model: onnx.ModelProto, reduction: Reduction, images: NDArray[np.uint8] | None
