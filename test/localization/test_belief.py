@@ -228,6 +228,26 @@ def test_driving_off_the_end_of_the_map_leads_nowhere() -> None:
     assert belief.nowhere > 0.8
 
 
+def test_a_robot_that_is_past_the_end_is_not_there_however_much_it_looks_so() -> None:
+    belief = Belief(street(60))
+    for place in range(50, 60):
+        seen(belief, place)
+        belief.predict(0.2, np.array([1.0, 0.0, 0.0]), 15.0)
+    for _ in range(8):
+        seen(belief, 59, ratio=2.0)  # the street goes on in the same direction
+        belief.predict(0.2, np.array([1.0, 0.0, 0.0]), 15.0)
+    assert belief.nowhere > 0.5
+
+
+def test_a_gap_of_two_spacings_is_driven_across() -> None:
+    belief = Belief(np.delete(street(60), 50, axis=0), 1.0)
+    for place in range(40, 50):
+        seen(belief, place)
+        belief.predict(0.2, np.array([1.0, 0.0, 0.0]), 15.0)
+    belief.predict(0.2, np.array([1.0, 0.0, 0.0]), 15.0)
+    assert belief.places[48:53].sum() > 0.8
+
+
 def test_only_who_drives_gets_off_the_map() -> None:
     nowhere = []
     for metres in (1.0, 16.0):

@@ -304,7 +304,7 @@ def test_odometry_carries_the_pose_on_between_places(encoder: Encoder) -> None:
 
 def test_what_somebody_expects_decides_between_places_that_look_the_same(
         encoder: Encoder) -> None:
-    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (FAR, 0, 0)})
+    place_map = _crosses(encoder, {0: (0, 0, 0), 1: (FAR, 0, 0)}, spacing=4.0)
     localizer = Localizer(encoder, place_map, compensate=False)
     view = (_axis(encoder, 0) + _axis(encoder, 1)) / np.sqrt(2)
     assert not localizer.locate(view, NOW).trusted

@@ -69,8 +69,11 @@ _FARTHEST = 1e6
 """Metres from which on one motion is as absurd as another."""
 
 _STRAY = 0.01
-"""Weight of 'no matching neighbour' in the normalisation, that of a place 3 sigma off: probability
-that drives off the end of the map does not pile up there."""
+"""Weight of 'no matching neighbour' in the normalisation, that of a place 3 sigma off."""
+
+_FEW = 0.5
+"""Weight of all neighbours below which there may be no place where the robot has got to. In the
+middle of a gap of two spacings it is about 0.4, past the end of a map 0.15."""
 
 
 class Belief:
@@ -326,7 +329,7 @@ class Belief:
         `square` (m,k) is how far off each is, in squared standard deviations.
         """
         weights = np.exp(-0.5 * square)
-        weights /= (weights.sum(axis=1) + _STRAY)[:, None]
+        weights /= (np.maximum(weights.sum(axis=1), _FEW) + _STRAY)[:, None]
         return self._states.move(motions, places, near, weights)
 
     def _leak(self, seconds: float, driven: float, stray: float) -> None:
