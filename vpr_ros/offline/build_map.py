@@ -13,6 +13,7 @@ from functools import partial
 import logging
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
@@ -212,14 +213,17 @@ def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Enc
                  spacing: float, jobs: int, kept: Kept) -> list[Places]:
     jobs = min(jobs, len(sources))
     threads = max(1, hardware.cores() // jobs)
+    if kept.features is not None:
+        kept = replace(kept, features=kept.features.limited(threads))
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
                    spacing=spacing, kept=kept)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:
-        return in_processes(work, sources, jobs, bar.update)
+        return in_processes(work, sources, jobs, bar.update, threads=threads)
 
 
 def _places_in_process(opened: AbstractContextManager[Source], report: Callable[[int], object], *,
                        model: tuple[Path, str, int], spacing: float, kept: Kept) -> Places:
+    cv2.setNumThreads(model[2])
     return _places(opened, Encoder(*model, throughput=True), spacing, kept, report=report)
 
 
