@@ -41,9 +41,10 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
     """
     Return `work(item, report)` for each item, in their order, up to `jobs` at a time.
 
-    Each process has `threads` for matrices, or one for each core. The steps that a process reports are passed on to `progress`, in one thread at a time. Work,
-    items and results must be picklable. The first error ends all processes and is raised here, and
-    so does Ctrl-C. A process that was killed is a VprError that names its item.
+    Each process has `threads` for matrices, or one for each core. The steps that a process
+    reports are passed on to `progress`, in one thread at a time. Work, items and results must be
+    picklable. The first error ends all processes and is raised here, and so does Ctrl-C. A process
+    that was killed is a VprError that names its item.
     """
     # A fork would copy locks that threads of this process hold, ONNX Runtime's among them.
     context = multiprocessing.get_context('spawn')
