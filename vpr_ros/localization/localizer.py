@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.localization.running_mean import DriveState
+    from vpr_ros.localization.verify import Verify
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
@@ -88,6 +89,7 @@ class Localizer:
         self.max_speed = max_speed
         self.odometry_error = odometry_error
         self.calibration = place_map.manifest.calibration
+        self.verify: Verify | None = None  # what compares the next frame's image (verify.py)
         self._likelihood = Likelihood(place_map)
         self._map_mean = place_map.mean
         self._belief = Belief(place_map.poses, place_map.manifest.spacing)
@@ -152,6 +154,9 @@ class Localizer:
         found = similarity > -1  # an approximate index fills up with place 0
         ratios = np.where(found, self._likelihood.ratios(query, similarity),
                           self.calibration.outliers)
+        if self.verify is not None:
+            order, ratios = self.verify(query, places, ratios)
+            similarity, places, found = similarity[order], places[order], found[order]
 
         # Update: the belief takes in what is new in this frame.
         if novelty > 0:

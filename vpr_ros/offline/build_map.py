@@ -78,7 +78,8 @@ class Places:
     norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
     `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
     that is known. aggregates float16 (N,A), A = 0 where no projection is to be fitted to them.
-    Landmarks are points (L,3) and descriptors int8 (L,D) of each place, or none.
+    Landmarks are points (L,3), descriptors int8 (L,D) and an error in rad of each place, or none
+    at all.
     """
 
     source: str
@@ -92,6 +93,7 @@ class Places:
     datum: Datum | None = None
     landmark_points: list[NDArray[np.float64]] = field(default_factory=list)
     landmark_descriptors: list[NDArray[np.int8]] = field(default_factory=list)
+    landmark_errors: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -155,7 +157,8 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     if features is not None and not without:
         place_map = place_map.with_landmarks(Landmarks.of(
             features.digest, [points for places in sessions for points in places.landmark_points],
-            [each for places in sessions for each in places.landmark_descriptors]))
+            [each for places in sessions for each in places.landmark_descriptors],
+            [error for places in sessions for error in places.landmark_errors]))
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
@@ -275,11 +278,10 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                               f'{left_out or "it has no usable frame"}')
         if left_out:
             log.warning('%s: %s', source.name, left_out)
-        points, found = triangulator.finish(source.name) if triangulator else ([], [])
+        landmarks = triangulator.finish(source.name) if triangulator else ([], [], [])
         return Places(source.name, references, np.concatenate(descriptors),
                       np.concatenate(aggregates), np.array(stamps, np.int64), np.array(places),
-                      jpegs, camera_of_images(source.camera, sizes[0]), source.datum, points,
-                      found)
+                      jpegs, camera_of_images(source.camera, sizes[0]), source.datum, *landmarks)
 
 
 @dataclass
