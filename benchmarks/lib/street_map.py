@@ -75,5 +75,6 @@ def spring_drive(length: float, rate: float, width: int = 320, height: int = 240
                  options=DriveOptions(width=width, height=height))
 
 
-def _loaded(image: NDArray[np.uint8], min_size: tuple[int, int]) -> NDArray[np.uint8]:
+def _loaded(image: NDArray[np.uint8], min_size: tuple[int, int] | None = None
+            ) -> NDArray[np.uint8]:
     return image

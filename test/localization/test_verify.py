@@ -49,12 +49,12 @@ def test_evidence_is_relative_to_other_places_and_bounded() -> None:
     usual = np.full((6, KINDS), 20.0)
     ratios = evidence(np.outer([0, 20, 30, 60, 100, 1e6], np.ones(KINDS)), usual)
     assert (np.diff(ratios) >= 0).all()
-    assert ratios[1] < 0.02  # no better than elsewhere
+    assert ratios[1] < 0.05  # no better than elsewhere
     assert ratios[4] > 100
-    assert ratios[-1] == pytest.approx(100 ** 2.1, rel=0.2)
-    assert ratios[0] > 0.1 ** 2.1 * 0.99
+    assert ratios[-1] == pytest.approx(100 ** 1.65, rel=0.2)
+    assert ratios[0] > 0.1 ** 1.65 * 0.99
     blind = evidence(np.array([[0.0, 100.0, 100.0]]), usual)  # in a kind that sees nothing
-    assert blind[0] > 10
+    assert blind[0] > 3
     poor = np.full((6, KINDS), 3.0)  # images of little detail
     assert evidence(np.full((1, KINDS), 30.0), poor)[0] > evidence(
         np.full((1, KINDS), 30.0), usual)[0]

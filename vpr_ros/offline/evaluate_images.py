@@ -208,7 +208,8 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
 def _verifier(image_set: _ImageSet, place_map: PlaceMap, encoder: Encoder
               ) -> Callable[[int], Verify]:
     """Return what compares a query, by its number, with the images of places."""
-    finder = PartFinder(GridNetwork(encoder.path), [open_features(), open_features(SIFT)])
+    finder = PartFinder(GridNetwork(encoder.path, threads=1),
+                        [open_features(threads=1), open_features(SIFT)])
     references, queries = image_set.references, image_set.queries
     verifier = Verifier(place_map, finder, lambda place: images.read(references[place]))
     return lambda query: partial(verifier.check, images.read(queries[query]))
