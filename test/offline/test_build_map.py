@@ -219,6 +219,7 @@ def test_sources_read_in_parallel_give_the_same_map(tmp_path):
     given = []
 
     class Features(Sift):
+
         def limited(self, threads):
             given.append(threads)
             return Sift()
