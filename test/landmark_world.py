@@ -50,6 +50,10 @@ class World:
         """Return the image of a view."""
         return np.full((self.camera.height, self.camera.width, 3), number, np.uint8)
 
+    def limited(self, threads: int) -> World:
+        """Return itself."""
+        return self
+
     def extract(self, rgb: np.ndarray) -> Features:
         """Return the points that the view of an image has, with noise."""
         at = poses.composed(self.views[rgb[0, 0, 0]], self.mount)

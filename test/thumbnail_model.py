@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 HEIGHT, WIDTH, CELL = 48, 64, 8
 DIMENSION = (HEIGHT // CELL) * (WIDTH // CELL)
 AGGREGATE = 4 * DIMENSION
+CHANNELS = 8
 
 
 def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'image',
                           input_type: int = TensorProto.UINT8, fragile: bool = False,
-                          aggregate: bool = False) -> Path:
+                          aggregate: bool = False, grid: bool = False) -> Path:
     """
     Write the model to `path` and return the path; each `gain` gives another digest.
 
     A `fragile` model fails to run on an image that contains the value 255. One with an `aggregate`
-    gives that output: a thumbnail of twice the height and width.
+    gives that output: a thumbnail of twice the height and width. One with a `grid` has a layer,
+    and no output, of a few channels for each cell.
     """
     constants = {'gain': np.array(gain, np.float32), 'tiny': np.array(1e-6, np.float32),
                  'flat': np.array([0, -1], np.int64), 'one': np.array([1], np.int64)}
@@ -55,6 +57,11 @@ def write_thumbnail_model(path: Path, *, gain: float = 1.0, input_name: str = 'i
             helper.make_node('Unsqueeze', ['zero', 'one'], ['zeros']),
             helper.make_node('Add', ['shifted', 'zeros'], ['same']),
             helper.make_node('LpNormalization', ['same'], ['descriptor'], axis=1, p=2)]
+    if grid:
+        constants['kernel'] = np.random.default_rng(0).standard_normal(
+            (CHANNELS, 1, CELL, CELL)).astype(np.float32)
+        nodes.insert(3, helper.make_node('Conv', ['plane', 'kernel'], ['grid'],
+                                         strides=[CELL, CELL]))
     outputs = {'descriptor': DIMENSION}
     if aggregate:
         outputs['aggregate'] = AGGREGATE

@@ -118,7 +118,7 @@ def _town_results(setup: Setup, towns: Sequence[int], size: tuple[int, int], len
                   for each in drive(town, condition='winter', seed=1, speed=8.0, rate=8.0,
                                     length=length, options=options)]
         place_map = _map(setup, Source(f'town {seed}', frames, len(frames), camera=camera,
-                                       mount=MOUNT))
+                                       mount=lambda: MOUNT))
         for condition, number, offset in CONDITIONS:
             asked = [Asked(each.stamp, each.image, each.pose, each.odometry) for each in drive(
                 town, condition=condition, seed=number, speed=6.0, rate=4.0,

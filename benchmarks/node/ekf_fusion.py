@@ -21,12 +21,19 @@ from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import packaged
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.features import open_features
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.localization.refine import Refiner
+from vpr_ros.street.record import MOUNT
 from vpr_ros.street.record import TWIST_VARIANCE
 import yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+    from vpr_ros.localization.estimate import Estimate
+    from vpr_ros.street import DriveFrame
 
 RATE = 5.0
 PLANE = [0, 1, 5]
@@ -114,17 +121,21 @@ def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any
     parameters = yaml.safe_load(packaged('config/ekf.yaml').read_text())['/**']['ros__parameters']
     initial = np.diag(np.reshape(parameters['initial_estimate_covariance'], (15, 15)))
     settings = Settings(parameters['pose0_rejection_threshold'], initial[[0, 1, 5, 6, 7, 11]])
-    drive = _drive(model, length)
+    drive, refined = _drives(model, length)
     if not drive.published.any():
         raise VprError(f'no frame has a pose within {length:g} m: give a larger --length')
     first = int(np.argmax(drive.published))
     wheels = replace(drive, published=np.arange(len(drive.published)) == first)
     outliers = _with_outliers(drive)
-    alone = np.linalg.norm((drive.poses - drive.truth)[drive.published, :2], axis=1)
+    alone, refined_alone = (
+        np.linalg.norm((each.poses - each.truth)[each.published, :2], axis=1)
+        for each in (drive, refined))
     rows: list[tuple[object, ...]] = [
         ('the poses alone', *_spread(alone), '', ''),
         ('wheels alone, from the first pose', *_errors(wheels, settings)),
         ('both, config/ekf.yaml', *_errors(drive, settings)),
+        ('refined poses alone', *_spread(refined_alone), '', ''),
+        ('both, refined poses', *_errors(refined, settings)),
         ('with the default initial covariance, 1e-9',
          *_errors(drive, replace(settings, initial=np.full(6, 1e-9)))),
         ('poses 0.2 s late, smooth_lagged_data off', *_errors(drive, replace(settings, late=1))),
@@ -141,13 +152,25 @@ def ekf_fusion(model: str | None = None, length: float = 600.0) -> dict[str, Any
     return {'header': header, 'rows': rows, 'kidnapped': kidnapped, 'frames': len(drive.published)}
 
 
-def _drive(model: str | None, length: float) -> Drive:
-    encoder = Encoder(model)
-    localizer = Localizer(encoder, street_map.winter_map(encoder, length))
-    frames, estimates = [], []
+def _drives(model: str | None, length: float) -> tuple[Drive, Drive]:
+    """Return a drive with the poses of places, and with those that landmarks refine."""
+    encoder, features = Encoder(model), open_features()
+    place_map = street_map.winter_map(encoder, length, features)
+    localizer = Localizer(encoder, place_map)
+    refiner = Refiner(place_map, features, street_map.CAMERA, MOUNT)
+    frames, estimates, refined = [], [], []
     for frame in street_map.spring_drive(length, RATE):
-        estimates.append(localizer.localize(frame.image, frame.stamp, frame.odometry))
+        estimate = localizer.localize(frame.image, frame.stamp, frame.odometry)
+        estimates.append(estimate)
+        refined.append(refiner.refine(estimate, refiner.look(frame.image))
+                       if estimate.trusted else estimate)
         frames.append(frame)
+    share = np.mean([each.refined for each in refined if each.trusted] or [0.0])
+    print(f'{share:.0%} of the poses are refined')
+    return _drive(frames, estimates), _drive(frames, refined)
+
+
+def _drive(frames: Sequence[DriveFrame], estimates: Sequence[Estimate]) -> Drive:
     return Drive(
         _plane(np.array([frame.pose for frame in frames])),
         _plane(np.array([estimate.pose for estimate in estimates])),

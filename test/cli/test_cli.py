@@ -154,6 +154,8 @@ def test_the_installed_command_runs():
     ['replay', 'd', '--map', 'm', '-o', 'o', '--smooth', '--no-filter'],
     ['evaluate', '--map', 'm', '--drive', 'd', '--smooth', '--no-filter'],
     ['evaluate', '--map', 'm', '--replay', 'r', '--truth', 't', '--smooth'],
+    ['evaluate', '--map', 'm', '--drive', 'd', '--verify'],
+    ['evaluate', '--utm', 'd', '--verify', '--smooth'],
     ['street', '-o', 's', '--season', 'monsoon'], ['street', '-o', 's', '--length', '0'],
 ])
 def test_wrong_usage_exits_with_2(vpr, arguments):

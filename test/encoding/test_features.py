@@ -56,7 +56,9 @@ def test_a_network_finds_features_in_the_pixels_of_the_image(
     # The best score comes first; a network of half the size has pixels of twice the size.
     np.testing.assert_allclose(found.keypoints[0], (np.array([8.0, 9.0]) + 0.5) * 2 - 0.5)
     assert (np.diff(found.scores) <= 0).all()
-    assert pickle.loads(pickle.dumps(network)).digest == network.digest  # for `--jobs`
+    limited = pickle.loads(pickle.dumps(network.limited(1)))  # for `--jobs`
+    assert limited.digest == network.digest
+    assert limited._session.get_session_options().intra_op_num_threads == 1
     np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1)
 
 

@@ -19,6 +19,10 @@ def doubled(number, report):
     return 2 * number, os.getpid()
 
 
+def threads_of(number, report):
+    return os.environ['OMP_NUM_THREADS']
+
+
 def failing(number, report):
     if number == 1:
         raise MapError('the first map is damaged')
@@ -50,6 +54,15 @@ def test_results_from_other_processes_are_in_the_order_of_the_items() -> None:
     assert os.getpid() not in {process for _, process in results}
     assert sorted(steps) == [5, 6, 7]
     assert not children()
+
+
+@pytest.mark.parametrize(('given', 'expected'), [(None, '1'), ('3', '3')])
+def test_each_process_has_its_share_of_threads(monkeypatch, given, expected) -> None:
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if given is not None:
+        monkeypatch.setenv('OMP_NUM_THREADS', given)
+    assert in_processes(threads_of, [0], 1, lambda steps: None, threads=1) == [expected]
+    assert os.environ.get('OMP_NUM_THREADS') == given
 
 
 def test_the_first_error_is_raised_unchanged_and_ends_the_others() -> None:

@@ -34,7 +34,7 @@ def _landmarks() -> Landmarks:
     vectors = [rng.standard_normal((count, DIMENSION)) for count in COUNTS]
     return Landmarks.of('sift', [rng.uniform(-50, 50, (count, 3)) + FAR for count in COUNTS],
                         [quantised(each / np.linalg.norm(each, axis=1, keepdims=True))
-                         for each in vectors])
+                         for each in vectors], [0.001, 0, 0.002])
 
 
 @pytest.fixture(scope='module')
@@ -68,6 +68,8 @@ def test_landmarks_survive_a_round_trip(whole: Path, tmp_path: Path) -> None:
     expected, loaded = _landmarks(), PlaceMap.load(whole, verify=True)
     assert loaded.landmarks is not None
     assert loaded.landmarks.identity == expected.identity == loaded.manifest.landmarks
+    np.testing.assert_array_equal(loaded.landmarks.errors, expected.errors)
+    np.testing.assert_array_equal(loaded.landmarks.counts, COUNTS)
     for place, count in enumerate(COUNTS):
         points, descriptors = loaded.landmarks.of_place(place)
         assert (points.shape, descriptors.shape) == ((count, 3), (count, DIMENSION))

@@ -27,7 +27,9 @@ from vpr_ros.core.errors import SourceError
 from vpr_ros.core.errors import VprError
 from vpr_ros.core.geodesy import Datum
 from vpr_ros.core.poses import planar
+from vpr_ros.encoding import hardware
 from vpr_ros.encoding.encoder import Encoder
+from vpr_ros.encoding.features import Sift
 from vpr_ros.io import messages
 from vpr_ros.io.bag_writer import BagWriter
 from vpr_ros.io.frames import Frame
@@ -216,8 +218,18 @@ def test_sources_read_in_parallel_give_the_same_map(tmp_path):
     paths = [write_bag(tmp_path / 'one', noise=1, compressed=True),
              write_folder(tmp_path / 'two', range(10, 20), pose_file='poses.csv'),
              write_bag(tmp_path / 'three.mcap', range(5, 30), noise=2)]
+    given = []
+
+    class Features(Sift):
+
+        def limited(self, threads):
+            given.append(threads)
+            return Sift()
+
     serial, parallel = (build_map([open_source(path) for path in paths], encoder, jobs=jobs,
-                                  conditions=['spring', 'night', 'rain']) for jobs in (1, 2))
+                                  conditions=['spring', 'night', 'rain'], features=Features())
+                        for jobs in (1, 2))
+    assert given == [max(1, hardware.cores() // 2)]
     assert parallel.manifest == serial.manifest
     for name in ('stamps', 'poses', 'sessions', 'means', 'thumbnail_digests'):
         np.testing.assert_array_equal(getattr(parallel, name), getattr(serial, name))

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from small_drive import write_damaged
 from small_drive import write_folder
+from thumbnail_model import write_thumbnail_model
 from vpr_ros.core import images
 from vpr_ros.core.defaults import CENTERINGS
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import SourceError
+from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.io.ground_truth import utm_of
@@ -95,6 +97,32 @@ def test_the_recall_is_that_of_the_plain_computation(image_set, encoder, centeri
     assert result['unmapped'] == PLACES // 2 - asked
     assert result['places'] == PLACES
     assert result['model'] == encoder.digest
+
+
+def test_queries_are_verified_by_detail_that_descriptors_do_not_see(tmp_path):
+    encoder = Encoder(write_thumbnail_model(tmp_path / 'm.onnx', grid=True), 'cpu', 1)
+    random = np.random.default_rng(0)
+    alike = np.kron(random.integers(80, 176, (6, 8)), np.ones((20, 20)))
+    for folder in ('database', 'queries'):
+        (tmp_path / folder).mkdir()
+    for place in range(12):
+        detail = np.kron(np.random.default_rng(place).integers(-60, 61, (40, 54)),
+                         np.ones((3, 3)))[:120, :160]
+        for folder in ('database', 'queries'):
+            light = np.kron(random.integers(-20, 21, (6, 8)), np.ones((20, 20)))
+            shown = alike + light + detail + random.normal(0, 8, alike.shape)
+            (tmp_path / folder / f'{place:03d}.jpg').write_bytes(images.encode_jpeg(
+                np.repeat(shown.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)))
+    names = [f'{place:03d}.jpg' for place in range(8)]  # the others are on no place
+    for name in names[8:]:
+        (tmp_path / 'database' / name).unlink()
+    write_truth(tmp_path / 'truth.csv', zip(names, names, strict=True))
+    plain, verified = (evaluate_set(
+        tmp_path / 'database', tmp_path / 'queries', tmp_path / 'truth.csv', encoder,
+        projection='model', verify=verify) for verify in (False, True))
+    assert (plain['verify'], verified['verify']) == (False, True)
+    assert verified['recall']['1'] == 1.0 > plain['recall']['1']
+    assert verified['auc_pr'] > plain['auc_pr']
 
 
 def test_every_figure_is_explained(image_set, encoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 
 import numpy as np
@@ -10,12 +11,14 @@ from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
 from vpr_ros.cli import main
 from vpr_ros.core import poses
+from vpr_ros.maps.landmarks import Landmarks
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
 from vpr_ros.maps.manifest import Session
 from vpr_ros.maps.place_map import PlaceMap
 from vpr_ros.offline.map_report import find_aliases
 from vpr_ros.offline.map_report import map_report
+from vpr_ros.offline.map_report import report_lines
 
 DIMENSION = 64
 
@@ -156,3 +159,33 @@ def test_small_and_uniform_maps_can_be_reported(vectors, kind):
     report = report_of(site(range(len(vectors)), vectors, kind=kind))
     assert report['places'] == len(vectors)
     json.dumps(report, allow_nan=False)
+
+
+def test_stretches_with_few_landmarks_or_rough_poses_are_named():
+    counts = np.full(60, 40)
+    counts[10:20], counts[[30, 40]] = 5, 0
+    errors = np.full(60, np.radians(0.1))
+    errors[45:50] = np.radians(0.3)
+    errors[[30, 40]] = 0
+    place_map = site(range(60), views(60))
+    assert report_of(place_map)['landmarks'] is None
+    landmarks = Landmarks.of('sift', [np.zeros((count, 3)) for count in counts],
+                             [np.zeros((count, 8), np.int8) for count in counts], errors)
+    report = report_of(place_map.with_landmarks(landmarks))
+    found = report['landmarks']
+    assert json.loads(json.dumps(found)) == found
+    assert (found['per_place'], found['few']) == (40, 12 / 60)
+    assert found['error_degrees'] == pytest.approx({'p50': 0.1, 'p90': 0.1})
+    (weak,), (rough,) = found['weak'], found['rough']
+    assert (weak['first'], weak['last'], weak['metres'], weak['landmarks']) == (10, 19, 9, 5)
+    assert (rough['first'], rough['last']) == (45, 49)
+    assert ('landmarks: 40 a place (median); 20% of the places have fewer than 20; the mapping '
+            'poses leave a reprojection error of 0.10 degrees (median; 0.10 at 90 %)'
+            ) in report_lines(report)
+    assert [line for line in report['advice'] if 'landmarks' in line] == [
+        'places 10-19 (from x 10.0, y 0.0 on, 9 m) have few landmarks (5): poses are hardly '
+        'refined there; map this stretch again, in better light or with more images',
+        'places 45-49 (from x 45.0, y 0.0 on, 4 m) have landmarks that miss by 0.30 degrees, 3.0 '
+        'times the usual: are the mapping poses wrong there?']
+    unknown = report_of(place_map.with_landmarks(replace(landmarks, errors=None)))['landmarks']
+    assert (unknown['error_degrees'], unknown['rough']) == (None, [])

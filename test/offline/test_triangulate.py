@@ -66,7 +66,7 @@ def test_a_drive_gives_landmarks_where_the_points_are() -> None:
     triangulator = Triangulator(world, CAMERA, MOUNT)
     for number, pose in enumerate(DRIVE):
         triangulator.add(world.image(number), pose)
-    points, descriptors = triangulator.finish('world')
+    points, descriptors, errors = triangulator.finish('world')
     assert len(points) == len(descriptors) == len(DRIVE)
     assert 20 < np.median([len(each) for each in points]) <= per_place(world.dimension)
     off = np.concatenate([np.linalg.norm(each[:, None] - world.points, axis=2).min(axis=1)
@@ -75,6 +75,7 @@ def test_a_drive_gives_landmarks_where_the_points_are() -> None:
     assert np.percentile(off, 90) < 0.6  # along the ray, for points far away
     same = (np.concatenate(descriptors) / 127) @ world.descriptors.T
     assert (same.max(axis=1) > 0.99).all()
+    assert 0.1 < np.median(errors) * CAMERA.k[0] / world.noise < 2
 
 
 @pytest.mark.parametrize('places', [1, 2])
@@ -84,9 +85,10 @@ def test_too_few_places_give_no_landmark_but_a_warning(
     triangulator = Triangulator(world, CAMERA, MOUNT)
     for number in range(places):
         triangulator.add(world.image(number), DRIVE[number])
-    points, descriptors = triangulator.finish('short')
+    points, descriptors, errors = triangulator.finish('short')
     assert [len(each) for each in points] == [0] * places
     assert [each.shape for each in descriptors] == [(0, world.dimension)] * places
+    assert errors == [0.0] * places
     assert 'short: not one landmark: the poses, the CameraInfo' in caplog.text
 
 

@@ -83,6 +83,9 @@ def _add_localization(group: argparse._ActionsContainer) -> None:
     group.add_argument('--smooth', action='store_true',
                        help='treat them as frames of a drive, and localise each by those after '
                             'it, too')
+    group.add_argument('--verify', action='store_true',
+                       help='compare each query with the images of the ten most similar places, '
+                            'too (folders of images)')
     group.add_argument('--centering', choices=defaults.CENTERINGS, default=defaults.CENTERING,
                        help='what is subtracted from the descriptors of the queries: the running '
                             'mean of the drive, as on the robot, the mean of the map, or nothing '
@@ -109,6 +112,9 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     if options.smooth and (options.filter is False or options.replay):
         options.refuse('--smooth is of the filter: leave out --no-filter' if not options.replay
                        else '--smooth is an option of vpr replay, where the drive is localised')
+    if options.verify and (options.map or options.smooth):
+        options.refuse('--verify compares folders of images (--database or --utm)'
+                       if options.map else '--verify does not go with --smooth')
     evaluate = _chosen_input(options)
     evaluation = evaluate(load_encoder(options))
     result = summary(evaluation)
@@ -204,7 +210,7 @@ def _evaluation_options(options: argparse.Namespace, *, use_filter: bool) -> Eva
     from vpr_ros.offline.localize_queries import EvaluationOptions
     return EvaluationOptions(
         use_filter=options.smooth or (use_filter if options.filter is None else options.filter),
-        smooth=options.smooth,
+        smooth=options.smooth, verify=options.verify,
         centering=options.centering, min_confidence=options.min_confidence,
         projection=options.projection)
 

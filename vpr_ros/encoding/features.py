@@ -70,6 +70,9 @@ class Extractor(Protocol):
     def extract(self, rgb: NDArray[np.uint8]) -> Features:
         """Return the features of a uint8 (H,W,3) RGB image."""
 
+    def limited(self, threads: int) -> Extractor:
+        """Return what finds the same features with so many threads, if they are its own."""
+
 
 class Sift:
     """
@@ -103,6 +106,10 @@ class Sift:
         return Features((pixels + 0.5) / shrink - 0.5,
                         np.array([point.response for point in upright], np.float32),
                         np.sqrt(share, dtype=np.float32), 1 / shrink)
+
+    def limited(self, threads: int) -> Sift:
+        """Return itself: the threads are OpenCV's (cv2.setNumThreads)."""
+        return self
 
 
 class FeatureNetwork:
@@ -143,6 +150,10 @@ class FeatureNetwork:
     def __reduce__(self) -> tuple[type[FeatureNetwork], tuple[str | Path, int]]:
         """Open the network again in another process: a session cannot be sent there."""
         return FeatureNetwork, self._arguments
+
+    def limited(self, threads: int) -> FeatureNetwork:
+        """Return this network with so many threads."""
+        return FeatureNetwork(self.path, threads)
 
     def extract(self, rgb: NDArray[np.uint8]) -> Features:
         """

@@ -1,5 +1,5 @@
 """
-Checks of a model file before it is loaded: its SHA-256, and that it has no external data.
+Model files before they are loaded: their SHA-256, that they have no external data, their layers.
 
 Parses only the parts of the ONNX format that are needed for that, without the onnx package.
 """
@@ -15,6 +15,8 @@ from vpr_ros.core.errors import ModelError
 from vpr_ros.core.files import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+    from collections.abc import Iterable
     from collections.abc import Iterator
 
 # onnx.proto: the nested message in each numbered field, for those that lead to tensors.
@@ -30,6 +32,8 @@ _NESTED: dict[str, dict[int, str]] = {
 }
 _OPERATOR = 4
 """The field of a node with the name of its operator."""
+_GRAPH, _NODE, _NODE_OUTPUT, _GRAPH_OUTPUT, _NAME = 7, 1, 2, 12, 1
+"""Fields of a model, its graph, a node, the graph again, and of one of its outputs."""
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 """The fields of a tensor with the name of an external file, and with the flag that it is used."""
 _ENGINE = b'EPContext'
@@ -81,6 +85,40 @@ def check_model_file(path: str | Path) -> str:
     return sha256(path)
 
 
+def layers(model: bytes, operators: Container[str]) -> list[str]:
+    """Return the names of what the nodes with these operators give, in the graph's order."""
+    fields, names = _Fields(model), []
+    for graph in fields.of(0, len(model)):
+        if graph.number != _GRAPH:
+            continue
+        for node in fields.of(graph.start, graph.end):
+            if node.number != _NODE:
+                continue
+            parts = list(fields.of(node.start, node.end))
+            operator = next((model[part.start:part.end].decode() for part in parts
+                             if part.number == _OPERATOR), '')
+            if operator in operators:
+                names += [model[part.start:part.end].decode() for part in parts
+                          if part.number == _NODE_OUTPUT and part.end > part.start]
+    return names
+
+
+def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
+    """Return a model with these layers as further outputs: parsers join what is appended."""
+    return model + b''.join(
+        _message(_GRAPH, _message(_GRAPH_OUTPUT, _message(_NAME, name.encode())))
+        for name in names)
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """Return a field of a message with a string, or a message, in it."""
+    size, length = len(content), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
 def damaged(path: str | Path, reason: str) -> ModelError:
     """Return the error for a file that cannot be loaded."""
     return ModelError(f'{path} cannot be loaded: it is not an ONNX model, or it is damaged '
@@ -111,7 +149,7 @@ def _has_external_data(fields: _Fields, message: str, start: int, end: int, dept
     return False
 
 
-def _is_external(data: mmap.mmap, message: str, field: _Field) -> bool:
+def _is_external(data: mmap.mmap | bytes, message: str, field: _Field) -> bool:
     """Return whether a field says that a tensor or an engine is in another file."""
     if message == 'Tensor':
         return (field.number == _EXTERNAL_DATA
@@ -128,7 +166,7 @@ class _Fields:
     to 32 bits. No writer makes any, so these are refused, and so are groups.
     """
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap | bytes) -> None:
         self.data = data
         self._left = _MOST_FIELDS
 

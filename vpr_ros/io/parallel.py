@@ -10,8 +10,10 @@ from __future__ import annotations
 from concurrent.futures import as_completed
 from concurrent.futures import CancelledError
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 import multiprocessing
 from multiprocessing import resource_tracker
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from vpr_ros.core.errors import VprError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Iterator
     from collections.abc import Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
@@ -30,15 +33,18 @@ if TYPE_CHECKING:
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
+_THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+
 
 def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], jobs: int,
-                 progress: Report) -> list[Result]:
+                 progress: Report, *, threads: int | None = None) -> list[Result]:
     """
     Return `work(item, report)` for each item, in their order, up to `jobs` at a time.
 
-    The steps that a process reports are passed on to `progress`, in one thread at a time. Work,
-    items and results must be picklable. The first error ends all processes and is raised here, and
-    so does Ctrl-C. A process that was killed is a VprError that names its item.
+    Each process has `threads` for matrices, or one for each core. The steps that a process
+    reports are passed on to `progress`, in one thread at a time. Work, items and results must be
+    picklable. The first error ends all processes and is raised here, and so does Ctrl-C. A process
+    that was killed is a VprError that names its item.
     """
     # A fork would copy locks that threads of this process hold, ONNX Runtime's among them.
     context = multiprocessing.get_context('spawn')
@@ -52,7 +58,8 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
         with lock:
             if stopped:
                 raise CancelledError
-            process.start()
+            with matrix_threads(threads):
+                process.start()
             processes.append(process)
         sender.close()  # the only other end is in the process now: the pipe ends with it
         with receiver:
@@ -92,6 +99,23 @@ def in_processes(work: Callable[[Item, Report], Result], items: Sequence[Item], 
         pool.shutdown(cancel_futures=True)
         for process in processes:
             process.join()
+
+
+@contextmanager
+def matrix_threads(count: int | None) -> Iterator[None]:
+    """
+    Let a process that is started have `count` threads for matrices, as it reads with numpy.
+
+    Several threads would mostly wait for each other, at the cost of the cores. What the
+    environment says already counts; None changes nothing.
+    """
+    added = [name for name in _THREADS if name not in os.environ and count is not None]
+    os.environ.update(dict.fromkeys(added, str(count)))
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _run(pipe: Connection, work: Callable[[Item, Report], Result], item: Item) -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.localization.running_mean import DriveState
+    from vpr_ros.localization.verify import Verify
     from vpr_ros.maps.place_map import PlaceMap
 
     Floats = NDArray[np.float64]
@@ -90,6 +91,7 @@ class Localizer:
         self.max_speed = max_speed
         self.odometry_error = odometry_error
         self.calibration = place_map.manifest.calibration
+        self.verify: Verify | None = None  # what compares the next frame's image (verify.py)
         self._likelihood = Likelihood(place_map)
         self._map_mean = place_map.mean
         self._belief = Belief(place_map.poses, place_map.manifest.spacing)
@@ -154,6 +156,9 @@ class Localizer:
         scores = self._likelihood.scores(query, similarity)
         ratios = self.calibration.ratios(
             scores, drive.separation.value(self.calibration.separation))
+        if self.verify is not None:
+            order, ratios = self.verify(query, places, ratios)
+            similarity, places, scores = similarity[order], places[order], scores[order]
 
         # Update: the belief takes in what is new in this frame.
         if novelty > 0:

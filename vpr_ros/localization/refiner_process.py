@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextlib import suppress
 import multiprocessing
 import os
@@ -12,11 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from vpr_ros.core.errors import VprError
+from vpr_ros.io.parallel import matrix_threads
 from vpr_ros.localization.refine import Refiner
 from vpr_ros.maps.landmarks import LandmarkedPlaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
@@ -37,7 +36,6 @@ _END = 5.0
 """Seconds that the process has to end by itself."""
 
 _MOST_STARTS = 5
-_THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 class RefinerProcess:
@@ -123,7 +121,7 @@ class RefinerProcess:
             # Starting a process may unblock signals that this thread leaves to another one.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             try:
-                with _one_thread():
+                with matrix_threads(1):
                     self._process.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -149,22 +147,6 @@ class RefinerProcess:
             process.kill()
             process.join()
         return process.exitcode
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """
-    Let a process that is started have one thread for matrices, as it reads when it loads numpy.
-
-    For such small ones several threads would mostly wait for each other, at the cost of the cores.
-    """
-    added = [name for name in _THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(added, '1'))
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
 
 
 def _serve(connection: Connection, places: Landmarked, features: Extractor, flat: bool) -> None:

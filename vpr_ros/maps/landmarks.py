@@ -92,24 +92,32 @@ class Landmarks:
     M landmarks of N places: those of place n have the numbers from starts[n] to starts[n + 1].
 
     starts int64 (N+1,); points float32 (M,3) in metres from the identity's origin; descriptors
-    int8 (M,D), of which 127 is a length of 1. Both may stay on disk.
+    int8 (M,D), of which 127 is a length of 1. Both may stay on disk. errors float32 (N,) are the
+    medians of the reprojection errors that the mapping poses leave at each place, in rad, 0
+    without landmarks; None where they were not kept.
     """
 
     identity: LandmarkIdentity
     starts: NDArray[np.int64]
     points: NDArray[np.float32] | RowFile
     descriptors: NDArray[np.int8] | RowFile
+    errors: NDArray[np.float32] | None = None
 
     @classmethod
-    def of(cls, features: str, points: Sequence[Floats], descriptors: Sequence[NDArray[np.int8]]
-           ) -> Landmarks:
-        """Return the landmarks of N places: points (L,3) in the map's frame, descriptors (L,D)."""
+    def of(cls, features: str, points: Sequence[Floats], descriptors: Sequence[NDArray[np.int8]],
+           errors: Sequence[float] | None = None) -> Landmarks:
+        """
+        Return the landmarks of N places: points (L,3) in the map's frame, descriptors (L,D).
+
+        errors (N,) are their reprojection errors in rad.
+        """
         starts = np.concatenate([[0], np.cumsum([len(each) for each in points])])
         every = np.concatenate(points)
         origin = np.rint(every.mean(axis=0)) if len(every) else np.zeros(3)
         joined = np.concatenate(descriptors)
         identity = LandmarkIdentity(features, joined.shape[1], len(every), tuple(origin.tolist()))
-        return cls(identity, starts.astype(np.int64), (every - origin).astype(np.float32), joined)
+        return cls(identity, starts.astype(np.int64), (every - origin).astype(np.float32), joined,
+                   None if errors is None else np.array(errors, np.float32))
 
     def of_place(self, place: int) -> tuple[Floats, NDArray[np.float32]]:
         """
@@ -124,6 +132,11 @@ class Landmarks:
         descriptors = self.descriptors[own][usable].astype(np.float32) / np.float32(_UNIT)
         return points[usable] + self.identity.origin, descriptors
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Return how many landmarks each place has (N,)."""
+        return np.diff(self.starts)
+
     def some(self, most: int) -> Floats:
         """Return at most so many points float64 (L,3) in the map's frame, evenly chosen."""
         count = self.identity.count
@@ -137,8 +150,8 @@ class Landmarks:
         save_rows(self.descriptors, directory / DESCRIPTORS, layouts[DESCRIPTORS])
 
     @classmethod
-    def opened(cls, directory: Path, identity: LandmarkIdentity, starts: NDArray[np.int64]
-               ) -> Landmarks:
+    def opened(cls, directory: Path, identity: LandmarkIdentity, starts: NDArray[np.int64],
+               errors: NDArray[np.float32] | None = None) -> Landmarks:
         """Return the landmarks in a directory; raise ValueError where they are not as they say."""
         counts = np.diff(starts)
         if starts[0] != 0 or starts[-1] != identity.count or (counts < 0).any() \
@@ -146,7 +159,7 @@ class Landmarks:
             raise ValueError('the landmarks of its places are not those of its files')
         points, descriptors = (RowFile(directory / name, layout)
                                for name, layout in identity.layouts.items())
-        return cls(identity, starts, points, descriptors)
+        return cls(identity, starts, points, descriptors, errors)
 
 
 class Landmarked(Protocol):

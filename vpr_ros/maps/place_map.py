@@ -242,6 +242,8 @@ class PlaceMap:
                     (part / _THUMBNAILS / _thumbnail_name(place)).write_bytes(self._jpeg(place))
             if self.landmarks is not None:
                 kept['landmarks'] = self.landmarks.starts
+                if self.landmarks.errors is not None:
+                    kept['landmark_errors'] = self.landmarks.errors
                 self.landmarks.save(part)
                 sampled += [POINTS, DESCRIPTORS]
             np.savez(part / _PLACES, **kept)  # type: ignore[arg-type]
@@ -272,7 +274,8 @@ class PlaceMap:
             'sessions': (np.int32, (count,)), 'means': (np.float32, (len(drives), dimension)),
             'thumbnails': (np.uint8, (count, 32))}
         if manifest.landmarks is not None:
-            layouts['landmarks'] = np.int64, (count + 1,)
+            layouts |= {'landmarks': (np.int64, (count + 1,)),
+                        'landmark_errors': (np.float32, (count,))}
         on_disk, own = manifest.index == 'rerank', manifest.projection
         sizes = {_INDEX: most_bytes(count, dimension), _PLACES: arrays.most_bytes(layouts)}
         if own:
@@ -282,7 +285,8 @@ class PlaceMap:
             sampled[_VECTORS] = arrays.row_file_bytes((np.float16, (count, dimension)))
         inventory.check(path, sizes, sampled, verify=verify)
         try:
-            found = arrays.read_arrays(path / _PLACES, layouts, optional=('thumbnails',))
+            found = arrays.read_arrays(path / _PLACES, layouts,
+                                       optional=('thumbnails', 'landmark_errors'))
             poses, sessions, means = checked(found['poses']), found['sessions'], found['means']
             if not ((sessions >= 0) & (sessions < len(drives))).all():
                 raise ValueError('a place is of a session that is none')
@@ -296,7 +300,7 @@ class PlaceMap:
             projection = Projection(arrays.read_array(path / _PROJECTION, own.layout),
                                     own.beside_model) if own else None
             landmarks = None if manifest.landmarks is None else Landmarks.opened(
-                path, manifest.landmarks, found['landmarks'])
+                path, manifest.landmarks, found['landmarks'], found.get('landmark_errors'))
         except Exception as error:  # FAISS, zipfile and numpy each raise their own
             raise MapError(f'{path} cannot be read ({first_line(error)}): build the map again'
                            ) from error

@@ -13,6 +13,7 @@ from functools import partial
 import logging
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 from vpr_ros.core import defaults
@@ -77,7 +78,8 @@ class Places:
     norm; stamps int64 (N,) ns; poses float64 (N,7); thumbnails N JPEG files, or none. Of the
     `camera` at least the ratio of its sides is known; `datum` is the origin of the positions, if
     that is known. aggregates float16 (N,A), A = 0 where no projection is to be fitted to them.
-    Landmarks are points (L,3) and descriptors int8 (L,D) of each place, or none.
+    Landmarks are points (L,3), descriptors int8 (L,D) and an error in rad of each place, or none
+    at all.
     """
 
     source: str
@@ -91,6 +93,7 @@ class Places:
     datum: Datum | None = None
     landmark_points: list[NDArray[np.float64]] = field(default_factory=list)
     landmark_descriptors: list[NDArray[np.int8]] = field(default_factory=list)
+    landmark_errors: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -157,7 +160,8 @@ def build_map(sources: Sequence[AbstractContextManager[Source]], encoder: Encode
     if features is not None and not without:
         place_map = place_map.with_landmarks(Landmarks.of(
             features.digest, [points for places in sessions for points in places.landmark_points],
-            [each for places in sessions for each in places.landmark_descriptors]))
+            [each for places in sessions for each in places.landmark_descriptors],
+            [error for places in sessions for error in places.landmark_errors]))
     if not self_calibrate:
         return place_map
     return place_map.calibrated(self_calibrated(place_map, encoder))
@@ -215,14 +219,17 @@ def _in_parallel(sources: Sequence[AbstractContextManager[Source]], encoder: Enc
                  spacing: float, jobs: int, kept: Kept) -> list[Places]:
     jobs = min(jobs, len(sources))
     threads = max(1, hardware.cores() // jobs)
+    if kept.features is not None:
+        kept = replace(kept, features=kept.features.limited(threads))
     work = partial(_places_in_process, model=(encoder.path, encoder.provider, threads),
                    spacing=spacing, kept=kept)
     with tqdm(desc=f'{len(sources)} sources', unit='frame', disable=None) as bar:
-        return in_processes(work, sources, jobs, bar.update)
+        return in_processes(work, sources, jobs, bar.update, threads=threads)
 
 
 def _places_in_process(opened: AbstractContextManager[Source], report: Callable[[int], object], *,
                        model: tuple[Path, str, int], spacing: float, kept: Kept) -> Places:
+    cv2.setNumThreads(model[2])
     return _places(opened, Encoder(*model, throughput=True), spacing, kept, report=report)
 
 
@@ -274,11 +281,10 @@ def _places(opened: AbstractContextManager[Source], encoder: Encoder, spacing: f
                               f'{left_out or "it has no usable frame"}')
         if left_out:
             log.warning('%s: %s', source.name, left_out)
-        points, found = triangulator.finish(source.name) if triangulator else ([], [])
+        landmarks = triangulator.finish(source.name) if triangulator else ([], [], [])
         return Places(source.name, references, np.concatenate(descriptors),
                       np.concatenate(aggregates), np.array(stamps, np.int64), np.array(places),
-                      jpegs, camera_of_images(source.camera, sizes[0]), source.datum, points,
-                      found)
+                      jpegs, camera_of_images(source.camera, sizes[0]), source.datum, *landmarks)
 
 
 @dataclass

@@ -20,9 +20,14 @@ from vpr_ros.core import metrics
 from vpr_ros.core import pose_files
 from vpr_ros.core import poses
 from vpr_ros.core.errors import SourceError
+from vpr_ros.encoding.features import open_features
+from vpr_ros.encoding.features import SIFT
+from vpr_ros.encoding.grid import GridNetwork
 from vpr_ros.io.ground_truth import check_metres
 from vpr_ros.io.ground_truth import read_ground_truth
 from vpr_ros.io.ground_truth import utm_of
+from vpr_ros.localization.verify import PartFinder
+from vpr_ros.localization.verify import Verifier
 from vpr_ros.maps.confidence import Mode
 from vpr_ros.maps.manifest import Manifest
 from vpr_ros.maps.manifest import ModelIdentity
@@ -39,10 +44,12 @@ from vpr_ros.offline.localize_queries import SINGLE_FRAMES
 from vpr_ros.offline.self_calibrate import self_calibrated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from vpr_ros.encoding.encoder import Encoder
+    from vpr_ros.localization.verify import Verify
     from vpr_ros.offline.localize_queries import EvaluationOptions
 
     Floats = NDArray[np.float64]
@@ -176,7 +183,8 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
     estimates, located = localize_queries(
         place_map.calibrated(calibration.result()), encoder, descriptors,
         [number * _SECOND for number in range(len(queries))], options, correct_radius,
-        queries[0].parent.name)
+        queries[0].parent.name,
+        _verifier(image_set, place_map, encoder) if options.verify else None)
     true_poses = image_set.true_poses()
     return Evaluation(
         query_names=tuple(file.name for file in queries),
@@ -195,6 +203,16 @@ def _evaluate(image_set: _ImageSet, encoder: Encoder, options: EvaluationOptions
         total_seconds=time.perf_counter() - begin,
         about={'database': str(references[0].parent), 'queries': str(queries[0].parent),
                'model': encoder.digest, **options.about})
+
+
+def _verifier(image_set: _ImageSet, place_map: PlaceMap, encoder: Encoder
+              ) -> Callable[[int], Verify]:
+    """Return what compares a query, by its number, with the images of places."""
+    finder = PartFinder(GridNetwork(encoder.path, threads=1),
+                        [open_features(threads=1), open_features(SIFT)])
+    references, queries = image_set.references, image_set.queries
+    verifier = Verifier(place_map, finder, lambda place: images.read(references[place]))
+    return lambda query: partial(verifier.check, images.read(queries[query]))
 
 
 def _map_of(image_set: _ImageSet, encoder: Encoder, kind: str, *, cache: bool) -> PlaceMap:

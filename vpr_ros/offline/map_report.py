@@ -16,6 +16,9 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 from vpr_ros.core import poses
 from vpr_ros.core.defaults import EXCLUSION_RADIUS
+from vpr_ros.offline.landmark_report import landmark_advice
+from vpr_ros.offline.landmark_report import landmark_lines
+from vpr_ros.offline.landmark_report import landmark_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +81,7 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
     metres between consecutive places of a session, the longest first; the same gap of several
     sessions counts once. `redundant`: the share of places with another of the same
     session and heading within half a spacing. `seen_twice`: the share that another session has
-    seen, too. `advice`: what to do, in sentences.
+    seen, too. `landmarks`: of landmark_report.py. `advice`: what to do, in sentences.
     """
     positions = place_map.poses[:, :3]
     spacing = place_map.manifest.spacing or _median_step(place_map)
@@ -101,7 +104,8 @@ def map_report(place_map: PlaceMap, score: Floats, other: NDArray[np.int64]) -> 
         'redundant': len(redundant) / len(place_map), 'seen_twice': len(twice) / len(place_map),
         'aliasing': float(aliased.mean()),
         'alike_score': {f'p{q}': float(np.percentile(score, q)) for q in (50, 90, 99)},
-        'stretches': stretches, 'alike': _alike(place_map, stretches, other)}
+        'stretches': stretches, 'alike': _alike(place_map, stretches, other),
+        'landmarks': landmark_report(place_map)}
     return {**report, 'advice': list(_advice(report))}
 
 
@@ -202,6 +206,8 @@ def report_lines(report: dict[str, Any]) -> Iterator[str]:
     yield (f'{report["aliasing"]:.1%} of the places are ambiguous: a place more than '
            f'{EXCLUSION_RADIUS:g} m away is as similar as the right place would be in another '
            'season')
+    if report['landmarks']:
+        yield from landmark_lines(report['landmarks'])
     expected = report.get('expected')
     if expected:
         off_map = (f'; off the map, {expected["off_map"]:.1%} of the frames get a false pose'
@@ -225,6 +231,8 @@ def _advice(report: dict[str, Any]) -> Iterator[str]:
         spots[_MAX_SPOTS:] = [f'{more} more'] if more > 0 else []
         yield (f'places {", ".join(spots[:-1])} and {spots[-1]} look alike: use odometry here'
                if len(spots) > 1 else f'places {spots[0]} look alike all along: use odometry here')
+    if report['landmarks']:
+        yield from landmark_advice(report['landmarks'])
     if report['redundant'] > 0.2:
         yield (f'{report["redundant"]:.0%} of the places are within half a spacing of another: a '
                'map with a larger --spacing will do as well')

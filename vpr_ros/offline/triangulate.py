@@ -102,19 +102,22 @@ class Triangulator:
         if self._fed > NEIGHBOURS:
             self._triangulate(last - NEIGHBOURS)
 
-    def finish(self, name: str) -> tuple[list[Floats], list[NDArray[np.int8]]]:
+    def finish(self, name: str) -> tuple[list[Floats], list[NDArray[np.int8]], list[float]]:
         """
-        Return for each place its landmarks (L,3) in the map's frame, and descriptors int8 (L,D).
+        Return for each place its landmarks (L,3), their descriptors int8 (L,D), and the error.
 
-        How many there are, and how well the poses fit, is logged after `name`.
+        They are in the map's frame; the error is the median reprojection error in rad, 0
+        without landmarks. How many there are, and how well the poses fit, is logged after `name`.
         """
         for number in range(max(0, self._fed - NEIGHBOURS), self._fed):
             self._triangulate(number)
         errors, counts = np.concatenate(self._errors), [len(each) for each in self._points]
+        found = (self._points, self._descriptors,
+                 [float(np.median(each)) if len(each) else 0.0 for each in self._errors])
         few = sum(count < _FEW for count in counts)
         if not len(errors):
             log.warning('%s: not one landmark: %s', name, _CHECK)
-            return self._points, self._descriptors
+            return found
         typical = float(np.degrees(np.median(errors)))
         log.info('%s: %.0f landmarks a place (median), their reprojection error is %.3f degrees '
                  '(median), %.1f pixels', name, np.median(counts), typical,
@@ -122,7 +125,7 @@ class Triangulator:
         if few > len(counts) / 2:
             log.warning('%s: %d of %d places have fewer than %d landmarks: %s', name, few,
                         len(counts), _FEW, _CHECK)
-        return self._points, self._descriptors
+        return found
 
     def _triangulate(self, number: int) -> None:
         first = self._fed - len(self._window)

@@ -155,7 +155,7 @@ class Refinement:
             self._last = self._mark = None
             return None
         return carried(self._last.refined, frame.estimate, _motion(self._last, frame, odometry),
-                       self._drift.value, flat=not self._uneven_ground)
+                       self._drift.values, flat=not self._uneven_ground)
 
     def _keep(self, frame: TrustedFrame, refined: Estimate) -> None:
         """Keep a refined pose to be carried on, and learn from it how far odometry is off."""
