@@ -128,6 +128,7 @@ setup(
         ],
         'dev': [
             'ruff>=0.9.0',
+            'bandit[toml]>=1.7.8',
             'mypy>=2.4.0',
             'codespell[toml]>=2.3.0',
             'pre-commit>=3.5.0',
