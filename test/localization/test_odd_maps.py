@@ -97,9 +97,8 @@ def _one_place(encoder: Encoder) -> tuple[PlaceMap, Drive]:
 
 
 def _two_places(encoder: Encoder) -> tuple[PlaceMap, Drive]:
-    street = views(60, encoder.dimension)
-    return build(encoder, street[[10, 50]], straight(60)[[10, 50]]), Drive(seen(street),
-                                                                          straight(60))
+    street, along = views(60, encoder.dimension), straight(60)
+    return build(encoder, street[[10, 50]], along[[10, 50]]), Drive(seen(street), along)
 
 
 def _equal_places(encoder: Encoder) -> tuple[PlaceMap, Drive]:

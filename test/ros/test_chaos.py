@@ -84,8 +84,14 @@ class Chaos:
             (3, self.map_on_disk), (4, self.hostile_image), (4, self.hostile_pose),
             (2, self.flood), (2, self.clock), (1, self.full_disk), (2, self.end_and_restart))
         self.counts: dict[str, int] = {}
+        self.operator = Operator(None)
+        for kind, topic, name in (
+                ('nav_msgs/msg/Odometry', '/odom', 'odometry'),
+                ('geometry_msgs/msg/PoseWithCovarianceStamped', '/initialpose', 'initial'),
+                (messages.CAMERA_INFO, CAMERA_INFO, 'lens')):
+            setattr(self, name, self.operator.node.create_publisher(
+                rclpy_types(kind), topic, 100))
         self._restore_map()
-        self._start()
         self.say(f'seed {seed}')
 
     def say(self, line: str) -> None:
@@ -103,26 +109,20 @@ class Chaos:
         self.spin(float(self._rng.uniform(0, 0.2)))
 
     def close(self) -> None:
-        self._kill()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
         self.operator.__exit__()
 
     # The node
 
-    def _start(self) -> None:
+    def start(self) -> None:
         parameters = node_parameters(self._site, map=self._folder / 'map', state_file=self._state)
         arguments = node_process.node_arguments(parameters, IMAGES)
         output = (self._folder / 'node.log').open('ab')
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'vpr_ros.ros.run', *arguments], stdout=output, stderr=output)
         output.close()
-        if not hasattr(self, 'operator'):
-            self.operator = Operator(self._process)
-            for kind, topic, name in (
-                    ('nav_msgs/msg/Odometry', '/odom', 'odometry'),
-                    ('geometry_msgs/msg/PoseWithCovarianceStamped', '/initialpose', 'initial'),
-                    (messages.CAMERA_INFO, CAMERA_INFO, 'lens')):
-                setattr(self, name, self.operator.node.create_publisher(
-                    rclpy_types(kind), topic, 100))
         operator = self.operator
         operator.process = self._process
         operator.diagnostics.clear()
@@ -132,10 +132,6 @@ class Chaos:
         self._waited = self._waiting()
         self._known, self._last = len(operator.diagnostics), -1
         self._most = None
-
-    def _kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
     def _waiting(self) -> float:
         """Return the seconds that the threads of the node have waited for a processor so far."""
@@ -334,7 +330,7 @@ class Chaos:
         code = self._process.wait(LIMIT)
         assert code == (-which if which == signal.SIGKILL else 0), f'{which.name}: {code}'
         self._check_files()
-        self._start()
+        self.start()
 
     def _check_files(self) -> None:
         """Fail where the state file is not whole, or more than one writer has left a part."""
@@ -384,6 +380,7 @@ class Chaos:
 def _run(site: Path, folder: Path, seed: int, goes_on: Callable[[int], bool]) -> Chaos:
     chaos, done = Chaos(site, folder, seed), 0
     try:
+        chaos.start()
         chaos.check_up()
         while goes_on(done):
             chaos.act()

@@ -97,7 +97,7 @@ class _DirectoryReader(DirectoryReader):
     _packed = False
 
     def open(self) -> None:  # noqa: A003 (as of the base class)
-        check_files(Path(self.path))
+        check_files(Path(str(self.path)))
         super().open()
         self._packed = self.metadata.compression_mode == 'message'
         if self._packed:  # here, not by the base class

@@ -277,7 +277,8 @@ def cloud(types: Types, stamp: int, frame_id: str, fields: Mapping[str, NDArray[
     for name, column in columns.items():
         table[name] = column
     cls, field = types(CLOUD), types('sensor_msgs/msg/PointField')
-    step, layout = table.dtype.itemsize, table.dtype.fields or {}
+    step = table.dtype.itemsize
+    layout: Any = table.dtype.fields
     return cls(header=header(types, stamp, frame_id), height=1, width=len(table),
                fields=[field(name=name, offset=layout[name][1], count=1,
                              datatype=_FLOAT32 if column.itemsize == 4 else _FLOAT64)
