@@ -222,7 +222,8 @@ def _write(output: Path, rows: list[dict[str, float]]) -> None:
 def _show(rows: list[dict[str, float]]) -> dict[str, Any]:
     warm = rows[int(WARM * len(rows)):]
     minutes = np.array([row['minutes'] for row in warm])
-    memory = np.array([row['private MB'] for row in warm])
+    # Not the private part, which grows where another process ends that shared libraries.
+    memory = np.array([row['RSS MB'] for row in warm])
     growth = 60 * float(np.polyfit(minutes, memory, 1)[0]) if len(warm) > 2 else 0.0
     sums = {name: int(sum(row[name] for row in rows))
             for name in ('frames', 'poses', 'wrong', 'unanswered')}
@@ -230,12 +231,12 @@ def _show(rows: list[dict[str, float]]) -> dict[str, Any]:
             for name in ('descriptors', 'threads', 'shm files')}
     tables.show('A long drive', ('figure', 'value'), [
         ('minutes', rows[-1]['minutes']), *sums.items(),
-        ('private MB, first and last', f'{rows[0]["private MB"]:.1f}, {memory[-1]:.1f}'),
+        ('RSS MB, first and last', f'{rows[0]["RSS MB"]:.1f}, {memory[-1]:.1f}'),
         *((name, f'{low:g} to {high:g}') for name, (low, high) in same.items()),
         ('p99 ms, best to worst interval', f'{min(row["p99 ms"] for row in rows):.0f} to '
                                            f'{max(row["p99 ms"] for row in rows):.0f}')])
     lines = [
-        tables.verdict(f'private memory grows by {growth:.1f} MB an hour after the first fifth '
+        tables.verdict(f'memory grows by {growth:.1f} MB an hour after the first fifth '
                        f'(target {GROWTH:g})', reached=growth < GROWTH),
         tables.verdict('descriptors, threads and files in /dev/shm stay the same',
                        reached=all(low == high for low, high in same.values())),
