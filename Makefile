@@ -32,7 +32,7 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 # ROS 2 writes its logs under HOME, which a bare container may lack.
 export HOME := $(or $(HOME),$(CURDIR)/$(VENV))
 
-.PHONY: help demo test test-fast fuzz test-lowest lint bench model clean distclean
+.PHONY: help demo test test-fast fuzz chaos soak test-lowest lint bench model clean distclean
 
 help:  ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 18
@@ -70,16 +70,32 @@ fuzz: $(BASE)  ## Read mutated files for MINUTES=10; ends at the first that is n
 	    echo "fuzz: $$rounds rounds of $(EXAMPLES) examples of each kind of file: no failure"
 	done
 
+# Each five minutes are a node with another seed, from SEED on; LOG has all that was done to it.
+# KILLS of each command.
+SEED = 1
+LOG = chaos.log
+KILLS = 20
+chaos: $(BASE)  ## Harm the node for MINUTES=10, and kill commands; ends at the first violation
+	@VPR_CHAOS_MINUTES=$(MINUTES) VPR_CHAOS_SEED=$(SEED) VPR_CHAOS_LOG='$(abspath $(LOG))' \
+	    VPR_CHAOS_KILLS=$(KILLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --timeout 0 \
+	    -p no:cacheprovider test/ros/test_chaos.py test/cli/test_kills.py
+
+HOURS = 24
+soak: $(BASE) $(VIZ)  ## Drive the node for HOURS=24; memory and latency, benchmarks/results/soak.png
+	@[[ -e demo/map/map.yaml ]] || $(BIN)/vpr demo --output demo
+	$(BIN)/python -m benchmarks.node.soak --hours $(HOURS)
+
 test-lowest:  ## Run the same on the lowest versions of all dependencies (with python3.10)
 	@mkdir -p $(VENV)
 	.ci/lowest $(VENV)/lowest
 
 # The linters of ament list every file that is in order: shown only when one is not.
-lint: $(BASE) $(LINT)  ## Check style, types and spelling
+lint: $(BASE) $(LINT)  ## Check style, types, spelling, and what bandit finds insecure
 	@export PATH="$(CURDIR)/$(BIN):$$PATH"
 	ruff check .
 	mypy
 	codespell
+	bandit --quiet --configfile pyproject.toml --recursive vpr_ros
 	for linter in ament_flake8 ament_pep257; do
 	    report=$$($$linter $(PYTHON_SOURCES) 2>&1) || {
 	        grep -vE '^(\* .*|checking .*)?$$' <<< "$$report"

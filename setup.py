@@ -43,6 +43,7 @@ AMENT_LINT = [
 # The lowest that onnxscript takes, in one place for three extras.
 ONNX = 'onnx>=1.17.0'
 COMPLETION = 'argcomplete>=1.8.1'
+SIGNATURES = 'cryptography>=3.4.8'
 
 
 def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
@@ -108,9 +109,11 @@ setup(
         ],
         'viz': ['matplotlib>=3.7.0', 'scikit-learn>=1.0.2', ONNX],
         'completion': [COMPLETION],
+        'sign': [SIGNATURES],
         'umap': ['umap-learn>=0.5.6'],
         'test': [
             COMPLETION,
+            SIGNATURES,
             'playwright>=1.40.0',
             'pytest>=6.2.5',
             'pytest-timeout>=2.1.0',
@@ -125,6 +128,7 @@ setup(
         ],
         'dev': [
             'ruff>=0.9.0',
+            'bandit[toml]>=1.7.8',
             'mypy>=2.4.0',
             'codespell[toml]>=2.3.0',
             'pre-commit>=3.5.0',

@@ -81,6 +81,7 @@ ROSDEP = {
     'ipykernel': None,
     'umap-learn': None,
     'argcomplete': 'python3-argcomplete',
+    'cryptography': 'python3-cryptography',
     'scikit-learn': 'python3-sklearn',
     'catkin-pkg': 'python3-catkin-pkg',
     'colcon-common-extensions': 'python3-colcon-common-extensions',

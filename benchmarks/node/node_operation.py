@@ -2,7 +2,7 @@
 Operating the node: its start, pause and resume, a swap of its map, a kill.
 
 The map is a street in winter among 10,000 places; a drive along it in spring is sent at 15 Hz as
-640x480 raw. `--soak MINUTES` continues that drive, and checks memory, diagnostics and poses.
+640x480 raw. What hours of driving do is measured by soak.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from benchmarks.lib import node_run
 from benchmarks.lib import street_map
 from benchmarks.lib import tables
 import numpy as np
-import psutil
-from tqdm import tqdm
 from vpr_ros.core import defaults
 from vpr_ros.core import poses
 from vpr_ros.core.errors import VprError
@@ -41,15 +39,13 @@ PLACES = 10_000
 ROUNDS = 5
 READY, RESUME, LOCALISED = 3.0, 0.2, 3.0
 """Targets in seconds: start to active; deactivate and activate; kill to a right pose."""
-GROWTH = 5.0
-"""Megabytes by which the memory may grow after the first minute of a soak."""
 LIMIT = 30.0
 DRIVEN = 5.0
 """Seconds from the first right pose to the kill."""
 
 
-def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any]:
-    """Run and operate the node; `soak` is in minutes; return the figures."""
+def node_operation(model: str | None = None) -> dict[str, Any]:
+    """Run and operate the node; return the figures."""
     if not node_run.has_ros():
         print(f'the node in operation: {node_run.NO_ROS}')
         return {}
@@ -76,13 +72,12 @@ def node_operation(model: str | None = None, soak: float = 0.0) -> dict[str, Any
             feed.begin()
             resumed = [feed.resumed() for _ in range(ROUNDS)]
             swap = feed.swapped(folder / 'other_map')
-            soaked = feed.soaked(60 * soak) if soak else {}
         localised = [_killed(start, drive) for _ in range(ROUNDS)]
-    return _show(ready, resumed, swap, localised, soaked)
+    return _show(ready, resumed, swap, localised)
 
 
 def _show(ready: list[float], resumed: list[float], swap: dict[str, Any],
-          localised: list[tuple[float, int]], soaked: dict[str, Any]) -> dict[str, Any]:
+          localised: list[tuple[float, int]]) -> dict[str, Any]:
     seconds = [took for took, _ in localised]
     tables.show(f'The node in operation, {PLACES} places, 640x480 raw at {RATE:g} Hz', (
         'time', 'median s', 'worst s'), [
@@ -103,18 +98,10 @@ def _show(ready: list[float], resumed: list[float], swap: dict[str, Any],
                        f'{sum(wrong for _, wrong in localised)} wrong poses (target '
                        f'{LOCALISED:g} s, 0)', reached=max(seconds) < LOCALISED
                        and not any(wrong for _, wrong in localised))]
-    if soaked:
-        tables.show('A long drive', tuple(soaked), [tuple(soaked.values())])
-        lines.append(tables.verdict(
-            f'memory grew by {soaked["growth MB"]:.1f} MB after the first minute (target '
-            f'{GROWTH:g} MB), {soaked["diagnostics missed"]} diagnostics missed, poses for '
-            f'{soaked["least poses"]:.0%} of the frames in the worst minute',
-            reached=soaked['growth MB'] < GROWTH and soaked['diagnostics missed'] == 0
-            and soaked['least poses'] > 0))
     timed = {'start to active': ready, 'deactivate, activate': resumed,
              'kill -9 to a right pose': seconds}
     return {'ready_s': ready, 'resumed_s': resumed, 'swap': swap, 'localised_s': seconds,
-            'soak': soaked, 'verdicts': lines, 'figures': [tables.bars(
+            'verdicts': lines, 'figures': [tables.bars(
                 'The node in operation', 'median, best to worst of the rounds, s', {
                     name: float(np.median(took)) for name, took in timed.items()}, {
                         name: (min(took), max(took)) for name, took in timed.items()})]}
@@ -257,37 +244,11 @@ class _Feed:
         return {'seconds': took, 'frames': len(during), 'unanswered': len(during - answered),
                 'poses': len(recorder.poses), 'wrong': self.wrong()}
 
-    def soaked(self, seconds: float) -> dict[str, Any]:
-        """Continue for so many seconds; return figures of memory, diagnostics and poses."""
-        recorder, node = self._recorder, psutil.Process(self._process.pid)
-        self.until(self.right_pose)
-        minutes: list[tuple[float, int, int, int]] = []
-        wrong = 0
-        for _ in tqdm(range(int(seconds // 60)), desc='soak', unit='min', disable=None):
-            recorder.poses.clear()
-            recorder.candidates.clear()
-            recorder.diagnostics.clear()
-            self._recorder.wait(lambda: False, 60, self._process)
-            wrong += self.wrong()
-            minutes.append((node.memory_info().rss / 1e6, len(recorder.diagnostics),
-                            len(recorder.poses), len(recorder.candidates)))
-            for stamp in sorted(self.truth)[:-1000]:
-                del self.truth[stamp]
-        memory, diagnostics, published, answered = np.array(minutes).T
-        return {'minutes': len(minutes), 'RSS MB after a minute': float(memory[0]),
-                'growth MB': float(memory.max() - memory[0]),
-                'diagnostics missed': int((60 - 1 - diagnostics).clip(0).sum()),
-                'frames': int(answered.sum()), 'poses': int(published.sum()), 'wrong': wrong,
-                'least poses': float((published / answered).min())}
-
 
 def main() -> int:
     """Run from the command line."""
-    parser = tables.parser(__doc__)
-    parser.add_argument('--soak', type=float, default=0.0, metavar='MINUTES',
-                        help='also drive for so many minutes')
-    options = parser.parse_args()
-    return tables.answer(options, lambda: node_operation(options.model, options.soak))
+    options = tables.parser(__doc__).parse_args()
+    return tables.answer(options, lambda: node_operation(options.model))
 
 
 if __name__ == '__main__':

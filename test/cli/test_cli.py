@@ -33,7 +33,7 @@ from vpr_ros.maps.place_map import PlaceMap
 
 ROOT = str(Path(__file__).resolve().parents[2])
 COMMANDS = ('build-map', 'calibrate', 'replay', 'evaluate', 'inspect', 'map-report', 'visualize',
-            'play', 'street', 'demo', 'train', 'export', 'wrap-model', 'prepare-engine')
+            'play', 'street', 'demo', 'train', 'export', 'wrap-model', 'prepare-engine', 'sign')
 
 
 @pytest.fixture(scope='module')
@@ -482,3 +482,23 @@ def test_an_engine_for_a_missing_provider_is_refused(vpr, site):
     code, _, err = vpr('prepare-engine', site / 'm.onnx', '--provider', 'tensorrt,abacus')
     assert code == 2
     assert "'abacus' is not known" in err
+
+
+def test_only_what_its_owner_signed_is_replayed(site, tmp_path, vpr):
+    pytest.importorskip('cryptography')
+    key, place_map = tmp_path / 'key', tmp_path / 'map'
+    shutil.copytree(site / 'map', place_map)
+    code, out, _ = vpr('sign', '--new-key', key)
+    assert code == 0
+    assert out.strip().endswith(f'{key}.pub')
+    replay = ('replay', site / 'query.mcap', '--map', place_map, '-o', tmp_path / 'out',
+              '--trusted-keys', f'{key}.pub', '--model')
+    assert is_one_line(*vpr(*replay, site / 'm.onnx'), 'map.yaml is not signed')
+    code, out, _ = vpr('sign', place_map, '--key', key)
+    assert (code, out[:len(str(place_map))]) == (0, str(place_map))
+    assert is_one_line(*vpr(*replay, site / 'other.onnx'), 'other.onnx is not signed')
+    assert not (tmp_path / 'out').exists()
+    assert vpr(*replay, site / 'm.onnx')[0] == 0
+    assert 'signed  by the key' in vpr('inspect', place_map)[1]
+    for wrong in (['sign', '--key', key], ['sign', place_map, '--new-key', key], ['sign']):
+        assert vpr(*wrong)[0] == 2

@@ -79,7 +79,7 @@ def test_a_typing_error_is_told_what_was_meant(capsys, arguments, said):
 def test_a_command_that_is_like_no_other_is_told_all(capsys):
     said = error_of(capsys, 'fly')
     assert said.startswith("vpr: error: there is no command 'fly': choose from build-map, ")
-    assert said.endswith('prepare-engine')
+    assert said.endswith('prepare-engine, sign')
 
 
 def test_values_that_look_like_options_are_left_alone():

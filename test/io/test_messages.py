@@ -261,6 +261,21 @@ def test_a_cloud_gives_its_columns_back(types):
         np.testing.assert_array_equal(result[name], column.astype(np.float32))
 
 
+def test_a_cloud_of_large_coordinates_is_exact(types):
+    x = np.array([447_123.257, 447_124.001])
+    message = messages.cloud(types, STAMP, 'utm', {'x': x, 'y': 5e6 + x, 'place': [3, 4]})
+    assert [field.name for field in message.fields] == ['x', 'y', 'place', 'x_exact', 'y_exact']
+    assert message.point_step == 3 * 4 + 2 * 8
+    result = messages.read_cloud(message)
+    assert list(result) == ['x', 'y', 'place']
+    np.testing.assert_array_equal(result['x'], x)
+    np.testing.assert_array_equal(result['y'], 5e6 + x)
+    np.testing.assert_array_equal(result['place'], [3, 4])
+    # As RViz reads it.
+    first = np.frombuffer(bytes(message.data)[:4], '<f4')
+    assert first[0] == np.float32(x[0])
+
+
 def test_a_cloud_may_be_empty(types):
     message = messages.cloud(types, STAMP, 'map', {'x': np.empty(0), 'y': np.empty(0)})
     assert message.width == 0

@@ -52,6 +52,24 @@ def test_a_bag_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, mode, 
         images(path)
 
 
+def test_a_bag_that_is_packed_as_files_is_bounded(tmp_path, monkeypatch):
+    path = dark(tmp_path / 'dark', CompressionMode.FILE)
+    packed, = path.glob('*.zstd')
+    metadata = path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace(packed.name, 'innocent.mcap.x'))
+    packed.rename(path / 'innocent.mcap.x')
+    assert len(images(path)) == 1
+    monkeypatch.setattr(unpacking, 'MOST', 1000)
+    monkeypatch.setattr(unpacking, 'RATIO', 2)
+    with pytest.raises(SourceError, match='unpacks to more than 2 times its size'):
+        images(path)
+    monkeypatch.setattr(unpacking, 'RATIO', 10_000)
+    assert len(images(path)) == 1
+    monkeypatch.setattr(unpacking.shutil, 'disk_usage', lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(SourceError, match='has room for'):
+        images(path)
+
+
 @pytest.mark.parametrize('name', ['zstd', 'lz4'])
 @pytest.mark.parametrize('size', [0, BYTES - 1, BYTES + 1])
 def test_a_chunk_that_says_another_size_is_damaged(tmp_path, name, size):

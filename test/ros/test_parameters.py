@@ -22,8 +22,12 @@ from small_drive import render
 from small_drive import stamp
 from small_drive import write_map
 from thumbnail_model import write_thumbnail_model
+from vpr_ros.core.errors import SignatureError
+from vpr_ros.core.signatures import new_key
 from vpr_ros.localization.localizer import Localizer
+from vpr_ros.maps.trust import sign
 from vpr_ros.ros.node import LocalizerNode
+from vpr_ros.ros.operations import load_localizer
 from vpr_ros.ros.parameters import PARAMETERS
 from vpr_ros.ros.run import main
 import yaml
@@ -243,3 +247,29 @@ def test_a_long_step_of_configure_is_published_in_diagnostics_at_once(start, con
         executor.spin_once(timeout_sec=0.2)
     listener.destroy_node()
     executor.shutdown()
+
+
+def test_only_what_its_owner_signed_is_loaded(start, site, tmp_path):
+    pytest.importorskip('cryptography')
+    new_key(tmp_path / 'key')
+    new_key(tmp_path / 'foreign')
+    node = start(**site, trusted_keys=str(tmp_path / 'key.pub'))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert 'is not signed' in node._problem
+    sign(site['map'], tmp_path / 'foreign')
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert 'not among the trusted ones' in node._problem
+    assert 'read-only' in refusal(node, trusted_keys='')  # nor by a message
+    assert 'read-only' in refusal(node, trusted_keys=str(tmp_path / 'foreign.pub'))
+    sign(site['map'], tmp_path / 'key')
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    other = write_map(tmp_path / 'other', site['model'])
+    assert refusal(node, map=str(other)) == ''
+    with pytest.raises(SignatureError, match='is not signed'):  # what ~/reload_map calls
+        load_localizer(node, node.operations.localizer.encoder)
+
+
+def test_a_node_whose_keys_cannot_be_read_loads_nothing(start, site, tmp_path):
+    node = start(**site, trusted_keys=str(tmp_path / 'none.pub'))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert 'none.pub cannot be read' in node._problem

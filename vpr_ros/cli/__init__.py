@@ -99,6 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     for add in (maps.add_build_map, maps.add_calibrate, bags.add_replay, evaluation.add_evaluate,
                 maps.add_inspect, maps.add_map_report, visualize.add_visualize, bags.add_play,
                 bags.add_street, bags.add_demo, models.add_train, models.add_export,
-                models.add_wrap_model, models.add_prepare_engine):
+                models.add_wrap_model, models.add_prepare_engine, models.add_sign):
         add(commands)
     return parser

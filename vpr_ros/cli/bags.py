@@ -14,6 +14,7 @@ from vpr_ros.cli.options import add_localizer_options
 from vpr_ros.cli.options import add_max_speed
 from vpr_ros.cli.options import add_odometry_options
 from vpr_ros.cli.options import add_pose_options
+from vpr_ros.cli.options import add_trusted_keys
 from vpr_ros.cli.options import camera_mount
 from vpr_ros.cli.options import command
 from vpr_ros.cli.options import find_topics
@@ -22,6 +23,7 @@ from vpr_ros.cli.options import MODEL_HELP
 from vpr_ros.cli.options import number
 from vpr_ros.cli.options import poses_on_map
 from vpr_ros.cli.options import size
+from vpr_ros.cli.options import trusted_keys
 from vpr_ros.core import defaults
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def add_replay(commands: Commands) -> None:
     parser.add_argument('--uneven-ground', action='store_true',
                         help='refine height, roll and pitch, too, which otherwise are those of '
                              'the map')
+    add_trusted_keys(parser)
 
 
 def _run_replay(options: argparse.Namespace) -> None:
@@ -87,12 +90,13 @@ def _run_replay(options: argparse.Namespace) -> None:
     if options.smooth and not options.filter:
         options.refuse('--smooth is of the filter: leave out --no-filter')
     check_output(options.output, ESTIMATES, overwrite=options.overwrite)  # before the long work
+    trusted = trusted_keys(options, options.features)
     poses = poses_on_map(options)
     with Bag(options.bag) as bag:
         image_topic, odometry_topic = find_topics(bag, options)
         truth = bag_poses(bag, options.truth_topic, poses) if options.truth_topic else None
     encoder = load_encoder(options)
-    place_map = PlaceMap.load(options.map, encoder)
+    place_map = PlaceMap.load(options.map, encoder, trusted=trusted)
     localizer = (Smoother if options.smooth else Localizer)(
         encoder, place_map, top_k=options.top_k, min_confidence=options.min_confidence,
         correct_radius=options.correct_radius, compensate=options.compensate,

@@ -1,4 +1,4 @@
-"""Commands about models: train, export, wrap, prepare an engine."""
+"""Commands about models: train, export, wrap, prepare an engine, sign."""
 
 from __future__ import annotations
 
@@ -206,3 +206,30 @@ def _run_prepare_engine(options: argparse.Namespace) -> None:
     print(f'{encoder.path}: {engine.provider}, {engine.precision}' + (
         ', no engine to build' if engine.cosine is None else
         f', cosine {engine.cosine:.5f} to the CPU, in {engine.folder or "memory only"}'))
+
+
+def add_sign(commands: Commands) -> None:
+    """Add `vpr sign`."""
+    parser = command(commands, 'sign', _run_sign,
+                     'sign a map or a model, for robots that load only what their owner signed',
+                     'Writes map.yaml.sig into the map, or MODEL.sig. The node and vpr replay '
+                     'check signatures with trusted_keys; docs/security.md has more.')
+    parser.set_defaults(refuse=parser.error)
+    parser.add_argument('paths', nargs='*', metavar='MAP|MODEL',
+                        help='map directory or ONNX model')
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument('--key', metavar='FILE', help='private key to sign with')
+    which.add_argument('--new-key', metavar='FILE',
+                       help='write a new private key to this file, and its public key to FILE.pub')
+
+
+def _run_sign(options: argparse.Namespace) -> None:
+    from vpr_ros.core.signatures import new_key
+    from vpr_ros.maps.trust import sign
+    if bool(options.paths) == bool(options.new_key):
+        options.refuse('name maps or models to sign with --key, and none with --new-key')
+    if options.new_key:
+        print(f'{options.new_key}: keep it secret; for robots, as trusted_keys: '
+              f'{new_key(options.new_key)}')
+    for path in options.paths:
+        print(f'{path}: signed with {sign(path, options.key)[:12]}')

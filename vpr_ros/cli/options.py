@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vpr_ros.cli.parser import Parser
+    from vpr_ros.core.signatures import TrustedKeys
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.io.bag import Bag
     from vpr_ros.io.map_poses import PoseOptions
@@ -83,6 +84,28 @@ def add_provider(parser: argparse._ActionsContainer) -> None:
                         help='runtime of the model, or several in order of preference: '
                              f'{", ".join(defaults.PROVIDERS)}; auto takes the first of these '
                              'that loads')
+
+
+def add_trusted_keys(parser: argparse._ActionsContainer) -> None:
+    """Add --trusted-keys."""
+    parser.add_argument('--trusted-keys', metavar='FILE',
+                        help='file of public keys: load the map and models only if they are '
+                             'signed with one of them (vpr sign; default: load all)')
+
+
+def trusted_keys(options: argparse.Namespace, *models: str | None) -> TrustedKeys | None:
+    """
+    Return the keys of --trusted-keys, None without; raise SignatureError where they do not fit.
+
+    What has to be signed with them: --map, --model and other `models`.
+    """
+    from vpr_ros.core.signatures import TrustedKeys
+    from vpr_ros.maps.trust import check_models
+    if not options.trusted_keys:
+        return None
+    trusted = TrustedKeys.read(options.trusted_keys)
+    check_models(trusted, options.map, [options.model, *models])
+    return trusted
 
 
 def add_image_topic(parser: argparse._ActionsContainer) -> None:

@@ -61,6 +61,10 @@ class ModelMismatchError(MapError):
     longest = 10_000  # a command with the user's own paths
 
 
+class SignatureError(VprError):
+    """A file that is not signed with a trusted key, or a key that cannot be used."""
+
+
 class OutOfOrderError(VprError):
     """A frame whose stamp is not later than that of the previous frame."""
 
@@ -74,6 +78,7 @@ _MODULES = {
     'train': ('torch', 'torchvision', 'lightning', 'pytorch_metric_learning', 'omegaconf',
               'tensorboard', 'onnxscript'),
     'completion': ('argcomplete',),
+    'sign': ('cryptography',),
 }
 
 

@@ -22,7 +22,7 @@ def load(text: str) -> Any:
     Raises ValueError, of one line, for these and for anything else that is no YAML.
     """
     try:
-        return yaml.load(text, _PlainLoader)
+        return yaml.load(text, _PlainLoader)  # nosec B506
     except yaml.MarkedYAMLError as error:
         line = f' in line {error.problem_mark.line + 1}' if error.problem_mark else ''
         raise ValueError(f'{error.problem}{line}') from error

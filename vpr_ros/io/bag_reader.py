@@ -23,6 +23,7 @@ from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_mcap import McapReader
 from vpr_ros.core.errors import SourceError
 from vpr_ros.io.unpacking import check_chunks
+from vpr_ros.io.unpacking import check_files
 from vpr_ros.io.unpacking import limit_mcap
 from vpr_ros.io.unpacking import unpacked_message
 
@@ -96,6 +97,7 @@ class _DirectoryReader(DirectoryReader):
     _packed = False
 
     def open(self) -> None:  # noqa: A003 (as of the base class)
+        check_files(Path(str(self.path)))
         super().open()
         self._packed = self.metadata.compression_mode == 'message'
         if self._packed:  # here, not by the base class

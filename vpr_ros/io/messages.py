@@ -45,7 +45,11 @@ _VIDEO = ('h264', 'h.264', 'avc1', 'h265', 'h.265', 'hevc', 'vp8', 'vp9', 'av1',
 
 # The datatypes of sensor_msgs/PointField.
 _FIELD_DTYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
-_FLOAT32 = 7
+_FLOAT32, _FLOAT64 = 7, 8
+
+_EXACT = '_exact'
+_LARGEST_FLOAT32 = 16_384.0
+"""Metres above which two float32 are more than a millimetre apart."""
 
 
 def stamp_ns(header: Any) -> int:
@@ -258,19 +262,38 @@ def camera_info(types: Types, stamp: int, frame_id: str, camera_matrix: Floats, 
 
 
 def cloud(types: Types, stamp: int, frame_id: str, fields: Mapping[str, NDArray[Any]]) -> Any:
-    """Return columns (N,) by name as a sensor_msgs/PointCloud2 of N points, in float32."""
-    table = np.stack([np.asarray(column, '<f4') for column in fields.values()], axis=1)
-    count, width = table.shape
+    """
+    Return columns (N,) by name as a sensor_msgs/PointCloud2 of N points, in float32.
+
+    Where float32 is not exact to millimetres for x, y and z (UTM), their exact values follow the
+    other fields as `x_exact`, `y_exact` and `z_exact`, float64; RViz draws only float32.
+    """
+    columns = {name: np.asarray(column, '<f4') for name, column in fields.items()}
+    place = [name for name in 'xyz' if name in fields]
+    if any(np.abs(fields[name]).max(initial=0) > _LARGEST_FLOAT32 for name in place):
+        columns |= {f'{name}{_EXACT}': np.asarray(fields[name], '<f8') for name in place}
+    table = np.empty(len(next(iter(columns.values()))),
+                     [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        table[name] = column
     cls, field = types(CLOUD), types('sensor_msgs/msg/PointField')
-    return cls(header=header(types, stamp, frame_id), height=1, width=count,
-               fields=[field(name=name, offset=4 * number, datatype=_FLOAT32, count=1)
-                       for number, name in enumerate(fields)],
-               is_bigendian=False, point_step=4 * width, row_step=4 * width * count,
-               data=_sequence(cls, 'B', table), is_dense=bool(np.isfinite(table).all()))
+    step = table.dtype.itemsize
+    layout: Any = table.dtype.fields
+    return cls(header=header(types, stamp, frame_id), height=1, width=len(table),
+               fields=[field(name=name, offset=layout[name][1], count=1,
+                             datatype=_FLOAT32 if column.itemsize == 4 else _FLOAT64)
+                       for name, column in columns.items()],
+               is_bigendian=False, point_step=step, row_step=step * len(table),
+               data=_sequence(cls, 'B', table),
+               is_dense=all(bool(np.isfinite(column).all()) for column in columns.values()))
 
 
 def read_cloud(message: Any) -> dict[str, NDArray[Any]]:
-    """Return the fields of a sensor_msgs/PointCloud2 without row padding as columns (N,)."""
+    """
+    Return the fields of a sensor_msgs/PointCloud2 without row padding as columns (N,).
+
+    x, y and z are the exact ones, where it has these (`cloud`).
+    """
     order = '>' if message.is_bigendian else '<'
     layout = np.dtype({'names': [field.name for field in message.fields],
                        'formats': [order + _FIELD_DTYPES[field.datatype]
@@ -278,7 +301,10 @@ def read_cloud(message: Any) -> dict[str, NDArray[Any]]:
                        'offsets': [field.offset for field in message.fields],
                        'itemsize': message.point_step})
     points = np.frombuffer(message.data, layout)
-    return {name: points[name] for name in layout.names or ()}
+    columns = {name: points[name] for name in layout.names or ()}
+    for name in [name for name in columns if name.endswith(_EXACT)]:
+        columns[name.removesuffix(_EXACT)] = columns.pop(name)
+    return columns
 
 
 def _pose(types: Types, pose: Floats) -> Any:

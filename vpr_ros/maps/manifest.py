@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
+import hashlib
 from pathlib import Path
 from typing import Any
 from typing import TYPE_CHECKING
@@ -28,12 +29,16 @@ from vpr_ros.maps.landmarks import LandmarkIdentity
 import yaml
 
 if TYPE_CHECKING:
+    from vpr_ros.core.signatures import TrustedKeys
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.encoding.projection import Projection
     from vpr_ros.maps.arrays import Layout
 
 MANIFEST = 'map.yaml'
 """The file that makes a directory a map."""
+
+MAP = 'map'
+"""What a signature of a map.yaml says that it is of."""
 
 FORMAT = 2
 _PROJECTED = 3  # format of a map with a projection, which earlier versions must not read
@@ -201,12 +206,13 @@ class Manifest:
                 f'--model {encoder.path} --output {directory or "MAP"} --overwrite`')
 
 
-def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
+def read_manifest(directory: Path, trusted: TrustedKeys | None = None
+                  ) -> tuple[Manifest, Inventory]:
     """
-    Read the map.yaml of a map's directory.
+    Read the map.yaml of a map's directory, which has to be signed if there are `trusted` keys.
 
-    Raises FileNotFoundError when there is no such directory, and MapError when it has no map.yaml,
-    or one that is damaged or of another format.
+    Raises FileNotFoundError when there is no such directory, MapError when it has no map.yaml, or
+    one that is damaged or of another format, and SignatureError.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f'{directory}: no such map directory')
@@ -216,7 +222,10 @@ def read_manifest(directory: Path) -> tuple[Manifest, Inventory]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f'it has more than {_MOST_BYTES} bytes')
-        raw = fields.mapping(plain_yaml.load(path.read_text(encoding='utf-8')), 'its content')
+        content = path.read_bytes()
+        if trusted is not None:
+            trusted.check(path, MAP, hashlib.sha256(content).hexdigest())
+        raw = fields.mapping(plain_yaml.load(content.decode('utf-8')), 'its content')
         made = fields.integer(raw['format'], 'format', 0, 9999)
         if made not in (FORMAT, _PROJECTED, *_OLDER):
             raise MapError(f'{path} has format {made}, this version reads {FORMAT} and '

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from vpr_ros.core.signatures import TrustedKeys
     from vpr_ros.encoding.encoder import Encoder
     from vpr_ros.maps.arrays import Layout
     from vpr_ros.maps.calibration import Calibration
@@ -254,18 +255,19 @@ class PlaceMap:
             write_manifest(part, self.manifest, Inventory.of(part, len(self), names, sampled))
 
     @classmethod
-    def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False
-             ) -> PlaceMap:
+    def load(cls, path: str | Path, encoder: Encoder | None = None, *, verify: bool = False,
+             trusted: TrustedKeys | None = None) -> PlaceMap:
         """
         Read a map, checking its digests, counts and dimensions.
 
         Of vectors that stay on disk, which may be gigabytes, only the size and spots all over the
-        file are checked, and with `verify` every byte. With an encoder, also checks that its model
-        made the map. Raises FileNotFoundError when there is no such directory, MapError when it is
-        no whole map of this format, and ModelMismatchError when another model made it.
+        file are checked, with `verify` or `trusted` every byte. With an encoder, also checks that
+        its model made the map. Raises FileNotFoundError when there is no such directory, MapError
+        when it is no whole map of this format, ModelMismatchError when another model made it, and
+        SignatureError when no owner of a `trusted` key has signed it.
         """
         path = Path(path)
-        manifest, inventory = read_manifest(path)
+        manifest, inventory = read_manifest(path, trusted)
         if encoder is not None:
             manifest.check_model(encoder, path)
         count, dimension, drives = inventory.places, manifest.dimension, manifest.sessions
@@ -283,7 +285,7 @@ class PlaceMap:
         sampled = manifest.landmarks.file_bytes() if manifest.landmarks is not None else {}
         if on_disk:
             sampled[_VECTORS] = arrays.row_file_bytes((np.float16, (count, dimension)))
-        inventory.check(path, sizes, sampled, verify=verify)
+        inventory.check(path, sizes, sampled, verify=verify or trusted is not None)
         try:
             found = arrays.read_arrays(path / _PLACES, layouts,
                                        optional=('thumbnails', 'landmark_errors'))

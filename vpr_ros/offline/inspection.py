@@ -9,6 +9,7 @@ import numpy as np
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.io.bag import Bag
 from vpr_ros.maps.place_map import PlaceMap
+from vpr_ros.maps.trust import signed_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ def _model(path: Path) -> Iterator[tuple[str, object]]:
     encoder = Encoder(path)
     yield 'model', path
     yield 'sha256', encoder.digest
+    yield 'signed', signed_by(path)
     yield 'input', f'{encoder.width}x{encoder.height} RGB'
     yield 'descriptor', f'{encoder.dimension} dimensions'
     yield 'runs on', encoder.provider
@@ -68,6 +70,7 @@ def _map(path: Path, verify: bool) -> Iterator[tuple[str, object]]:
         yield f'session {number}', f'{session.source} ({session.condition}), {count} places'
     for camera in manifest.cameras:
         yield 'camera', camera
+    yield 'signed', signed_by(path)
     yield 'calibration', manifest.calibration.origin
     found = manifest.landmarks
     yield 'landmarks', 'no' if found is None else (

@@ -23,6 +23,7 @@ from vpr_ros.core.errors import VprError
 from vpr_ros.encoding.encoder import Encoder
 from vpr_ros.encoding.features import open_features
 from vpr_ros.io import messages
+from vpr_ros.maps.trust import check_models
 from vpr_ros.ros import health
 from vpr_ros.ros import parameters
 from vpr_ros.ros.bond import start_bond
@@ -96,6 +97,9 @@ class LocalizerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and the map, and create the publishers."""
         try:
+            if trusted := parameters.trusted_keys(self):
+                check_models(trusted, parameters.map_of(self),
+                             [self._value('model'), self._value('features')])
             encoder = Encoder(self._value('model'), self._value('provider'),
                               self._value('threads'), engine_cache=self._value('engine_cache'),
                               report=self._report_progress)

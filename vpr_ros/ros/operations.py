@@ -54,10 +54,9 @@ def load_localizer(node: LifecycleNode, encoder: Encoder) -> Localizer:
 
     Raises VprError, OSError or ValueError when there is no such map, or it cannot be used.
     """
-    path = parameters.value_of(node, 'map')
-    if not path:
-        raise VprError("the parameter 'map' is empty: give it the directory of a map")
-    return Localizer(encoder, PlaceMap.load(path, encoder), **{
+    place_map = PlaceMap.load(parameters.map_of(node), encoder,
+                              trusted=parameters.trusted_keys(node))
+    return Localizer(encoder, place_map, **{
         parameter.attribute: node.get_parameter(parameter.name).value
         for parameter in parameters.PARAMETERS if parameter.live})
 

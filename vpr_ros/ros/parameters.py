@@ -14,7 +14,9 @@ from rcl_interfaces.msg import FloatingPointRange
 from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
 from vpr_ros.core import defaults
+from vpr_ros.core.errors import VprError
 from vpr_ros.core.files import expanded
+from vpr_ros.core.signatures import TrustedKeys
 from vpr_ros.encoding.engines import provider_names
 from vpr_ros.ros.robot_camera import mount_of
 
@@ -34,7 +36,7 @@ class Parameter:
     `attribute` is the attribute of the Localizer that it sets, '' if it sets none: with one, it
     takes effect on the next frame, without one at the next configure. `check` raises ValueError
     for a value that cannot be taken, where more values than `choices` can. In one that `is_path`
-    ~ is expanded.
+    ~ is expanded. One that is `fixed` has the value that the process was started with.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Parameter:
     attribute: str = ''
     is_path: bool = False
     check: Callable[[Any], object] | None = None
+    fixed: bool = False
 
     @property
     def live(self) -> bool:
@@ -67,6 +70,8 @@ PARAMETERS = (
     Parameter('map', '', 'Directory of the map, as written by `vpr build-map`.', is_path=True),
     Parameter('model', '', 'ONNX model that the map was built with; empty for the bundled one.',
               is_path=True),
+    Parameter('trusted_keys', '', 'File of public keys: only maps and models that are signed with '
+              'one of them are loaded; empty for all.', is_path=True, fixed=True),
     Parameter('provider', 'auto', 'Runs the model: auto, or the first that loads of a list such '
               'as tensorrt,cuda,openvino,cpu.', choices=('auto', *defaults.PROVIDERS),
               check=provider_names),
@@ -133,11 +138,25 @@ def value_of(node: Node, name: str) -> Any:
     return expanded(value) if BY_NAME[name].is_path else value
 
 
+def map_of(node: Node) -> str:
+    """Return the directory of the map, or raise VprError when none is named."""
+    path: str = value_of(node, 'map')
+    if not path:
+        raise VprError("the parameter 'map' is empty: give it the directory of a map")
+    return path
+
+
+def trusted_keys(node: Node) -> TrustedKeys | None:
+    """Return the keys that maps and models have to be signed with, None where they need not."""
+    path = value_of(node, 'trusted_keys')
+    return TrustedKeys.read(path) if path else None
+
+
 def declare(node: Node) -> None:
     """Declare every parameter on a node, with its descriptor and range."""
     for parameter in PARAMETERS:
         descriptor = ParameterDescriptor(
-            description=parameter.description,
+            description=parameter.description, read_only=parameter.fixed,
             additional_constraints=('One of ' + ', '.join(parameter.choices)
                                     if parameter.choices else ''))
         if parameter.bounds and isinstance(parameter.default, int):
