@@ -35,6 +35,8 @@ from vpr_ros.training.data import PlaceData
 from vpr_ros.training.distill import DistillationLoss
 from vpr_ros.training.distill import network_outputs
 from vpr_ros.training.distill import Teacher
+from vpr_ros.training.exported import exported_weights
+from vpr_ros.training.exported import unfold
 from vpr_ros.training.initialise import aggregated
 from vpr_ros.training.initialise import calibrate_batch_norm
 from vpr_ros.training.initialise import fit_centres
@@ -124,16 +126,22 @@ def initialise_network(network: PlaceNetwork, experiment: Experiment, table: Ima
 
 
 def _load_all(network: PlaceNetwork, experiment: Experiment) -> None:
-    """Load a whole checkpoint; raise ModelError if it is of another network."""
-    weights, described = read_checkpoint(experiment.network.weights)
+    """Load a whole checkpoint or exported model; raise ModelError if it is of another network."""
+    source, theirs = experiment.network.weights, ''
+    if Path(source).suffix == '.onnx':
+        weights = unfold(network, exported_weights(source))
+    else:
+        weights, described = read_checkpoint(source)
+        other = described.network
+        theirs = (f' ({other.backbone}, {other.aggregation}, {other.clusters} clusters, dimension '
+                  f'{other.dimension})')
+    fixed = {name: value for name, value in network.normalise.state_dict(
+        prefix='normalise.').items() if name not in weights}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict({**fixed, **weights})
     except RuntimeError as error:
-        theirs = described.network
-        raise ModelError(
-            f'{experiment.network.weights} is of another network ({theirs.backbone}, '
-            f'{theirs.aggregation}, {theirs.clusters} clusters, dimension {theirs.dimension}): '
-            'describe that one, or set network.take to backbone') from error
+        raise ModelError(f'{source} is of another network{theirs}: describe that one, or set '
+                         'network.take to backbone') from error
 
 
 class PlaceTraining(lightning.LightningModule):
