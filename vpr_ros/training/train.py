@@ -29,9 +29,11 @@ from vpr_ros.core.errors import TrainingError
 from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import resize
 from vpr_ros.training.checkpoint import EXPERIMENT
+from vpr_ros.training.checkpoint import NETWORK_PREFIX
 from vpr_ros.training.checkpoint import read_checkpoint
 from vpr_ros.training.checkpoint import read_progress
 from vpr_ros.training.data import PlaceData
+from vpr_ros.training.data import read_image_table
 from vpr_ros.training.distill import DistillationLoss
 from vpr_ros.training.distill import network_outputs
 from vpr_ros.training.distill import Teacher
@@ -70,6 +72,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
     """
     Train, write checkpoints and logs into the folder `output`, return the best checkpoint.
 
+    With training.epochs of 0, that is the network as it is initialised: with centres and whitening
+    fitted to the images, such as a teacher that is not trained itself.
     `resume` continues from the last checkpoint there, to the same result as without interruption.
     `trainer_options` go to Lightning's Trainer (accelerator, devices, num_nodes, strategy ...);
     callbacks among them are added to ours. Raises TrainingError for an invalid experiment, an
@@ -84,6 +88,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
         raise TrainingError(f'{output} holds a training: choose another folder, or --resume')
     steps, epochs = read_progress(last, experiment) if resume else (0, 0)
     lightning.seed_everything(experiment.training.seed, workers=True, verbose=False)
+    if not experiment.training.epochs:
+        return _untrained(experiment, output / BEST)
     data = PlaceData.read(experiment)
     module = PlaceTraining(experiment, data)
     if not resume:
@@ -94,6 +100,19 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
     if module.global_rank == 0:
         print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
     return best
+
+
+def _untrained(experiment: Experiment, path: Path) -> Path:
+    """Write the network of an experiment as it is before its training, as a checkpoint."""
+    config = experiment.network
+    network = PlaceNetwork(config.backbone, config.layer, config.aggregation, config.clusters,
+                           config.dimension)
+    initialise_network(network, experiment, read_image_table(experiment.data, 'data'))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {NETWORK_PREFIX + name: value for name, value in network.state_dict().items()}
+    WholeCheckpoints().save_checkpoint({EXPERIMENT: experiment.as_dict(), 'state_dict': weights},
+                                       path)
+    return path
 
 
 def initialise_network(network: PlaceNetwork, experiment: Experiment, table: ImageTable) -> None:
@@ -166,7 +185,8 @@ class PlaceTraining(lightning.LightningModule):
         self._teacher: Teacher | None = None
         self._matching: DistillationLoss | None = None
         if experiment.teacher.network:
-            self._teacher = Teacher(experiment.teacher.network, config.backbone, config.layer)
+            self._teacher = Teacher(experiment.teacher.network, config.backbone, config.layer,
+                                    also=experiment.teacher.also)
             self._matching = DistillationLoss(self.network, self._teacher,
                                               experiment.teacher.match, config.height,
                                               config.width)
