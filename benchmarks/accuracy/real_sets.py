@@ -61,7 +61,7 @@ def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
                 ('set', 'places', 'queries', *(f'R@{n}' for n in RECALLS),
                  *(f'thumb R@{n}' for n in RECALLS), 'R@1 ratio', 'seconds'), rows)
     print("  counted are the queries with a right answer in the set, within the set's tolerance")
-    first = _beside_peers(results)
+    first = beside_peers(results)
     tables.show('Recall@1 of single frames, beside published methods', ('set', 'method', 'R@1'),
                 [(name, method, share) for name, methods in first.items()
                  for method, share in methods.items()])
@@ -71,7 +71,7 @@ def real_sets(data: str, model: str | None = None) -> dict[str, Any]:
          for method, share in methods.items()})] if first else []}
 
 
-def _beside_peers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+def beside_peers(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Return the Recall@1 of all methods, by set, the best first."""
     compared = {name: {**{f'vpr_ros, {way}': share for way, share in result['ways'].items()},
                        'thumbnails (SeqSLAM)': result['thumbnail_recall']['1'],
