@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 tables = pytest.importorskip('benchmarks.lib.tables')
+real_sets = pytest.importorskip('benchmarks.accuracy.real_sets')
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = {'processor': 'abacus', 'cores': 2, 'load': 0.5}
@@ -95,3 +96,14 @@ def test_the_readme_lists_every_benchmark_that_make_bench_runs() -> None:
     readme = (ROOT / 'benchmarks/README.md').read_text()
     assert len(names) > 10
     assert [name for name in names if f'| `{name}` |' not in readme] == []
+
+
+def test_published_methods_stand_beside_ours_the_best_first():
+    compared = real_sets.beside_peers({'corridor': {
+        'ways': {'centred': 0.8, 'projected': 0.7}, 'thumbnail_recall': {'1': 0.4}},
+        'a map': {'places': 3}})
+    assert list(compared) == ['corridor']
+    methods = list(compared['corridor'])
+    assert [methods.index(name) for name in ('HybridNet', 'vpr_ros, centred', 'DenseVLAD',
+                                             'vpr_ros, projected')] == [0, 2, 3, 4]
+    assert methods.index('thumbnails (SeqSLAM)') == len(methods) - 2  # CALC is the last

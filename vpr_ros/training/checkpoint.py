@@ -21,7 +21,7 @@ from vpr_ros.training.model import PlaceNetwork
 EXPERIMENT = 'experiment'
 NETWORK_PREFIX = 'network.'
 RESUMED = {'network': ('backbone', 'layer', 'aggregation', 'clusters', 'dimension'),
-           'teacher': ('network', 'match'), 'training': ('freeze', 'freeze_batch_norm')}
+           'teacher': ('network', 'also', 'match'), 'training': ('freeze', 'freeze_batch_norm')}
 """Values of an experiment, by its part, that decide which parameters a checkpoint holds."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ from vpr_ros.training.model import PlaceNetwork
 from vpr_ros.training.model import unit
 from vpr_ros.training.weights import initial_weights
 from vpr_ros.training.weights import load_backbone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MATCHES = ('descriptor', 'similarity', 'local', 'stages')
 """Outputs that a student can match: see `DistillationLoss`."""
@@ -55,12 +59,16 @@ class Teacher:
 
     `source` is a checkpoint of `vpr train` (it has stages and descriptors), weights of a backbone
     or 'imagenet' for torchvision's (stages only), or an ONNX model of this package's format, such
-    as `vpr wrap-model` makes of any published network (descriptors only).
+    as `vpr wrap-model` makes of any published network (descriptors only). Those of the teachers
+    `also` are joined to its own: the similarity of the joined ones is the mean over all teachers.
+    Raises TrainingError where one of several has no descriptors.
     """
 
-    def __init__(self, source: str | Path, backbone: str = 'resnet18', layer: str = '') -> None:
+    def __init__(self, source: str | Path, backbone: str = 'resnet18', layer: str = '', *,
+                 also: Sequence[str | Path] = ()) -> None:
         """Load the teacher; `backbone` and `layer` are those of a file of bare weights."""
         self.source = Path(source)
+        self._others = [Teacher(other, backbone, layer) for other in also]
         self._network: PlaceNetwork | None = None
         self._encoder: Encoder | None = None
         self._bare = False
@@ -75,6 +83,10 @@ class Teacher:
             self._bare = True
         if self._network is not None:
             self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        without = [str(teacher.source) for teacher in (self, *self._others)
+                   if self._others and not teacher.provides('descriptor')]
+        if without:
+            raise TrainingError(f'{without[0]} has no descriptors to join with those of others')
 
     def provides(self, match: str) -> bool:
         """Return whether the teacher has the outputs for `match`."""
@@ -85,6 +97,14 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, image: Tensor) -> NetworkOutputs:
         """Return the outputs for images uint8 (N,H,W,3)."""
+        target = self._own(image)
+        if not self._others:
+            return target
+        parts = [target.descriptor, *(other(image).descriptor for other in self._others)]
+        return target._replace(descriptor=torch.cat([
+            part for part in parts if part is not None], dim=1) / len(parts) ** 0.5)
+
+    def _own(self, image: Tensor) -> NetworkOutputs:
         if self._network is not None:
             target = network_outputs(self._network.to(image.device), image)
             return target._replace(descriptor=None) if self._bare else target

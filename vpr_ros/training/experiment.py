@@ -37,8 +37,8 @@ class Network:
     """
     The network to train.
 
-    `weights` is 'imagenet', 'random', a weights file or a checkpoint. `take` is what is taken of
-    a checkpoint: its 'backbone', or 'all' of the same network.
+    `weights` is 'imagenet', 'random', a weights file, an exported model or a checkpoint. `take`
+    is what is taken of the last two: the 'backbone', or 'all' of the same network.
     """
 
     backbone: str = 'resnet18'
@@ -96,11 +96,13 @@ class TeacherOptions:
     """
     The network to distil: a checkpoint, an ONNX model, or a weights file; '' for none.
 
-    `match` has the weight of each output to match: 'descriptor', 'similarity', 'local', 'stages';
-    'similarity' alone if empty.
+    `also` are further networks, whose descriptors are joined to its own: the student learns what
+    they see together. `match` has the weight of each output to match: 'descriptor', 'similarity',
+    'local', 'stages'; 'similarity' alone if empty.
     """
 
     network: str = ''
+    also: list[str] = field(default_factory=list)
     match: dict[str, float] = field(default_factory=dict)
 
 

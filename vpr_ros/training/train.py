@@ -29,12 +29,16 @@ from vpr_ros.core.errors import TrainingError
 from vpr_ros.core.files import whole_file
 from vpr_ros.core.images import resize
 from vpr_ros.training.checkpoint import EXPERIMENT
+from vpr_ros.training.checkpoint import NETWORK_PREFIX
 from vpr_ros.training.checkpoint import read_checkpoint
 from vpr_ros.training.checkpoint import read_progress
 from vpr_ros.training.data import PlaceData
+from vpr_ros.training.data import read_image_table
 from vpr_ros.training.distill import DistillationLoss
 from vpr_ros.training.distill import network_outputs
 from vpr_ros.training.distill import Teacher
+from vpr_ros.training.exported import exported_weights
+from vpr_ros.training.exported import unfold
 from vpr_ros.training.initialise import aggregated
 from vpr_ros.training.initialise import calibrate_batch_norm
 from vpr_ros.training.initialise import fit_centres
@@ -68,6 +72,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
     """
     Train, write checkpoints and logs into the folder `output`, return the best checkpoint.
 
+    With training.epochs of 0, that is the network as it is initialised: with centres and whitening
+    fitted to the images, such as a teacher that is not trained itself.
     `resume` continues from the last checkpoint there, to the same result as without interruption.
     `trainer_options` go to Lightning's Trainer (accelerator, devices, num_nodes, strategy ...);
     callbacks among them are added to ours. Raises TrainingError for an invalid experiment, an
@@ -82,6 +88,8 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
         raise TrainingError(f'{output} holds a training: choose another folder, or --resume')
     steps, epochs = read_progress(last, experiment) if resume else (0, 0)
     lightning.seed_everything(experiment.training.seed, workers=True, verbose=False)
+    if not experiment.training.epochs:
+        return _untrained(experiment, output / BEST)
     data = PlaceData.read(experiment)
     module = PlaceTraining(experiment, data)
     if not resume:
@@ -92,6 +100,19 @@ def train(experiment: Experiment, output: str | Path, *, resume: bool = False,
     if module.global_rank == 0:
         print(f'{output}: waited for images {100 * module.waiting:.1f} % of the time')
     return best
+
+
+def _untrained(experiment: Experiment, path: Path) -> Path:
+    """Write the network of an experiment as it is before its training, as a checkpoint."""
+    config = experiment.network
+    network = PlaceNetwork(config.backbone, config.layer, config.aggregation, config.clusters,
+                           config.dimension)
+    initialise_network(network, experiment, read_image_table(experiment.data, 'data'))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = {NETWORK_PREFIX + name: value for name, value in network.state_dict().items()}
+    WholeCheckpoints().save_checkpoint({EXPERIMENT: experiment.as_dict(), 'state_dict': weights},
+                                       path)
+    return path
 
 
 def initialise_network(network: PlaceNetwork, experiment: Experiment, table: ImageTable) -> None:
@@ -124,16 +145,22 @@ def initialise_network(network: PlaceNetwork, experiment: Experiment, table: Ima
 
 
 def _load_all(network: PlaceNetwork, experiment: Experiment) -> None:
-    """Load a whole checkpoint; raise ModelError if it is of another network."""
-    weights, described = read_checkpoint(experiment.network.weights)
+    """Load a whole checkpoint or exported model; raise ModelError if it is of another network."""
+    source, theirs = experiment.network.weights, ''
+    if Path(source).suffix == '.onnx':
+        weights = unfold(network, exported_weights(source))
+    else:
+        weights, described = read_checkpoint(source)
+        other = described.network
+        theirs = (f' ({other.backbone}, {other.aggregation}, {other.clusters} clusters, dimension '
+                  f'{other.dimension})')
+    fixed = {name: value for name, value in network.normalise.state_dict(
+        prefix='normalise.').items() if name not in weights}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict({**fixed, **weights})
     except RuntimeError as error:
-        theirs = described.network
-        raise ModelError(
-            f'{experiment.network.weights} is of another network ({theirs.backbone}, '
-            f'{theirs.aggregation}, {theirs.clusters} clusters, dimension {theirs.dimension}): '
-            'describe that one, or set network.take to backbone') from error
+        raise ModelError(f'{source} is of another network{theirs}: describe that one, or set '
+                         'network.take to backbone') from error
 
 
 class PlaceTraining(lightning.LightningModule):
@@ -158,7 +185,8 @@ class PlaceTraining(lightning.LightningModule):
         self._teacher: Teacher | None = None
         self._matching: DistillationLoss | None = None
         if experiment.teacher.network:
-            self._teacher = Teacher(experiment.teacher.network, config.backbone, config.layer)
+            self._teacher = Teacher(experiment.teacher.network, config.backbone, config.layer,
+                                    also=experiment.teacher.also)
             self._matching = DistillationLoss(self.network, self._teacher,
                                               experiment.teacher.match, config.height,
                                               config.width)

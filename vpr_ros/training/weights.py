@@ -1,5 +1,5 @@
 """
-Weights to start from: torchvision's, a checkpoint's, or those of a published network.
+Weights to start from: torchvision's, a checkpoint's, or those of an exported or published network.
 
 Parameters that are fitted to images are in initialise.py.
 """
@@ -18,6 +18,8 @@ import torchvision
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ModelError
 from vpr_ros.training.checkpoint import read_checkpoint
+from vpr_ros.training.exported import exported_weights
+from vpr_ros.training.exported import unfold
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,12 +30,15 @@ NESTED = ('state_dict', 'model_state_dict', 'model')
 
 def initial_weights(source: str, backbone: str) -> dict[str, Tensor]:
     """
-    Return weights by name: of 'imagenet' (torchvision's), a checkpoint or a weights file.
+    Return weights by name: of 'imagenet', a checkpoint, an exported model or a weights file.
 
-    Raises as `imagenet_weights` and `read_weights` do.
+    Raises as `imagenet_weights`, `exported_weights` and `read_weights` do.
     """
     if source == 'imagenet':
         return imagenet_weights(backbone)
+    if Path(source).suffix == '.onnx':
+        return {name.removeprefix('backbone.'): value
+                for name, value in exported_weights(source).items()}
     if Path(source).suffix == '.ckpt':
         try:
             return read_checkpoint(source)[0]
@@ -94,6 +99,7 @@ def load_backbone(backbone: nn.Module, weights: dict[str, Tensor], source: str) 
     count the layers of the network instead of naming them ('backbone.4...', as CosPlace does).
     Raises ModelError that names `source` and the weights that it misses or that do not fit.
     """
+    weights = unfold(backbone, weights)
     shapes = {name: tuple(value.shape) for name, value in backbone.state_dict().items()
               if not name.endswith('num_batches_tracked')}
     renamed = _names_in(weights, list(shapes), [name for name, _ in backbone.named_children()])
