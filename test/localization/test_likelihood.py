@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from vpr_ros.encoding.encoder import Encoder
 
 
-def test_scores_are_standard_deviations_above_the_similarity_to_all_places(encoder: Encoder
-                                                                          ) -> None:
+def test_scores_are_standard_deviations_above_the_usual(encoder: Encoder) -> None:
     rng = np.random.default_rng(3)
     vectors = rng.normal(size=(60, encoder.dimension))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -43,7 +43,8 @@ class Likelihood:
         """
         # Not BLAS: it would wait for cores that the network keeps busy.
         usual = np.einsum('nd,d->n', self._sample, query)
-        return (similarity.astype(np.float64) - usual.mean()) / max(float(usual.std()), 1e-3)
+        return np.asarray((similarity.astype(np.float64) - usual.mean())
+                          / max(float(usual.std()), 1e-3))
 
 
 @dataclass
