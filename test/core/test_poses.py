@@ -255,7 +255,7 @@ def test_tum_comments_blank_lines_and_bad_poses_are_left_out(tmp_path: Path) -> 
     ('noon 1 2 3 0 0 0 1\n', 'noon is not a time'),
     ('nan 1 2 3 0 0 0 1\n', 'nan is not a time'),
     ('1e30 1 2 3 0 0 0 1\n', '1e30 is not a time'),
-    (b'\xff\xfe\x00', 'is not a text file')])
+    (b'\xff\xfe\x00', 'is not text in UTF-8')])
 def test_a_malformed_tum_file_is_named(tmp_path: Path, content: str | bytes, message: str
                                        ) -> None:
     path = _write(tmp_path / 'drive.tum', content)
@@ -305,7 +305,7 @@ def test_csv_accepts_planar_poses(tmp_path: Path, header: str) -> None:
     ('image,x,y,yaw\na.jpg,1,two,3\n', "'two', in the line 1,two,3"),
     ('image,x,y,yaw\na.jpg,1,2,3\nb.jpg,1,nan,3\n', r'the pose of b\.jpg is not finite'),
     ('image,x,y,z,qx,qy,qz,qw\nb.jpg,1,2,3,0,0,0,0\n', r'b\.jpg has a quaternion of length zero'),
-    (b'image,x\xff', 'is not a text file')])
+    (b'image,x\xff', 'is not text in UTF-8')])
 def test_a_malformed_csv_file_is_named_with_its_line(
         tmp_path: Path, content: str | bytes, message: str) -> None:
     path = _write(tmp_path / 'poses.csv', content)

@@ -120,8 +120,11 @@ class Chaos:
         parameters = node_parameters(self._site, map=self._folder / 'map', state_file=self._state)
         arguments = node_process.node_arguments(parameters, IMAGES)
         output = (self._folder / 'node.log').open('ab')
+        # Not through shared memory: a process that is killed may leave a lock of Fast DDS in it,
+        # for which the nodes of other tests would wait for ever.
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'vpr_ros.ros.run', *arguments], stdout=output, stderr=output)
+            [sys.executable, '-m', 'vpr_ros.ros.run', *arguments], stdout=output, stderr=output,
+            env=os.environ | {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'})
         output.close()
         operator = self.operator
         operator.process = self._process
