@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,8 +73,8 @@ class Separation:
         self.weight = keep * self.weight + weight
 
 
-def values_at(wanted: NDArray[np.int64], places: NDArray[np.int64], values: Floats, other: float
-              ) -> Floats:
+def values_at(wanted: NDArray[np.int64], places: NDArray[np.integer[Any]],
+              values: NDArray[np.floating[Any]], other: float) -> Floats:
     """
     Return what values (k,) of some places (k,) are at others (m,), which are in order.
 

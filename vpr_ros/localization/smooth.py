@@ -18,6 +18,7 @@ from vpr_ros.localization.belief import Belief
 from vpr_ros.localization.belief import FROM_NOWHERE
 from vpr_ros.localization.belief import TO_NOWHERE
 from vpr_ros.localization.belief import WINDOW
+from vpr_ros.localization.likelihood import values_at
 from vpr_ros.localization.localizer import Localizer
 from vpr_ros.localization.localizer import SHORTFALL
 from vpr_ros.localization.mean_pose import mean_pose
@@ -182,9 +183,8 @@ class _State:
         return probability
 
     def evidence(self, places: NDArray[np.int64]) -> Floats:
-        """Return how much speaks for some places, (m,): nothing for those that were not kept."""
-        at = np.minimum(np.searchsorted(self.places, places), len(self.places) - 1)
-        return np.where(self.places[at] == places, self.evidence_held[at], 0.0)
+        """Return how much speaks for places (m,), in order: nothing for those not kept."""
+        return values_at(places, self.places, self.evidence_held, 0.0)
 
 
 @dataclass(frozen=True)
