@@ -290,6 +290,19 @@ def test_odometry_that_lies_is_not_believed(encoder: Encoder, street: PlaceMap, 
     assert np.mean([bool(problem) for problem in answers.problems[TO:]]) > 0.8
 
 
+def test_odometry_that_freezes_at_speed_is_not_followed_for_long(encoder: Encoder,
+                                                                street: PlaceMap) -> None:
+    driven = drive(encoder)
+    driven.odometry[FROM:TO] = driven.odometry[FROM]
+    answers = localized(encoder, street, driven, odometry=True)
+    assert all('brake' in problem for problem in answers.problems[FROM + 6:TO])
+    off = [poses.distance(estimate.pose, pose) for estimate, pose
+           in zip(answers.estimates, where(driven.along), strict=True)]
+    assert max(off[FROM:]) < 3  # .5 s pass before a stop is told from a late pose
+    assert answers.trusted[FROM:].mean() > 0.9
+    assert answers.estimates[-1].mode is Mode.ODOMETRY
+
+
 def _held(count: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda odometry: odometry[np.arange(len(odometry)) // count * count]
 
@@ -371,7 +384,7 @@ def test_a_slow_robot_without_odometry_is_localized(encoder: Encoder, street: Pl
 def test_a_robot_that_drives_back_has_no_stuck_heading() -> None:
     odometry = Odometry()
     for x in [*range(20), *range(20, 0, -1)]:
-        odometry.advance(poses.planar(float(x), 0.0, 0.3), 1.0, 15.0)
+        odometry.advance(poses.planar(float(x), 0.0, 0.3), 1.0, 15.0, seen=True)
         assert odometry.problem == ''
 
 
@@ -385,6 +398,13 @@ def test_odometry_of_another_scale_is_put_right(encoder: Encoder, street: PlaceM
     assert answers.trusted[SETTLED:].mean() > 0.95
     assert not answers.wrong.any()
     assert answers.estimates[-1].mode is Mode.ODOMETRY
+
+
+def test_a_scale_that_is_far_off_is_put_right_early(encoder: Encoder, street: PlaceMap) -> None:
+    driven = drive(encoder, length=50.0)
+    driven.odometry = _scaled(1.5)(driven.odometry)
+    answers = localized(encoder, street, driven, odometry=True)
+    assert answers.localizer.odometry_scale == pytest.approx(1 / 1.5, rel=0.08)
 
 
 @pytest.mark.parametrize('metres', [5e3, 5e5, 1e200])

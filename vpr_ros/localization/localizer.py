@@ -308,7 +308,8 @@ class Localizer:
         odometry moves it.
         """
         drive, belief = self._drive, self._belief
-        step = drive.odometry.advance(odometry, seconds, self.max_speed)
+        step = drive.odometry.advance(odometry, seconds, self.max_speed,
+                                      seen=view is View.NEW)
         belief.set_odometry(available=step is not None)
         if drive.anchor is None:
             drive.anchor = Anchor(query)

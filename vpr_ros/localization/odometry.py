@@ -31,6 +31,12 @@ _HELD = 0.5
 _LONGEST_HELD = 2.0
 """Seconds between two poses of odometry, at most, for the motion to go on between them."""
 
+_BRAKES = 20.0
+"""Deceleration in m/s^2 that no robot exceeds: twice what tyres can hold."""
+
+_SLOW = 1.5
+"""Speed in m/s from which a robot cannot stop at once; simulated ones do."""
+
 _CONSTANT = 1e-6
 """Radians by which a measured heading changes at least in any motion."""
 
@@ -46,11 +52,15 @@ _UNSEEN = 20.0
 _KEPT = 24
 """Such poses that are kept."""
 
-_CHORD = 40.0
-"""Metres between two of them, at least: each pose is a metre or two off."""
+_CHORD = 20.0
+"""Metres between two of them, at least."""
 
-_FEWEST = 20
+_FEWEST = 15
 """Pairs of poses that tell the scale."""
+
+_UNSURE = 4.0
+"""Metres by which the distance of two poses may be off where odometry counts wrongly: the belief
+lags behind, or is ahead."""
 
 _SPREAD = 1.2
 """Ratio of the upper to the lower quartile of what they tell, at most."""
@@ -59,6 +69,7 @@ _TOLERATED = 0.08
 """Relative error of the scale that is left as it is: the belief follows it."""
 
 _JUMPED = 'it jumped further than the robot can drive'
+_FROZEN = 'it stopped more quickly than a robot can brake'
 
 
 class Odometry:
@@ -66,9 +77,10 @@ class Odometry:
     The odometry of one drive: the motion from frame to frame, in true metres.
 
     Odometry may come less often than frames. Between two of its poses the robot is thought to move
-    on as before, for as long as lay between the last two. `scale` is what its metres are
-    multiplied by: near 1, unless the poses found on the map show that it counts wrongly. `given`
-    says whether the latest frame had a pose, `problem` why that cannot be right, '' if it can.
+    on as before: for as long as lay between the last two, and longer where it was too fast to have
+    stopped since. `scale` is what its metres are multiplied by: near 1, unless the poses found on
+    the map show that it counts wrongly. `given` says whether the latest frame had a pose,
+    `problem` why that cannot be right, '' if it can.
     """
 
     def __init__(self) -> None:
@@ -91,20 +103,22 @@ class Odometry:
         # Odometry and map, x and y each, where a pose was found.
         self._found: deque[Floats] = deque(maxlen=_KEPT)
 
-    def advance(self, pose: Floats | None, seconds: float, max_speed: float) -> Floats | None:
+    def advance(self, pose: Floats | None, seconds: float, max_speed: float, *, seen: bool
+                ) -> Floats | None:
         """
         Return the motion (3,) since the last frame: metres ahead, to the left, radians turned.
 
         None when there was no pose (7,) for too long, or none that can be right: no robot of that
-        maximum speed (m/s) can have moved like that, or the heading is stuck.
+        maximum speed (m/s) can have moved like that, the heading is stuck, or the robot stands
+        where it cannot have stopped and `seen` says that its view changes.
         """
         self.given, self.problem = pose is not None, ''
         self._since += seconds
         self._since_jump += seconds
         if pose is not None:
             self._take(pose, max_speed)
-        before, self._now = self._now, self._expected()
-        if self._now is None:
+        before, self._now = self._now, self._expected(seen)
+        if self._now is None and self.problem != _FROZEN:
             self._latest = None
         if self._stuck and self.given:
             self.problem = 'its heading is constant while its path turns'
@@ -122,7 +136,7 @@ class Odometry:
             self._jumped = None
         elif _same(pose, jumped) and self._since_jump < _HELD:
             self.problem = _JUMPED
-        elif latest is None and jumped is None:
+        elif (latest is None or self._now is None) and jumped is None:
             self._start(pose)
         elif latest is not None and _possible(latest, pose, self._since, max_speed):
             self._move(latest, pose)
@@ -149,13 +163,17 @@ class Odometry:
         self._interval = min(self._since, _LONGEST_HELD)
         self._latest, self._since, self._jumped = pose, 0.0, None
 
-    def _expected(self) -> Floats | None:
+    def _expected(self, seen: bool) -> Floats | None:
         """Return where the robot is (7,) by the latest pose and what was usual before it."""
         if self._latest is None:
             return None
+        fast = math.hypot(*self._velocity[:2]) > max(_BRAKES * self._interval, _SLOW)
         if self._since > max(_HELD, 2 * self._interval):
+            if self.given and not self.problem and fast and (seen or self._now is None):
+                self.problem = _FROZEN
             return self._latest if self.given and not self.problem else None
-        return poses.moved(self._latest, self._velocity * min(self._since, self._interval))
+        longest = max(_HELD, self._interval) if fast and seen else self._interval
+        return poses.moved(self._latest, self._velocity * min(self._since, longest))
 
     def _heading_is_stuck(self, pose: Floats, turn: float) -> bool:
         """Return whether the heading has not changed at all on a path (7,) that has turned."""
@@ -194,7 +212,8 @@ class Odometry:
         before = self.scale
         if far.sum() >= _FEWEST:
             low, scale, high = np.quantile(seen[far] / driven[far], (0.25, 0.5, 0.75))
-            known = high <= _SPREAD * low and abs(math.log(scale)) > _TOLERATED
+            tolerated = max(_TOLERATED, _UNSURE / np.median(seen[far]))
+            known = high <= _SPREAD * low and abs(math.log(scale)) > tolerated
             self.scale = float(scale) if known else 1.0
         return abs(math.log(self.scale / before)) > _TOLERATED
 
