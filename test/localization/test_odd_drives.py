@@ -328,7 +328,7 @@ def test_odometry_may_come_less_often_than_frames(encoder: Encoder, street: Plac
     driven = drive(encoder)
     driven.odometry = SELDOM[kind](driven.odometry)
     answers = localized(encoder, street, driven, odometry=True)
-    assert answers.trusted[SETTLED:].mean() > 0.97
+    assert answers.trusted[SETTLED:].mean() > 0.95
     assert not answers.wrong.any()
     # Before its second pose it seems to stand; two poses a second cut the corners.
     followed = [estimate.mode is Mode.ODOMETRY for estimate in answers.estimates[5:]]
@@ -456,3 +456,21 @@ def test_a_robot_that_was_carried_keeps_the_scale_of_its_odometry(encoder: Encod
     assert answers.localizer.odometry_scale == 1
     assert answers.wrong.sum() <= 3
     assert answers.trusted[-10:].all()
+
+
+@pytest.mark.parametrize('odometry', [True, False])
+def test_views_that_traffic_hides_do_not_speed_the_robot_up(encoder: Encoder, street: PlaceMap,
+                                                            odometry: bool) -> None:
+    driven = drive(encoder)
+    rng = np.random.default_rng(0)
+    others = rng.normal(0, 1, driven.descriptors.shape)
+    others *= 0.7 / np.linalg.norm(others, axis=1, keepdims=True)
+    hidden = driven.descriptors + others
+    driven.descriptors = (hidden / np.linalg.norm(hidden, axis=1, keepdims=True)
+                          ).astype(np.float32)
+    answers = localized(encoder, street, driven, odometry=odometry)
+    assert answers.trusted[SETTLED:].mean() > 0.9
+    ahead = [poses.relative(pose, estimate.pose)[0] for estimate, pose
+             in zip(answers.estimates, where(driven.along), strict=True)]
+    assert abs(np.median(ahead)) < 0.5
+    assert not any(answers.problems)

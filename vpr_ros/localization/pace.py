@@ -47,6 +47,9 @@ _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 9.0, 12.0)
 _FEWEST = 20
 """Pairs at some distance that say what similarity is usual there."""
 
+_STANDS = 0.3
+"""Metres in which a robot may as well stand."""
+
 _STANDING = (0.97, 0.05)
 """Mean and standard deviation of the cosine similarity of two views of a robot that stands."""
 
@@ -78,10 +81,15 @@ class Pace:
                 curve.append((float(distance[at].mean()), float(similarity[at].mean()),
                               max(_NARROWEST, float(similarity[at].std()))))
         self._known = len(curve) > 1
+        if self._known:  # how views change within the first distance, the map does not show
+            (_, standing, little), (metres, mean, much) = curve[:2]
+            curve.insert(1, (metres / 2, (standing + mean) / 2,
+                             max((little + much) / 2, (standing - mean) / 3)))
         self._metres, self._means, self._deviations = np.array(curve).T
         self.changed = max(_CHANGED, float(np.interp(CHANGES, self._metres, self._means)))
 
-    def likelihood(self, similarity: float, metres: Floats, alike: float = -1.0) -> Floats:
+    def likelihood(self, similarity: Floats | float, metres: Floats, alike: float = -1.0
+                   ) -> Floats:
         """
         Return the density (n,) of a similarity of two views that are `metres` (n,) apart.
 
@@ -90,12 +98,16 @@ class Pace:
         """
         if not self._known:
             return np.ones(len(metres))
-        mean = np.interp(metres, self._metres, self._means)
+        mean = self.usual(metres)
         deviation = np.interp(metres, self._metres, self._deviations)
         deviation = np.where(alike > mean, _NARROWEST, deviation)
         mean = np.maximum(mean, alike)
         return np.asarray(np.exp(-0.5 * ((similarity - mean) / deviation) ** 2)
                           / (deviation * np.sqrt(2 * np.pi)) + _OUTLIERS)
+
+    def usual(self, metres: Floats) -> Floats:
+        """Return the mean similarity (n,) of two views that are `metres` (n,) apart."""
+        return np.interp(metres, self._metres, self._means)
 
     def doubts(self, similarity: float, metres: float, alike: float = -1.0) -> bool:
         """
@@ -135,14 +147,19 @@ class Anchor:
         """
         Return by what factors (M,) a later view (D,) makes the belief's motions less likely.
 
-        Those are as odometry says, and at each of the SPEEDS. All views that are held against this
-        one count as one: only what is new since the last call is returned, which may be above 1.
+        Those are as odometry says, and at each of the SPEEDS. A view that is still alike doubts
+        that the robot drove far, one that has changed only that it stands. All views that are held
+        against this one count as one: only what is new since the last call is returned, which may
+        be above 1.
         """
         if self._turned:
             return np.ones(1 + len(SPEEDS))
         driven = 0.0 if self.motion is None else math.hypot(*self.motion[:2])
-        density = pace.likelihood(self.similarity(query), np.array(
-            [driven, *SPEEDS * max_speed * self.seconds]))
+        metres = np.array([driven, *SPEEDS * max_speed * self.seconds])
+        # Traffic, rain or a dirty lens change a view, too: it does not tell slow from fast.
+        similarity = np.maximum(self.similarity(query),
+                                np.where(metres > _STANDS, pace.usual(metres), -1.0))
+        density = pace.likelihood(similarity, metres)
         doubt = np.minimum(1.0, _DOUBTFUL * density / density.max())
         if self.motion is None:
             doubt[0] = 1.0
