@@ -107,7 +107,7 @@ class Pace:
 
     def usual(self, metres: Floats) -> Floats:
         """Return the mean similarity (n,) of two views that are `metres` (n,) apart."""
-        return np.interp(metres, self._metres, self._means)
+        return np.asarray(np.interp(metres, self._metres, self._means))
 
     def doubts(self, similarity: float, metres: float, alike: float = -1.0) -> bool:
         """
