@@ -297,6 +297,24 @@ def _settings() -> onnxruntime.SessionOptions:
     return settings
 
 
+def cpu_session(path: Path, threads: int, model: bytes | None = None, *, optimise: bool = True
+                ) -> onnxruntime.InferenceSession:
+    """
+    Open a checked model on the CPU, where it runs beside an encoder; 0 threads for all.
+
+    `model` are its bytes where they are not those of the file. Raises ModelError.
+    """
+    settings = _settings()
+    settings.intra_op_num_threads = threads
+    if not optimise:
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(model or str(path), settings,
+                                            providers=[PROVIDERS['cpu']])
+    except Exception as error:  # ONNX Runtime raises a class of its own per cause
+        raise unreadable(path, first_line(error), onnxruntime.__version__) from error
+
+
 def input_size(session: onnxruntime.InferenceSession) -> tuple[int, int]:
     """
     Return the height and width of a model's input, from the graph or else from the metadata.

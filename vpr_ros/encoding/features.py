@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import onnxruntime
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ImageError
 from vpr_ros.core.errors import ModelError
 from vpr_ros.core.files import packaged
+from vpr_ros.encoding.engines import cpu_session
 from vpr_ros.encoding.model_file import check_model_file
-from vpr_ros.encoding.model_file import unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -123,14 +122,7 @@ class FeatureNetwork:
         self._arguments = path, threads
         self.path = Path(path)
         self.digest = check_model_file(self.path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # ONNX Runtime raises a class of its own per cause
-            raise unreadable(self.path, first_line(error), onnxruntime.__version__) from error
+        self._session = cpu_session(self.path, threads)
         inputs = [(each.name, each.type, len(each.shape)) for each in self._session.get_inputs()]
         outputs = {each.name for each in self._session.get_outputs()}
         if inputs != [('image', 'tensor(uint8)', 4)] or not outputs >= set(_OUTPUTS):

@@ -11,18 +11,18 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from vpr_ros.core import images
 from vpr_ros.core.errors import first_line
 from vpr_ros.core.errors import ModelError
+from vpr_ros.encoding.engines import cpu_session
 from vpr_ros.encoding.engines import input_size
 from vpr_ros.encoding.model_file import check_model_file
 from vpr_ros.encoding.model_file import layers
-from vpr_ros.encoding.model_file import unreadable
 from vpr_ros.encoding.model_file import with_outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    import onnxruntime
 
 _OPERATORS = frozenset({'Relu', 'Add', 'Clip', 'Conv', 'Mul'})
 """Those whose outputs may be such a layer."""
@@ -43,7 +43,8 @@ class GridNetwork:
         check_model_file(self.path)
         model = self.path.read_bytes()
         names = layers(model, _OPERATORS)
-        probe, found = self._opened(with_outputs(model, names), threads, optimise=False), ''
+        probe, found = cpu_session(self.path, threads, with_outputs(model, names),
+                                   optimise=False), ''
         self.height, self.width = input_size(probe)
         self.rows, self.columns, self.channels = self.height // _SHRUNK, self.width // _SHRUNK, 0
         image = np.full((1, self.height, self.width, 3), 127, np.uint8)
@@ -55,28 +56,13 @@ class GridNetwork:
             raise ModelError(f'{self.path} has no layer of an eighth of its image '
                              f'({self.rows}x{self.columns}): images cannot be verified with it')
         self._layer = found
-        self._session = self._opened(with_outputs(model, [found]), threads)
+        self._session = cpu_session(self.path, threads, with_outputs(model, [found]))
 
     def extract(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the grid float32 (rows * columns, C) of an image uint8 (H,W,3) RGB, by rows."""
         image = images.resize(rgb, self.height, self.width)[None]
         grid: NDArray[np.float32] = self._run(self._session, [self._layer], image)[0][0]
         return np.ascontiguousarray(grid.reshape(self.channels, -1).T)
-
-    def _opened(self, model: bytes, threads: int, *, optimise: bool = True
-                ) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        options.add_session_config_entry('session.load_model_format', 'ONNX')
-        if not optimise:
-            options.graph_optimization_level = \
-                onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            return onnxruntime.InferenceSession(model, options,
-                                                providers=['CPUExecutionProvider'])
-        except Exception as error:  # ONNX Runtime raises a class of its own per cause
-            raise unreadable(self.path, first_line(error), onnxruntime.__version__) from error
 
     def _run(self, session: onnxruntime.InferenceSession, names: list[str],
              image: NDArray[np.uint8]) -> list[Any]:
