@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_LOG_ODDS = 15.0
 """Log-odds beyond which a probability counts as no surer: 3 in 10 million."""
 
-_SUREST = (-0.5, 2.0)
+_SUREST = (0.5, 1.75)
 """Of confidence: at most so much, plus so many times the log-odds of the belief's mode. Fitted to
 the towns of DEFAULT_MODELS."""
 
@@ -72,8 +72,8 @@ class ConfidenceModel:
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -700, 700))))
 
 
-DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-6.2, 0.90, 2.07, 0.3),
-                  Mode.SEQUENCE: ConfidenceModel(-5.9, 0.80, 2.26, 0.3),
+DEFAULT_MODELS = {Mode.ODOMETRY: ConfidenceModel(-6.1, 0.92, 1.96, 0.3),
+                  Mode.SEQUENCE: ConfidenceModel(-5.8, 0.78, 2.23, 0.3),
                   Mode.SINGLE: ConfidenceModel(-1.0, 1.21, 0.0, 1.0)}
 """Fitted to drives in spring, rain and at night in ten synthetic towns, on and off winter maps
 (`python -m benchmarks.accuracy.confidence --fit`); rounded."""
