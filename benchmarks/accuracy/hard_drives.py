@@ -131,10 +131,11 @@ def _played(image_set: ImageSet, encoder: Encoder, place_of_query: Floats, radiu
     query_of_place = np.interp(np.arange(len(database)), place_of_query, np.arange(len(queries)))
     for way, mapped, seen, truth in (('', database, queries, place_of_query),
                                      (', reversed roles', queries, database, query_of_place)):
+        maps = {step: _map(encoder, mapped[::step], step, radius, seen) for step in (1, 2)}
         for name, step, order in _ways(len(seen)):
-            place_map, described = _map(encoder, mapped[::step], step, radius, seen[order])
+            place_map, described = maps[step]
             along = truth[order]
-            frames = Frames(described, (1 + np.arange(len(order), dtype=np.int64)) * 10**9,
+            frames = Frames(described[order], (1 + np.arange(len(order), dtype=np.int64)) * 10**9,
                             poses.planar(along, 0 * along, 0 * along),
                             np.full((len(order), 7), np.nan))
             yield [image_set.name + way, name, np.nan,

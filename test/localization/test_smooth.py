@@ -38,7 +38,7 @@ def test_the_first_frames_of_a_drive_are_found_by_those_after_them(
     along = np.arange(20, 120, SPEED / RATE)
     filtered, smoothed = _drive(encoder, road, along)
     assert not any(estimate.trusted for estimate in filtered[:5])
-    assert all(estimate.trusted for estimate in smoothed[2:])
+    assert all(estimate.trusted for estimate in smoothed)
     assert _errors(smoothed, along).max() < 2
     assert _errors(smoothed, along).mean() < _errors(filtered, along).mean()
 

@@ -88,7 +88,8 @@ class Odometry:
         self.problem = ''
         self.given = False
         # The last pose that was another than the one before, the velocity (3,) and the seconds
-        # that led to it, and the seconds since; where the robot is thought to be now.
+        # that led to it, and the seconds since; where the robot is thought to be now: None
+        # beside a latest pose where that is frozen.
         self._latest: Floats | None = None
         self._velocity = np.zeros(3)
         self._interval = self._since = 0.0
